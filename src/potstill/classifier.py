@@ -1,0 +1,177 @@
+"""A decoder that classifies: a head reads the hidden state at the last real token."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from potstill import UserError
+from potstill.checkpoint import read_json, write_json
+from potstill.lora import add_lora, linear_names, lora_layers, norm_names
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# Settings of PEFT's that change what an adapter computes and that LoRALinear does not know.
+UNKNOWN_TO_US = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "layer_replication")
+
+
+class Classifier(nn.Module):
+    """`base`, a decoder of transformers without vocabulary head, and `score`, a linear head
+    without bias (Radford et al. 2018, *Improving Language Understanding by Generative
+    Pre-Training*, section 3.2), as in transformers' own GPT2ForSequenceClassification."""
+
+    def __init__(self, base: Any, classes: int):
+        super().__init__()
+        self.base = base
+        self.score = nn.Linear(base.config.hidden_size, classes, bias=False)
+        nn.init.normal_(self.score.weight, std=0.02)
+
+    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """(B, L) tokens, padded on the right, and their (B,) lengths to (B, classes) logits.
+
+        No mask: attention is causal, so no real token sees the padding behind it.
+        """
+        half = self.base.dtype == torch.bfloat16
+        with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=half):
+            hidden = self.base(input_ids=input_ids, use_cache=False).last_hidden_state
+        last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
+        return self.score(last.float())
+
+
+def tunable_classifier(
+    base: Any, classes: int, rank: int, alpha: float, dropout: float = 0.0
+) -> Classifier:
+    """LoRA on every linear layer of every block; LayerNorms and head trainable, all else frozen."""
+    model = Classifier(base, classes)
+    add_lora(base, linear_names(base), rank, alpha, dropout)
+    for name in norm_names(base):
+        base.get_submodule(name).requires_grad_(True)
+    return model
+
+
+def parameter_counts(model: nn.Module) -> tuple[int, int]:
+    """All and trainable parameters; tied weights count once."""
+    total = sum(p.numel() for p in model.parameters())
+    return total, sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def save_adapter(model: Classifier, folder: Path, base_name: str) -> None:
+    """Writes what was trained, in PEFT's layout, into `folder`.
+
+    base_name: recorded as the base; what `from_pretrained` would load it from.
+    """
+    layers = dict(lora_layers(model.base))
+    first = next(iter(layers.values()))
+    prefix = f"base_model.model.{model.base.base_model_prefix}."
+    tensors = {"base_model.model.score.weight": model.score.weight}
+    saved_whole = {"score"}
+    for name, layer in layers.items():
+        tensors[f"{prefix}{name}.lora_A.weight"] = layer.U
+        tensors[f"{prefix}{name}.lora_B.weight"] = layer.V
+    for name, parameter in model.base.named_parameters():
+        if parameter.requires_grad and not name.endswith((".U", ".V")):
+            tensors[prefix + name] = parameter
+            saved_whole.add(name.rsplit(".", 2)[-2])
+    save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()},
+              folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})  # fmt: skip
+    write_json(
+        folder / ADAPTER_CONFIG,
+        {
+            "base_model_name_or_path": base_name,
+            "bias": "none",
+            "fan_in_fan_out": isinstance(first.base, Conv1D),
+            "inference_mode": True,
+            "init_lora_weights": True,
+            "lora_alpha": first.alpha,
+            "lora_dropout": getattr(first.dropout, "p", 0.0),
+            "modules_to_save": sorted(saved_whole),
+            "peft_type": "LORA",
+            "r": first.rank,
+            "revision": None,
+            "target_modules": sorted({name.rsplit(".", 1)[-1] for name in layers}),
+            "task_type": "SEQ_CLS",
+        },
+    )
+
+
+def load_adapter(base: Any, folder: Path) -> Classifier:
+    """A classifier from `base` and an adapter of ours or of PEFT's, in evaluation mode.
+
+    Raises:
+        UserError: no adapter there, one that is no LoRA classifier, or one of another base.
+    """
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise UserError(f"{folder} holds no adapter ({ADAPTER_CONFIG} is missing).")
+    config = read_json(folder / ADAPTER_CONFIG)
+    if config.get("peft_type") != "LORA":
+        raise UserError(f"{folder} is a {config.get('peft_type')} adapter; only LORA can be read.")
+    for key in UNKNOWN_TO_US:
+        if config.get(key):
+            raise UserError(f"{folder}/{ADAPTER_CONFIG}: {key} is not supported.")
+    tensors = read_adapter_weights(folder)
+    prefix = f"{base.base_model_prefix}."
+    if "score.weight" not in tensors:
+        raise UserError(f"{folder}/{ADAPTER_WEIGHTS} has no head (score.weight): no classifier.")
+    names = [
+        key.removeprefix(prefix).removesuffix(".lora_A.weight")
+        for key in tensors
+        if key.endswith(".lora_A.weight")
+    ]
+    linear = set(linear_names(base))
+    foreign = sorted(set(names) - linear)
+    if foreign:
+        raise UserError(f"{folder} adapts {foreign[0]}, which the base has not: another base.")
+    model = Classifier(base, tensors["score.weight"].shape[0])
+    add_lora(base, names, config["r"], config["lora_alpha"], config.get("lora_dropout") or 0.0)
+    load_adapter_weights(model, folder, tensors)
+    return model.eval()
+
+
+def read_adapter_weights(folder: Path) -> dict[str, Tensor]:
+    """Tensors of an adapter file, their names without PEFT's outer prefix."""
+    try:
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
+    except Exception as error:  # safetensors raises its own, OSError and ValueError
+        raise UserError(f"{folder / ADAPTER_WEIGHTS} can't be read: {error}.") from error
+    return {key.removeprefix("base_model.model."): value for key, value in tensors.items()}
+
+
+@torch.no_grad()
+def load_adapter_weights(
+    model: Classifier, folder: Path, tensors: dict[str, Tensor] | None = None
+) -> None:
+    """Copies an adapter file's tensors into `model`, every one, each into its own place."""
+    tensors = read_adapter_weights(folder) if tensors is None else tensors
+    parameters = {
+        f"{model.base.base_model_prefix}.{n}": p for n, p in model.base.named_parameters()
+    }
+    parameters["score.weight"] = model.score.weight
+    for key, value in tensors.items():
+        name = key.replace(".lora_A.weight", ".U").replace(".lora_B.weight", ".V")
+        if name not in parameters:
+            raise UserError(f"{folder}: {key} has no place in the base: another base.")
+        if parameters[name].shape != value.shape:
+            raise UserError(
+                f"{folder}: {key} is {tuple(value.shape)} where the base needs "
+                f"{tuple(parameters[name].shape)}: another base."
+            )
+        parameters[name].copy_(value)
+    missing = [n for n, p in parameters.items() if p.requires_grad and _absent(n, tensors)]
+    if missing:
+        raise UserError(f"{folder}/{ADAPTER_WEIGHTS} lacks {missing[0]}; the file is not whole.")
+
+
+def _absent(name: str, tensors: dict[str, Tensor]) -> bool:
+    adapter = {".U": ".lora_A.weight", ".V": ".lora_B.weight"}
+    key = name[:-2] + adapter[name[-2:]] if name[-2:] in adapter else name
+    return key not in tensors
+
+
+def encode(tokenizer: Any, sentences: list[str], max_length: int) -> tuple[list[list[int]], int]:
+    """Tokens of each sentence and how many sentences were cut at `max_length` tokens."""
+    tokens = tokenizer(sentences, add_special_tokens=False)["input_ids"]
+    cut = sum(len(t) > max_length for t in tokens)
+    return [t[:max_length] for t in tokens], cut

@@ -1,0 +1,284 @@
+"""The command line: one function per command; their signatures are its flags.
+
+Thin on purpose: each wires the rooms together. Heavy imports stand inside the functions, so that
+`--help` answers at once.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from potstill import UsageError, UserError
+from potstill.settings import (
+    DataSettings,
+    DistilSettings,
+    LoRASettings,
+    StudentSettings,
+    TrainSettings,
+)
+
+Serial = Annotated[Positional[int], arg(metavar="SR", help="Whole number that seeds everything.")]
+PRAYER_DEFAULT = "the serenity prayer"
+
+
+def gen(
+    SR: Serial,
+    gpt_variant: str = "auto",
+    prompt: str = PRAYER_DEFAULT,
+    max_new_tokens: int = 50,
+    temperature: float = 0.8,
+    top_k: int = 50,
+    top_p: float = 0.95,
+    greedy: bool = False,
+) -> None:
+    """Continue a prompt with the base decoder.
+
+    Args:
+        gpt_variant: gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, smollm2, a Hub name, a
+            local folder, or auto: GPT-2 where it is at hand, else SmolLM2.
+        prompt: Text to continue.
+        max_new_tokens: Tokens to add, at most.
+        temperature: Below 1 plays safe, above 1 takes risks.
+        top_k: Draw among the k likeliest tokens only; 0 for all.
+        top_p: Draw among the likeliest tokens of this joint probability; 1 for all.
+        greedy: Always take the likeliest token.
+    """
+    _check_serial(SR)
+    _check("max_new_tokens", max_new_tokens >= 1, "1 or more")
+    _check("temperature", temperature > 0, "more than 0; for no randomness use --greedy")
+    _check("top_k", top_k >= 0, "0 or more")
+    _check("top_p", 0 < top_p <= 1, "more than 0 and up to 1")
+    from potstill import generation
+    from potstill.decoder import find_decoder
+
+    _quiet_libraries()
+    decoder = find_decoder(gpt_variant)
+    # The text alone goes to standard output, for whoever pipes it on.
+    reason = f" (auto: {decoder.reason})" if decoder.reason else ""
+    print(f"base: {decoder.title}{reason}", file=sys.stderr)
+    text = generation.SERENITY if prompt == PRAYER_DEFAULT else prompt
+    print(text, end="", flush=True)
+    generation.continue_prompt(
+        decoder.language_model(),
+        decoder.tokenizer(),
+        text,
+        seed=SR,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        greedy=greedy,
+        show=lambda piece: print(piece, end="", flush=True),
+    )
+    print()
+
+
+def LoRA(
+    SR: Serial,
+    lora: LoRASettings = LoRASettings(),
+    data: DataSettings = DataSettings(),
+    train: TrainSettings = TrainSettings(lr=6e-4),
+    gpt_variant: str = "auto",
+    model_path: Path | None = None,
+    plots_path: Path = Path("plots"),
+) -> None:
+    """Tune the base decoder on the corpus with low-rank adapters.
+
+    Args:
+        gpt_variant: gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, smollm2, a Hub name, a
+            local folder, or auto: GPT-2 where it is at hand, else SmolLM2.
+        model_path: Folder to write the adapter to. Default: runs/LoRA-SR.
+        plots_path: Folder for lora_training_plot.png.
+    """
+    _check_serial(SR)
+    folder = model_path or Path(f"runs/LoRA-{SR}")
+    from potstill import pipeline
+
+    _quiet_libraries()
+    pipeline.tune(SR, lora, data, train, gpt_variant, folder, plots_path)
+
+
+def distil(
+    SR: Serial,
+    distillation: DistilSettings = DistilSettings(),
+    student: StudentSettings = StudentSettings(),
+    data: DataSettings = DataSettings(),
+    train: TrainSettings = TrainSettings(),
+    model_path: Path | None = None,
+    gpt_variant: str | None = None,
+    student_path: Path | None = None,
+    plots_path: Path = Path("plots"),
+) -> None:
+    """Distil the tuned decoder into DistilRNN.
+
+    With --data auto the student learns on the data that its teacher was tuned on.
+
+    Args:
+        model_path: Folder of the teacher's adapter. Default: runs/LoRA-SR.
+        gpt_variant: The teacher's base. Default: the one its adapter names.
+        student_path: Folder to write the student to. Default: runs/distil-SR.
+        plots_path: Folder for distilrnn_training_plot.png.
+    """
+    _check_serial(SR)
+    teacher = model_path or Path(f"runs/LoRA-{SR}")
+    folder = student_path or Path(f"runs/distil-{SR}")
+    from potstill import pipeline
+
+    _quiet_libraries()
+    settings = student, data, train
+    pipeline.distil(SR, distillation, *settings, teacher, gpt_variant, folder, plots_path)
+
+
+def rnn(
+    SR: Serial,
+    student: StudentSettings = StudentSettings(),
+    data: DataSettings = DataSettings(),
+    train: TrainSettings = TrainSettings(),
+    student_path: Path | None = None,
+    plots_path: Path = Path("plots"),
+) -> None:
+    """Train the same student without a teacher: the control.
+
+    Args:
+        student_path: Folder to write the student to. Default: runs/rnn-SR.
+        plots_path: Folder for rnn_training_plot.png.
+    """
+    _check_serial(SR)
+    folder = student_path or Path(f"runs/rnn-{SR}")
+    from potstill import pipeline
+
+    _quiet_libraries()
+    pipeline.train_control(SR, student, data, train, folder, plots_path)
+
+
+def evaluate(
+    model_path: Path | None = None,
+    data: str = "auto",
+    text_column: str | None = None,
+    label_column: str | None = None,
+    precision: Literal["auto", "bf16", "fp32"] = "auto",
+    gpt_variant: str | None = None,
+    json: bool = False,
+) -> None:
+    """Score a saved model on labelled data.
+
+    Args:
+        model_path: Folder of an adapter or a student. Default: the student trained last in runs/.
+        data: A file, a folder (its dev files), cola, minicola, or auto: what the model was
+            trained on.
+        text_column: Column (or JSON key) of the text. Default: sentence or text.
+        label_column: Column (or JSON key) of the label. Default: label.
+        precision: Arithmetic of a decoder.
+        gpt_variant: An adapter's base. Default: the one it names.
+        json: Print one JSON object instead of tables.
+    """
+    from potstill import pipeline
+
+    _quiet_libraries()
+    pipeline.evaluate(model_path, data, text_column, label_column, precision, gpt_variant, json)
+
+
+def predict(
+    sentences: Positional[tuple[str, ...]] = (),
+    file: str | None = None,
+    model_path: Path | None = None,
+    precision: Literal["auto", "bf16", "fp32"] = "auto",
+    gpt_variant: str | None = None,
+    json: bool = False,
+) -> None:
+    """Classify sentences: arguments, a file's lines, or standard input's.
+
+    Args:
+        sentences: Sentences, each in quotes. Without any, and without --file, standard input.
+        file: A text file with a sentence a line; - for standard input.
+        model_path: Folder of an adapter or a student. Default: the student trained last in runs/.
+        precision: Arithmetic of a decoder.
+        gpt_variant: An adapter's base. Default: the one it names.
+        json: Print a JSON object a line instead of a table.
+    """
+    if sentences and file:
+        raise UsageError("give sentences or --file, not both.")
+    from potstill import pipeline
+
+    _quiet_libraries()
+    texts = list(sentences) or _read_sentences(file or "-")
+    pipeline.predict(texts, model_path, precision, gpt_variant, json)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "gen": gen,
+    "LoRA": LoRA,
+    "distil": distil,
+    "rnn": rnn,
+    "evaluate": evaluate,
+    "predict": predict,
+}
+DESCRIPTION = """\
+Turn a GPT into a tiny classifier: tune it with LoRA, distil it into DistilRNN.
+
+A first look: potstill gen 12345, then LoRA 12345, distil 12345, predict "A sentence."
+"""
+
+
+def main(prog: str = "potstill", args: list[str] | None = None) -> None:
+    """Runs one command; ends with code 0, 2 for usage, 130 when interrupted, else 1."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog=prog,
+            description=DESCRIPTION,
+            args=args,
+            use_underscores=True,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.CascadeSubcommandArgs),
+        )
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except KeyboardInterrupt:
+        print(f"\n{prog}: interrupted.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has had enough; nothing more can be said to them.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _check(flag: str, fits: bool, wanted: str) -> None:
+    if not fits:
+        raise UsageError(f"--{flag} takes {wanted}.")
+
+
+def _check_serial(SR: int) -> None:
+    if not 0 <= SR < 2**32:
+        raise UsageError(f"SR {SR} is out of range: it takes a whole number from 0 to 4294967295.")
+
+
+def _read_sentences(file: str) -> list[str]:
+    """Lines of a file or of standard input, those that hold text."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--file {file} can't be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"--file {file} is not UTF-8 text; save it as UTF-8.") from error
+    sentences = [line.strip() for line in text.split("\n") if line.strip()]
+    if not sentences:
+        raise UserError(f"{'standard input' if file == '-' else file} has no sentences.")
+    return sentences
+
+
+def _quiet_libraries() -> None:
+    """Keeps transformers' advice to programmers off the screen."""
+    import os
+
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

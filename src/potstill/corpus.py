@@ -1,0 +1,392 @@
+"""Labelled sentences: find or download them, read them, check every line.
+
+CoLA's own format is four tab-separated columns without a header and without quoting: source,
+label, the author's mark, sentence; three columns without the mark are read as well. Any other task
+is a TSV or CSV file with a header, or JSON lines, with one column of text and one of labels.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from potstill import UserError, network
+
+COLA_URL = "https://nyu-mll.github.io/CoLA/cola_public_1.1.zip"
+COLA_LABELS = ("unacceptable", "acceptable")
+COLA_FILES = {
+    "train": "in_domain_train.tsv",
+    "dev": "in_domain_dev.tsv",
+    "ood": "out_of_domain_dev.tsv",
+}
+# Sentences and acceptable ones of CoLA 1.1: what a file must hold to be called CoLA.
+COLA_COUNTS = {"train": (8551, 6023), "dev": (527, 365), "ood": (516, 354)}
+COLA_PLACES = ("data", "data/cola", "data/raw", "data/cola_public/raw")
+MINICOLA = Path(__file__).parent / "minicola"
+SPLIT_NAMES = {
+    "train": ("train",),
+    "dev": ("dev", "valid", "validation"),
+    "ood": ("ood", "out_of_domain"),
+}
+TEXT_COLUMNS = ("sentence", "text")
+LABEL_COLUMNS = ("label", "labels")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Sentences, the class of each (an index into the corpus's labels) and what CoLA calls its
+    source: the publication, or in MiniCoLA the phenomenon; empty where the file names none."""
+
+    sentences: list[str]
+    labels: list[int]
+    sources: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    def take(self, index: list[int]) -> "Split":
+        """The sentences at `index`, in that order."""
+        return Split(
+            [self.sentences[i] for i in index],
+            [self.labels[i] for i in index],
+            [self.sources[i] for i in index] if self.sources else [],
+        )
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A task: `splits` holds "train" and "dev", and "ood" (out of domain) where there is one.
+
+    name: for tables and titles; labels: names of the classes; sha256: over the files, in the order
+    of the splits; path: where they were read; reason: how `auto` came to choose it, else empty.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    splits: dict[str, Split]
+    path: str
+    sha256: str
+    reason: str = ""
+
+    def describe(self) -> dict[str, object]:
+        """What a run records of its data."""
+        sizes = {name: len(split) for name, split in self.splits.items()}
+        return {
+            "name": self.name,
+            "path": self.path,
+            "sha256": self.sha256,
+            "labels": list(self.labels),
+            "sentences": sizes,
+        }
+
+
+class Row(NamedTuple):
+    line: int
+    text: str
+    label: str
+    source: str
+
+
+def load_corpus(
+    data: str = "auto",
+    text_column: str | None = None,
+    label_column: str | None = None,
+    seed: int = 0,
+) -> Corpus:
+    """Reads a task to train on.
+
+    Args:
+        data: a file, a folder, "cola", "minicola" or "auto".
+        text_column, label_column: columns of a file with a header, or keys of JSON lines; by
+            default the first of "sentence", "text" and of "label", "labels".
+        seed: picks a tenth of the training sentences as dev where the data brings no dev file.
+
+    Raises:
+        UserError: nothing there, or a line that does not fit, named as file:line.
+    """
+    folder, reason = _find(data)
+    files = _split_files(folder)
+    rows = {name: list(_read(file, text_column, label_column)) for name, file in files.items()}
+    labels = _label_names(files["train"], rows["train"])
+    splits = {name: _split(files[name], rows[name], labels) for name in files}
+    if "dev" not in splits:
+        splits["train"], splits["dev"] = hold_out(splits["train"], 0.1, seed)
+    if labels == ("0", "1") and _is_cola_format(files["train"], text_column):
+        labels = COLA_LABELS
+    if data == "cola":
+        check_cola(splits, folder)
+    name = _corpus_name(folder, splits)
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files.values())).hexdigest()
+    return Corpus(name, labels, splits, str(folder), digest, reason)
+
+
+def load_evaluation(
+    data: str,
+    labels: tuple[str, ...],
+    text_column: str | None = None,
+    label_column: str | None = None,
+) -> Corpus:
+    """Reads what a model is to be scored on: a file whole, of a folder its dev and ood files.
+
+    labels: the model's classes; a label that is none of them is a UserError. CoLA's 0 and 1 are
+    taken for the first and the second of two classes.
+    """
+    folder, reason = _find(data)
+    files = _split_files(folder)
+    if folder.is_dir():
+        files = {name: file for name, file in files.items() if name != "train"}
+        if not files:
+            raise UserError(f"{folder} has no dev file to score on; name a file with --data.")
+    else:
+        files = {folder.stem: folder}
+    splits = {}
+    for name, file in files.items():
+        known = labels
+        if len(labels) == 2 and _is_cola_format(file, text_column):
+            known = ("0", "1")
+        splits[name] = _split(file, list(_read(file, text_column, label_column)), known)
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files.values())).hexdigest()
+    return Corpus(_corpus_name(folder, splits), labels, splits, str(folder), digest, reason)
+
+
+def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """Splits off a random `share` of the sentences, at least one: (the rest, the held out)."""
+    count = max(1, round(share * len(split)))
+    if count >= len(split):
+        raise UserError(f"{len(split)} sentences are too few to hold out {count} of them.")
+    order = np.random.default_rng([seed, 1]).permutation(len(split)).tolist()
+    return split.take(sorted(order[count:])), split.take(sorted(order[:count]))
+
+
+def check_cola(splits: dict[str, Split], where: object) -> None:
+    """Raises UserError unless every split has CoLA's number of sentences and acceptable ones."""
+    for name, expected in COLA_COUNTS.items():
+        split = splits.get(name, Split([], []))
+        found = (len(split), sum(split.labels))
+        if found != expected:
+            raise UserError(
+                f"{where} is not CoLA: {COLA_FILES[name]} has {found[0]} sentences, {found[1]} of "
+                f"them acceptable, where CoLA has {expected[0]} and {expected[1]}; remove it or "
+                "name it with --data."
+            )
+
+
+def _find(data: str) -> tuple[Path, str]:
+    """The file or folder that `data` means, and why where it was chosen."""
+    if data == "minicola":
+        return MINICOLA, ""
+    if data in ("cola", "auto"):
+        for place in map(Path, COLA_PLACES):
+            if (place / COLA_FILES["train"]).is_file():
+                return place, f"CoLA is in {place}"
+        if network.reachable(COLA_URL):
+            return _download_cola(), "CoLA was downloaded"
+        if data == "auto":
+            return MINICOLA, "no CoLA in data/, and its site can't be reached"
+        raise UserError(
+            f"CoLA is not in data/ and {COLA_URL} can't be reached; "
+            f"put its three files into data/, or name them with --data."
+        )
+    path = Path(data)
+    if not path.exists():
+        raise UserError(f"--data {data}: there is no such file or folder.")
+    return path, ""
+
+
+def _download_cola() -> Path:
+    """Fetches CoLA's three files into data/cola, all or none."""
+    target = Path("data/cola")
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(network.fetch(COLA_URL, limit=10_000_000)))
+        bodies = {f: archive.read(f"cola_public/raw/{f}") for f in COLA_FILES.values()}
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"CoLA could not be downloaded from {COLA_URL} ({error}); try again, or put its three "
+            "files into data/."
+        ) from error
+    staging = Path(f"data/.cola-{os.getpid()}")
+    staging.mkdir(parents=True, exist_ok=True)
+    for name, body in bodies.items():
+        (staging / name).write_bytes(body)
+    files = _split_files(staging)
+    splits = {n: _split(f, list(_read(f, None, None)), ("0", "1")) for n, f in files.items()}
+    check_cola(splits, COLA_URL)
+    staging.replace(target)
+    return target
+
+
+def _split_files(path: Path) -> dict[str, Path]:
+    """The file of each split: a file is the train split alone."""
+    if path.is_file():
+        return {"train": path}
+    files = {}
+    for split, stems in SPLIT_NAMES.items():
+        names = [COLA_FILES[split]]
+        names += [f"{stem}.{ext}" for stem in stems for ext in ("tsv", "csv", "jsonl", "json")]
+        found = [path / name for name in names if (path / name).is_file()]
+        if len(found) > 1:
+            raise UserError(
+                f"{path} has two {split} files, {found[0].name} and {found[1].name}; remove one."
+            )
+        if found:
+            files[split] = found[0]
+    if "train" not in files:
+        raise UserError(
+            f"{path} has no {COLA_FILES['train']} and no train.tsv, train.csv or train.jsonl; "
+            "name a file or another folder with --data."
+        )
+    return files
+
+
+def _corpus_name(path: Path, splits: dict[str, Split]) -> str:
+    if path == MINICOLA:
+        return "MiniCoLA"
+    held = {name: (len(split), sum(split.labels)) for name, split in splits.items()}
+    if "dev" in held and all(held[name] == COLA_COUNTS.get(name) for name in held):
+        return "CoLA"
+    return path.resolve().stem
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines, without their ends; only the end of the file may be empty."""
+    try:
+        body = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} can't be read: {error.strerror}.") from error
+    raw = body.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    while raw and not raw[-1].strip():
+        raw.pop()
+    if not raw:
+        raise UserError(f"{file} is empty.")
+    for number, line in enumerate(raw, 1):
+        try:
+            yield number, line.removesuffix(b"\r").decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file}:{number}: not UTF-8 text; save the file as UTF-8.") from error
+
+
+def _is_cola_format(file: Path, text_column: str | None) -> bool:
+    """Whether a file is in CoLA's format rather than one with a header."""
+    if file.suffix in (".csv", ".jsonl", ".json") or text_column:
+        return False
+    _, first = next(_lines(file))
+    return not set(first.split("\t")) & set(TEXT_COLUMNS)
+
+
+def _read(file: Path, text_column: str | None, label_column: str | None) -> Iterator[Row]:
+    if _is_cola_format(file, text_column):
+        rows = _read_cola(file)
+    elif file.suffix in (".jsonl", ".json"):
+        rows = _read_json_lines(file, text_column, label_column)
+    else:
+        rows = _read_with_header(file, text_column, label_column)
+    for row in rows:
+        if not row.text.strip():
+            raise UserError(f"{file}:{row.line}: the sentence is empty.")
+        if not row.label:
+            raise UserError(f"{file}:{row.line}: the label is empty.")
+        yield row
+
+
+def _read_cola(file: Path) -> Iterator[Row]:
+    for number, line in _lines(file):
+        columns = line.split("\t")
+        if len(columns) not in (3, 4):
+            raise UserError(
+                f"{file}:{number}: {len(columns)} tab-separated column"
+                f"{'s' * (len(columns) != 1)} where CoLA's format has 4 (source, label, mark, "
+                "sentence) or 3 (without the mark); a file with a header needs --text_column."
+            )
+        if columns[1] not in ("0", "1"):
+            raise UserError(f"{file}:{number}: label {columns[1]!r} is neither 0 nor 1.")
+        yield Row(number, columns[-1].strip(), columns[1], columns[0])
+
+
+def _read_with_header(
+    file: Path, text_column: str | None, label_column: str | None
+) -> Iterator[Row]:
+    lines = (line + "\n" for _, line in _lines(file))
+    if file.suffix == ".csv":
+        reader = csv.reader(lines, strict=True)
+    else:
+        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
+    try:
+        header = next(reader)
+        text_at = _column(file, header, text_column, TEXT_COLUMNS, "--text_column")
+        label_at = _column(file, header, label_column, LABEL_COLUMNS, "--label_column")
+        for columns in reader:
+            if len(columns) != len(header):
+                raise UserError(
+                    f"{file}:{reader.line_num}: {len(columns)} columns where the header "
+                    f"has {len(header)}."
+                )
+            yield Row(reader.line_num, columns[text_at].strip(), columns[label_at].strip(), "")
+    except csv.Error as error:
+        raise UserError(f"{file}:{reader.line_num}: {error}.") from error
+
+
+def _column(
+    file: Path, header: list[str], wanted: str | None, usual: tuple[str, ...], flag: str
+) -> int:
+    for name in (wanted,) if wanted else usual:
+        if name in header:
+            return header.index(name)
+    columns = ", ".join(header)
+    if wanted:
+        raise UserError(f"{file} has no column {wanted!r} ({flag}); it has {columns}.")
+    raise UserError(f"{file} needs {flag}: one of its columns {columns}.")
+
+
+def _read_json_lines(
+    file: Path, text_column: str | None, label_column: str | None
+) -> Iterator[Row]:
+    for number, line in _lines(file):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{file}:{number}: not a line of JSON ({error.msg}).") from error
+        if not isinstance(record, dict):
+            raise UserError(f"{file}:{number}: not a JSON object.")
+        keys = list(record)
+        where = Path(f"{file}:{number}")
+        text = record[keys[_column(where, keys, text_column, TEXT_COLUMNS, "--text_column")]]
+        label = record[keys[_column(where, keys, label_column, LABEL_COLUMNS, "--label_column")]]
+        if not isinstance(text, str):
+            raise UserError(f"{file}:{number}: the text is not a string.")
+        if isinstance(label, dict | list | float) or label is None:
+            raise UserError(f"{file}:{number}: label {label!r} is neither a string nor a number.")
+        yield Row(number, text.strip(), str(label), "")
+
+
+def _label_names(file: Path, rows: list[Row]) -> tuple[str, ...]:
+    names = {row.label for row in rows}
+    if len(names) < 2:
+        raise UserError(f"{file} has one label only, {names.pop()!r}; a classifier needs two.")
+    if all(name.isdecimal() for name in names):
+        return tuple(sorted(names, key=int))
+    return tuple(sorted(names))
+
+
+def _split(file: Path, rows: list[Row], labels: tuple[str, ...]) -> Split:
+    if not rows:
+        raise UserError(f"{file} has a header but no sentences.")
+    index = {name: i for i, name in enumerate(labels)}
+    for row in rows:
+        if row.label not in index:
+            raise UserError(
+                f"{file}:{row.line}: label {row.label!r} is none of {', '.join(labels)}."
+            )
+    sources = [row.source for row in rows]
+    return Split(
+        [row.text for row in rows],
+        [index[row.label] for row in rows],
+        sources if any(sources) else [],
+    )

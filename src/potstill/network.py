@@ -1,0 +1,38 @@
+"""What touches the network: is a host there, and fetching one file."""
+
+import queue
+import threading
+import urllib.request
+from functools import cache
+
+
+@cache
+def reachable(url: str, seconds: float = 2.0) -> bool:
+    """Whether `url` answers within `seconds`.
+
+    Asked in a thread of its own: name resolution knows no time limit. Asked once a process.
+    """
+    answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(url, method="HEAD")
+            with urllib.request.urlopen(request, timeout=seconds):
+                answers.put(True)
+        except (OSError, ValueError):
+            answers.put(False)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answers.get(timeout=seconds)
+    except queue.Empty:
+        return False
+
+
+def fetch(url: str, limit: int, seconds: float = 30.0) -> bytes:
+    """The body of `url`; raises OSError where it can't be had or is over `limit` bytes."""
+    with urllib.request.urlopen(url, timeout=seconds) as answer:
+        body = answer.read(limit + 1)
+    if len(body) > limit:
+        raise OSError(f"more than {limit} bytes")
+    return body

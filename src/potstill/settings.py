@@ -1,0 +1,128 @@
+"""What a user can set, group by group; the command line's flags are made from these.
+
+Kept apart from the rooms that use them so that `--help` imports nothing heavy.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from potstill import UsageError
+
+
+def _check(flag: str, value: object, fits: bool, wanted: str) -> None:
+    if not fits:
+        raise UsageError(f"--{flag} {value} is out of range: it takes {wanted}.")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Sentences and labels."""
+
+    data: str = "auto"
+    """A file, a folder, cola, minicola, or auto: CoLA in data/ or downloadable, else MiniCoLA."""
+    text_column: str | None = None
+    """Column (or JSON key) of the text, for files other than CoLA's. Default: sentence or text."""
+    label_column: str | None = None
+    """Column (or JSON key) of the label. Default: label."""
+    holdout: float = 0.05
+    """Share of train set aside to choose the epoch by; with 0 the last epoch is taken."""
+    max_length: int = 128
+    """Sentences are cut at this many tokens."""
+
+    def __post_init__(self) -> None:
+        _check("holdout", self.holdout, 0 <= self.holdout < 1, "0 to below 1")
+        _check("max_length", self.max_length, self.max_length >= 1, "1 or more")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Optimisation: AdamW, linear warm-up, then linear decay to zero."""
+
+    epochs: int | None = None
+    """Passes over the training sentences. Default: the best known for the command and the data."""
+    batch_size: int = 32
+    """Sentences a step, over all processes."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.01
+    """AdamW's, on matrices only."""
+    warmup: float = 0.06
+    """Share of the steps over which the learning rate rises."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Arithmetic of the decoder; auto takes bf16 where the hardware speeds it up."""
+    resume: bool = False
+    """Go on after the last finished epoch of an interrupted run."""
+
+    def __post_init__(self) -> None:
+        _check("epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
+        _check("batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
+        _check("lr", self.lr, 0 < self.lr < 1, "more than 0 and less than 1")
+        _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
+        _check("warmup", self.warmup, 0 <= self.warmup <= 1, "0 to 1")
+        _check("clip", self.clip, self.clip > 0, "more than 0")
+
+
+@dataclass(frozen=True)
+class LoRASettings:
+    """Low-rank adaptation (Hu et al. 2021)."""
+
+    LoRA_rank: int = 4
+    """Rank of the update of each linear layer."""
+    LoRA_alpha: float | None = None
+    """Scaling numerator: updates are multiplied by alpha / rank. Default: twice the rank."""
+    LoRA_dropout: float = 0.0
+    """Dropout on the input of each update."""
+
+    def __post_init__(self) -> None:
+        _check("LoRA_rank", self.LoRA_rank, self.LoRA_rank >= 1, "1 or more")
+        fits = self.LoRA_alpha is None or self.LoRA_alpha > 0
+        _check("LoRA_alpha", self.LoRA_alpha, fits, "more than 0")
+        _check("LoRA_dropout", self.LoRA_dropout, 0 <= self.LoRA_dropout < 1, "0 to below 1")
+
+    @property
+    def alpha(self) -> float:
+        return 2.0 * self.LoRA_rank if self.LoRA_alpha is None else self.LoRA_alpha
+
+
+@dataclass(frozen=True)
+class StudentSettings:
+    """DistilRNN: Embedding, recurrent layer, Linear."""
+
+    cell: Literal["rnn", "gru", "lstm"] = "gru"
+    """Kind of recurrent layer."""
+    hidden_size: int = 256
+    """Width of the state, of each direction."""
+    embedding_size: int = 128
+    """Width of the token embeddings."""
+    layers: int = 1
+    """Recurrent layers."""
+    bidirectional: bool = True
+    """Read the sentence from both ends."""
+    dropout: float = 0.2
+    """Dropout on embeddings, between layers and on the last state."""
+    vocab_size: int = 8000
+    """Tokens of the student's own byte-level BPE, at most."""
+
+    def __post_init__(self) -> None:
+        for flag in ("hidden_size", "embedding_size", "layers"):
+            _check(flag, getattr(self, flag), getattr(self, flag) >= 1, "1 or more")
+        _check("dropout", self.dropout, 0 <= self.dropout < 1, "0 to below 1")
+        _check("vocab_size", self.vocab_size, self.vocab_size > 257, "more than 257")
+
+
+@dataclass(frozen=True)
+class DistilSettings:
+    """Knowledge distillation (Hinton, Vinyals and Dean 2015)."""
+
+    loss: Literal["kl", "mse"] = "kl"
+    """What pulls the student to the teacher: KL at a temperature, or the logits' squared error."""
+    temperature: float = 2.0
+    """Softens both distributions of the KL loss."""
+    alpha: float = 0.5
+    """Weight of the teacher; 1 − alpha is the weight of the labels."""
+
+    def __post_init__(self) -> None:
+        _check("temperature", self.temperature, self.temperature > 0, "more than 0")
+        _check("alpha", self.alpha, 0 <= self.alpha <= 1, "0 to 1")

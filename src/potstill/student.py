@@ -1,0 +1,129 @@
+"""DistilRNN, the student: Embedding, recurrent layer, Linear; and its own tokenizer."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from potstill import UserError
+from potstill.checkpoint import read_json
+
+STUDENT_WEIGHTS = "model.safetensors"
+STUDENT_TOKENIZER = "tokenizer.json"
+CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """Shape of a DistilRNN: all it takes to build one."""
+
+    vocab_size: int
+    classes: int
+    cell: Literal["rnn", "gru", "lstm"] = "gru"
+    embedding_size: int = 128
+    hidden_size: int = 256
+    layers: int = 1
+    bidirectional: bool = True
+    dropout: float = 0.2
+
+
+class DistilRNN(nn.Module):
+    """Reads the tokens one by one and classifies by its last state (of each direction).
+
+    The student of Tang et al. 2019, *Distilling Task-Specific Knowledge from BERT into Simple
+    Neural Networks*, section 3.1, with the kind of recurrence left open.
+    """
+
+    def __init__(self, config: StudentConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.rnn = CELLS[config.cell](
+            config.embedding_size,
+            config.hidden_size,
+            config.layers,
+            batch_first=True,
+            bidirectional=config.bidirectional,
+            dropout=config.dropout if config.layers > 1 else 0.0,
+        )
+        self.directions = 2 if config.bidirectional else 1
+        self.score = nn.Linear(config.hidden_size * self.directions, config.classes)
+
+    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """(B, L) tokens, padded on the right, and their (B,) lengths to (B, classes) logits."""
+        x: Any = self.dropout(self.embedding(input_ids))
+        if bool((lengths < input_ids.shape[1]).any()):
+            # Else the backward direction would start in the padding.
+            x = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        _, state = self.rnn(x)
+        hidden = state[0] if self.config.cell == "lstm" else state
+        last = torch.cat(list(hidden[-self.directions :]), dim=1)
+        return self.score(self.dropout(last))
+
+
+def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE over `sentences`, of at most `vocab_size` tokens; no token is unknown to it.
+
+    Sennrich, Haddow and Birch 2016, *Neural Machine Translation of Rare Words with Subword Units*,
+    section 3.2; on bytes as in Radford et al. 2019 (GPT-2), section 2.2.
+    """
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocab_size <= len(alphabet):
+        raise UserError(
+            f"--vocab_size {vocab_size} is too small: bytes alone take {len(alphabet)}."
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=["<pad>"],
+        initial_alphabet=sorted(alphabet),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sentences, trainer)
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, sentences: list[str], max_length: int) -> list[list[int]]:
+    """Tokens of each sentence, cut at `max_length`."""
+    return [e.ids[:max_length] for e in tokenizer.encode_batch(sentences)]
+
+
+def describe(model: DistilRNN) -> dict[str, Any]:
+    """What config.json says of the model under "student", and `load_student` builds it from."""
+    return asdict(model.config)
+
+
+def save_student(model: DistilRNN, tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes weights and tokenizer into `folder`."""
+    state = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
+    save_file(state, folder / STUDENT_WEIGHTS, metadata={"format": "pt"})
+    tokenizer.save(str(folder / STUDENT_TOKENIZER))
+
+
+def load_student(folder: Path) -> tuple[DistilRNN, Tokenizer]:
+    """A saved student in evaluation mode, and its tokenizer.
+
+    Raises:
+        UserError: no student there, or one that is damaged.
+    """
+    shape = read_json(folder / "config.json").get("student")
+    if shape is None:
+        raise UserError(f"{folder} holds no student (config.json does not describe one).")
+    model = DistilRNN(StudentConfig(**shape))
+    try:
+        model.load_state_dict(load_file(folder / STUDENT_WEIGHTS))
+        tokenizer = Tokenizer.from_file(str(folder / STUDENT_TOKENIZER))
+    except Exception as error:  # safetensors and tokenizers raise their own kinds
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the student in {folder} can't be read: {reason}.") from error
+    return model.eval(), tokenizer

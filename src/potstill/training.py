@@ -1,0 +1,230 @@
+"""The one training loop, for LoRA, distil and rnn alike."""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from potstill import UserError
+from potstill.batching import collate, length_batches, predict_logits
+from potstill.checkpoint import atomic_folder, read_json, write_json
+from potstill.metrics import score
+from potstill.reporting import progress_bar
+from potstill.settings import TrainSettings
+
+# (logits (B, C), places in the training set (B,)) to the mean loss of the batch
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Tokenised sentences and their labels."""
+
+    tokens: list[list[int]]
+    labels: list[int]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training run leaves: a record of every epoch, the number of the chosen one, and its
+    trainable tensors."""
+
+    records: list[Record]
+    chosen: int
+    tensors: dict[str, Tensor]
+
+    @torch.no_grad()
+    def restore(self, model: nn.Module) -> None:
+        """Puts the chosen epoch's tensors into `model`."""
+        parameters = dict(model.named_parameters())
+        for name, value in self.tensors.items():
+            parameters[name].copy_(value)
+
+    @property
+    def best(self) -> Record:
+        return self.records[self.chosen - 1]
+
+
+def resolve_precision(precision: str) -> torch.dtype:
+    """bf16 where the processor or the GPU multiplies it faster than fp32, unless told."""
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bf16" else torch.float32
+    if torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.backends.mkldnn.is_available() and (
+            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        )
+    return torch.bfloat16 if fast else torch.float32
+
+
+def lr_factor(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak learning rate at `step` of `steps`: linear up, then linear down to 0."""
+    rise = math.ceil(warmup * steps)
+    if step < rise:
+        return (step + 1) / rise
+    return max(0.0, (steps - step) / max(1, steps - rise))
+
+
+def train(
+    model: nn.Module,
+    examples: Examples,
+    loss_function: LossFunction,
+    evaluations: dict[str, Examples],
+    settings: TrainSettings,
+    epochs: int,
+    seed: int,
+    state: "TrainingState",
+    report: Callable[[Record], None],
+) -> Trained:
+    """Trains the parameters of `model` that require gradients.
+
+    Args:
+        model: maps (B, L) tokens and (B,) lengths to (B, C) logits.
+        examples: what it learns from; their order is the places `loss_function` gets.
+        evaluations: scored after every epoch. Under "holdout", the sentences the epoch is chosen
+            by: highest MCC, then lowest loss; without them the last epoch is chosen.
+        state: keeps what it takes to go on after the last finished epoch.
+        report: gets each epoch's record as soon as it is there.
+    """
+    accelerator = Accelerator()
+    rank, world = accelerator.process_index, accelerator.num_processes
+    prepared, optimizer = accelerator.prepare(model, _optimizer(model, settings))
+    trainable: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    lengths = [len(t) for t in examples.tokens]
+    labels = np.asarray(examples.labels)
+    steps = epochs * math.ceil(len(lengths) / settings.batch_size)
+    trained = Trained([], 0, {})
+    if settings.resume:
+        trained = state.load(trainable, optimizer)
+    step = steps // epochs * len(trained.records)
+
+    with progress_bar(epochs * len(lengths)) as show:
+        for epoch in range(len(trained.records) + 1, epochs + 1):
+            torch.manual_seed(seed * 1_000_003 + epoch)
+            started, done = time.perf_counter(), 0
+            places: list[Tensor] = []
+            running: list[Tensor] = []
+            model.train()
+            for index in length_batches(lengths, settings.batch_size, seed, epoch, rank, world):
+                for group in optimizer.param_groups:
+                    group["lr"] = settings.lr * lr_factor(step, steps, settings.warmup)
+                batch = collate(examples.tokens, index.tolist()).to(accelerator.device)
+                logits = prepared(batch.input_ids, batch.lengths)
+                accelerator.backward(loss_function(logits, batch.index))
+                accelerator.clip_grad_norm_(trainable.values(), settings.clip)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                step += 1
+                places.append(batch.index)
+                running.append(logits.detach())
+                done = min(done + len(index) * world, len(lengths))
+                show((epoch - 1) * len(lengths) + done, f"epoch {epoch}/{epochs}")
+            seconds = time.perf_counter() - started
+            # Scored on the logits as they came, while the weights moved: no second pass.
+            seen = labels[torch.cat(places).numpy()].tolist()
+            record: Record = {
+                "epoch": epoch,
+                "train": score(torch.cat(running).cpu().numpy(), seen),
+            }
+            for name, held in evaluations.items():
+                record[name] = score(predict_logits(model, held.tokens).numpy(), held.labels)
+            record["seconds"] = round(seconds, 2)
+            record["sentences_per_second"] = round(len(lengths) / seconds, 1)
+            records = [*trained.records, record]
+            chosen, tensors = choose(records), trained.tensors
+            if chosen == epoch:
+                tensors = {n: p.detach().cpu().clone() for n, p in trainable.items()}
+            trained = Trained(records, chosen, tensors)
+            if accelerator.is_main_process:
+                state.save(trained, trainable, optimizer)
+                report(record)
+            accelerator.wait_for_everyone()
+    return trained
+
+
+def choose(records: list[Record]) -> int:
+    """Number of the epoch that is best on the held-out slice of train; without one, the last."""
+    if "holdout" not in records[-1]:
+        return records[-1]["epoch"]
+    return max(records, key=lambda r: (r["holdout"]["mcc"], -r["holdout"]["loss"]))["epoch"]
+
+
+def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019); biases and norms are not decayed."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+
+
+class TrainingState:
+    """The state of a run after its last finished epoch, in a folder of its own.
+
+    `settings`: everything that decides the outcome; a run goes on only with the very same.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]):
+        self.folder, self.settings = folder, settings
+
+    def save(self, trained: Trained, now: dict[str, Tensor], optimizer: Any) -> None:
+        tensors = {f"best.{name}": value for name, value in trained.tensors.items()}
+        tensors |= {f"now.{name}": value.detach() for name, value in now.items()}
+        for i, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{key}": value for key, value in values.items()}
+        with atomic_folder(self.folder) as staging:
+            save_file(
+                {
+                    k: v.cpu().clone(memory_format=torch.contiguous_format)
+                    for k, v in tensors.items()
+                },
+                staging / "state.safetensors",
+            )
+            state = {"settings": self.settings, "records": trained.records}
+            write_json(staging / "state.json", state | {"chosen": trained.chosen})
+
+    def load(self, now: dict[str, Tensor], optimizer: Any) -> Trained:
+        """Restores parameters and optimizer in place; returns what had been trained.
+
+        Raises:
+            UserError: there is no state, or one of a run with other settings.
+        """
+        if not (self.folder / "state.json").is_file():
+            raise UserError(f"--resume: no interrupted run in {self.folder}; run without it.")
+        state = read_json(self.folder / "state.json")
+        # Through JSON and back, as the stored ones went: tuples become lists.
+        for key, value in json.loads(json.dumps(self.settings)).items():
+            if state["settings"].get(key) != value:
+                raise UserError(
+                    f"--resume: the run in {self.folder} had {key} {state['settings'].get(key)}, "
+                    f"not {value}; repeat its settings, or run without --resume."
+                )
+        tensors = load_file(self.folder / "state.safetensors")
+        with torch.no_grad():
+            for name, parameter in now.items():
+                parameter.copy_(tensors[f"now.{name}"])
+        stored: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, i, kind = key.split(".")
+                stored.setdefault(int(i), {})[kind] = value
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": stored, "param_groups": groups})
+        best = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
+        return Trained(state["records"], state["chosen"], best)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
