@@ -52,6 +52,13 @@ def tunable_classifier(
     return model
 
 
+def halve_frozen(model: Classifier) -> None:
+    """Keeps the frozen weights as bf16; what is trained stays fp32."""
+    for parameter in model.base.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()
+
+
 def parameter_counts(model: nn.Module) -> tuple[int, int]:
     """All and trainable parameters; tied weights count once."""
     total = sum(p.numel() for p in model.parameters())

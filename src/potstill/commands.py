@@ -4,6 +4,7 @@ Thin on purpose: each wires the rooms together. Heavy imports stand inside the f
 `--help` answers at once.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -52,10 +53,10 @@ def gen(
     _check("temperature", temperature > 0, "more than 0; for no randomness use --greedy")
     _check("top_k", top_k >= 0, "0 or more")
     _check("top_p", 0 < top_p <= 1, "more than 0 and up to 1")
+    _quiet_libraries()
     from potstill import generation
     from potstill.decoder import find_decoder
 
-    _quiet_libraries()
     decoder = find_decoder(gpt_variant)
     # The text alone goes to standard output, for whoever pipes it on.
     reason = f" (auto: {decoder.reason})" if decoder.reason else ""
@@ -96,10 +97,10 @@ def LoRA(
     """
     _check_serial(SR)
     folder = model_path or Path(f"runs/LoRA-{SR}")
-    from potstill import pipeline
-
     _quiet_libraries()
-    pipeline.tune(SR, lora, data, train, gpt_variant, folder, plots_path)
+    from potstill import tuning
+
+    tuning.tune(SR, lora, data, train, gpt_variant, folder, plots_path)
 
 
 def distil(
@@ -126,11 +127,11 @@ def distil(
     _check_serial(SR)
     teacher = model_path or Path(f"runs/LoRA-{SR}")
     folder = student_path or Path(f"runs/distil-{SR}")
-    from potstill import pipeline
-
     _quiet_libraries()
+    from potstill import distilling
+
     settings = student, data, train
-    pipeline.distil(SR, distillation, *settings, teacher, gpt_variant, folder, plots_path)
+    distilling.distil(SR, distillation, *settings, teacher, gpt_variant, folder, plots_path)
 
 
 def rnn(
@@ -149,10 +150,10 @@ def rnn(
     """
     _check_serial(SR)
     folder = student_path or Path(f"runs/rnn-{SR}")
-    from potstill import pipeline
-
     _quiet_libraries()
-    pipeline.train_control(SR, student, data, train, folder, plots_path)
+    from potstill import distilling
+
+    distilling.train_control(SR, student, data, train, folder, plots_path)
 
 
 def evaluate(
@@ -176,10 +177,10 @@ def evaluate(
         gpt_variant: An adapter's base. Default: the one it names.
         json: Print one JSON object instead of tables.
     """
-    from potstill import pipeline
-
     _quiet_libraries()
-    pipeline.evaluate(model_path, data, text_column, label_column, precision, gpt_variant, json)
+    from potstill import scoring
+
+    scoring.evaluate(model_path, data, text_column, label_column, precision, gpt_variant, json)
 
 
 def predict(
@@ -202,11 +203,11 @@ def predict(
     """
     if sentences and file:
         raise UsageError("give sentences or --file, not both.")
-    from potstill import pipeline
-
-    _quiet_libraries()
     texts = list(sentences) or _read_sentences(file or "-")
-    pipeline.predict(texts, model_path, precision, gpt_variant, json)
+    _quiet_libraries()
+    from potstill import scoring
+
+    scoring.predict(texts, model_path, precision, gpt_variant, json)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -273,12 +274,9 @@ def _read_sentences(file: str) -> list[str]:
 
 
 def _quiet_libraries() -> None:
-    """Keeps transformers' advice to programmers off the screen."""
-    import os
-
+    """Keeps transformers' advice to programmers off the screen, and its bars for loading."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    logging.disable_progress_bar()

@@ -1,24 +1,16 @@
-"""Labelled sentences: find or download them, read them, check every line.
+"""Labelled sentences: find or download a task, and check that it is whole."""
 
-CoLA's own format is four tab-separated columns without a header and without quoting: source,
-label, the author's mark, sentence; three columns without the mark are read as well. Any other task
-is a TSV or CSV file with a header, or JSON lines, with one column of text and one of labels.
-"""
-
-import csv
 import hashlib
 import io
-import json
 import os
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from potstill import UserError, network
+from potstill.formats import Row, is_cola_format, read_rows
 
 COLA_URL = "https://nyu-mll.github.io/CoLA/cola_public_1.1.zip"
 COLA_LABELS = ("unacceptable", "acceptable")
@@ -36,8 +28,6 @@ SPLIT_NAMES = {
     "dev": ("dev", "valid", "validation"),
     "ood": ("ood", "out_of_domain"),
 }
-TEXT_COLUMNS = ("sentence", "text")
-LABEL_COLUMNS = ("label", "labels")
 
 
 @dataclass(frozen=True)
@@ -88,13 +78,6 @@ class Corpus:
         }
 
 
-class Row(NamedTuple):
-    line: int
-    text: str
-    label: str
-    source: str
-
-
 def load_corpus(
     data: str = "auto",
     text_column: str | None = None,
@@ -114,12 +97,12 @@ def load_corpus(
     """
     folder, reason = _find(data)
     files = _split_files(folder)
-    rows = {name: list(_read(file, text_column, label_column)) for name, file in files.items()}
+    rows = {name: read_rows(file, text_column, label_column) for name, file in files.items()}
     labels = _label_names(files["train"], rows["train"])
     splits = {name: _split(files[name], rows[name], labels) for name in files}
     if "dev" not in splits:
         splits["train"], splits["dev"] = hold_out(splits["train"], 0.1, seed)
-    if labels == ("0", "1") and _is_cola_format(files["train"], text_column):
+    if labels == ("0", "1") and is_cola_format(files["train"], text_column):
         labels = COLA_LABELS
     if data == "cola":
         check_cola(splits, folder)
@@ -150,9 +133,9 @@ def load_evaluation(
     splits = {}
     for name, file in files.items():
         known = labels
-        if len(labels) == 2 and _is_cola_format(file, text_column):
+        if len(labels) == 2 and is_cola_format(file, text_column):
             known = ("0", "1")
-        splits[name] = _split(file, list(_read(file, text_column, label_column)), known)
+        splits[name] = _split(file, read_rows(file, text_column, label_column), known)
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files.values())).hexdigest()
     return Corpus(_corpus_name(folder, splits), labels, splits, str(folder), digest, reason)
 
@@ -186,9 +169,9 @@ def _find(data: str) -> tuple[Path, str]:
     if data in ("cola", "auto"):
         for place in map(Path, COLA_PLACES):
             if (place / COLA_FILES["train"]).is_file():
-                return place, f"CoLA is in {place}"
+                return place, f"CoLA is in {place}/" if data == "auto" else ""
         if network.reachable(COLA_URL):
-            return _download_cola(), "CoLA was downloaded"
+            return _download_cola(), "CoLA could be downloaded" if data == "auto" else ""
         if data == "auto":
             return MINICOLA, "no CoLA in data/, and its site can't be reached"
         raise UserError(
@@ -217,7 +200,7 @@ def _download_cola() -> Path:
     for name, body in bodies.items():
         (staging / name).write_bytes(body)
     files = _split_files(staging)
-    splits = {n: _split(f, list(_read(f, None, None)), ("0", "1")) for n, f in files.items()}
+    splits = {n: _split(f, read_rows(f, None, None), ("0", "1")) for n, f in files.items()}
     check_cola(splits, COLA_URL)
     staging.replace(target)
     return target
@@ -255,117 +238,6 @@ def _corpus_name(path: Path, splits: dict[str, Split]) -> str:
     return path.resolve().stem
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines, without their ends; only the end of the file may be empty."""
-    try:
-        body = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file} can't be read: {error.strerror}.") from error
-    raw = body.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    while raw and not raw[-1].strip():
-        raw.pop()
-    if not raw:
-        raise UserError(f"{file} is empty.")
-    for number, line in enumerate(raw, 1):
-        try:
-            yield number, line.removesuffix(b"\r").decode()
-        except UnicodeDecodeError as error:
-            raise UserError(f"{file}:{number}: not UTF-8 text; save the file as UTF-8.") from error
-
-
-def _is_cola_format(file: Path, text_column: str | None) -> bool:
-    """Whether a file is in CoLA's format rather than one with a header."""
-    if file.suffix in (".csv", ".jsonl", ".json") or text_column:
-        return False
-    _, first = next(_lines(file))
-    return not set(first.split("\t")) & set(TEXT_COLUMNS)
-
-
-def _read(file: Path, text_column: str | None, label_column: str | None) -> Iterator[Row]:
-    if _is_cola_format(file, text_column):
-        rows = _read_cola(file)
-    elif file.suffix in (".jsonl", ".json"):
-        rows = _read_json_lines(file, text_column, label_column)
-    else:
-        rows = _read_with_header(file, text_column, label_column)
-    for row in rows:
-        if not row.text.strip():
-            raise UserError(f"{file}:{row.line}: the sentence is empty.")
-        if not row.label:
-            raise UserError(f"{file}:{row.line}: the label is empty.")
-        yield row
-
-
-def _read_cola(file: Path) -> Iterator[Row]:
-    for number, line in _lines(file):
-        columns = line.split("\t")
-        if len(columns) not in (3, 4):
-            raise UserError(
-                f"{file}:{number}: {len(columns)} tab-separated column"
-                f"{'s' * (len(columns) != 1)} where CoLA's format has 4 (source, label, mark, "
-                "sentence) or 3 (without the mark); a file with a header needs --text_column."
-            )
-        if columns[1] not in ("0", "1"):
-            raise UserError(f"{file}:{number}: label {columns[1]!r} is neither 0 nor 1.")
-        yield Row(number, columns[-1].strip(), columns[1], columns[0])
-
-
-def _read_with_header(
-    file: Path, text_column: str | None, label_column: str | None
-) -> Iterator[Row]:
-    lines = (line + "\n" for _, line in _lines(file))
-    if file.suffix == ".csv":
-        reader = csv.reader(lines, strict=True)
-    else:
-        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-    try:
-        header = next(reader)
-        text_at = _column(file, header, text_column, TEXT_COLUMNS, "--text_column")
-        label_at = _column(file, header, label_column, LABEL_COLUMNS, "--label_column")
-        for columns in reader:
-            if len(columns) != len(header):
-                raise UserError(
-                    f"{file}:{reader.line_num}: {len(columns)} columns where the header "
-                    f"has {len(header)}."
-                )
-            yield Row(reader.line_num, columns[text_at].strip(), columns[label_at].strip(), "")
-    except csv.Error as error:
-        raise UserError(f"{file}:{reader.line_num}: {error}.") from error
-
-
-def _column(
-    file: Path, header: list[str], wanted: str | None, usual: tuple[str, ...], flag: str
-) -> int:
-    for name in (wanted,) if wanted else usual:
-        if name in header:
-            return header.index(name)
-    columns = ", ".join(header)
-    if wanted:
-        raise UserError(f"{file} has no column {wanted!r} ({flag}); it has {columns}.")
-    raise UserError(f"{file} needs {flag}: one of its columns {columns}.")
-
-
-def _read_json_lines(
-    file: Path, text_column: str | None, label_column: str | None
-) -> Iterator[Row]:
-    for number, line in _lines(file):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{file}:{number}: not a line of JSON ({error.msg}).") from error
-        if not isinstance(record, dict):
-            raise UserError(f"{file}:{number}: not a JSON object.")
-        keys = list(record)
-        where = Path(f"{file}:{number}")
-        text = record[keys[_column(where, keys, text_column, TEXT_COLUMNS, "--text_column")]]
-        label = record[keys[_column(where, keys, label_column, LABEL_COLUMNS, "--label_column")]]
-        if not isinstance(text, str):
-            raise UserError(f"{file}:{number}: the text is not a string.")
-        if isinstance(label, dict | list | float) or label is None:
-            raise UserError(f"{file}:{number}: label {label!r} is neither a string nor a number.")
-        yield Row(number, text.strip(), str(label), "")
-
-
 def _label_names(file: Path, rows: list[Row]) -> tuple[str, ...]:
     names = {row.label for row in rows}
     if len(names) < 2:
@@ -376,8 +248,6 @@ def _label_names(file: Path, rows: list[Row]) -> tuple[str, ...]:
 
 
 def _split(file: Path, rows: list[Row], labels: tuple[str, ...]) -> Split:
-    if not rows:
-        raise UserError(f"{file} has a header but no sentences.")
     index = {name: i for i, name in enumerate(labels)}
     for row in rows:
         if row.label not in index:

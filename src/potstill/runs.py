@@ -1,6 +1,7 @@
-"""One run, one folder: what is written when training ends, and loading it again."""
+"""One run, one folder: what happens around the training loop, for LoRA, distil and rnn alike."""
 
 import importlib.metadata
+import json
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -8,18 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from accelerate import PartialState
+from torch import Tensor, nn
 
-from potstill import UserError, __version__, classifier, student
+from potstill import UserError, __version__, plots
 from potstill.batching import predict_logits
-from potstill.checkpoint import atomic_folder, check_writable, read_json, write_json, write_text
-from potstill.corpus import Corpus, Split, hold_out
-from potstill.decoder import Decoder, find_decoder
-from potstill.distillation import teacher_hash
-from potstill.lora import merge
-from potstill.metrics import evaluation
-from potstill.settings import DataSettings
-from potstill.training import Trained, resolve_precision
+from potstill.checkpoint import (
+    atomic_folder,
+    cache_folder,
+    check_writable,
+    read_json,
+    write_json,
+    write_text,
+)
+from potstill.corpus import Corpus, Split, hold_out, load_corpus
+from potstill.metrics import evaluation, majority_share
+from potstill.reporting import EPOCH_HEADER, epoch_lines, say, summary_lines
+from potstill.settings import DataSettings, TrainSettings
+from potstill.training import Examples, LossFunction, Trained, TrainingState, train
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
 
@@ -33,29 +40,53 @@ class Task:
     train: Split
     scored: dict[str, Split]
 
-    def labels(self) -> dict[str, list[int]]:
-        """Labels of all splits, train among them."""
-        return {"train": self.train.labels} | {n: s.labels for n, s in self.scored.items()}
+    def splits(self) -> dict[str, Split]:
+        return {"train": self.train} | self.scored
+
+    def cross_entropy(self) -> LossFunction:
+        """The loss of the labels alone."""
+        labels = torch.tensor(self.train.labels)
+
+        def loss(logits: Tensor, index: Tensor) -> Tensor:
+            return nn.functional.cross_entropy(logits, labels[index].to(logits.device))
+
+        return loss
 
 
-def make_task(corpus: Corpus, settings: DataSettings, seed: int) -> Task:
+def read_task(data: DataSettings, seed: int, reason: str = "") -> Task:
+    """Reads the corpus, says which one it is, and holds out a slice of train."""
+    with PartialState().main_process_first():
+        corpus = load_corpus(data.data, data.text_column, data.label_column, seed)
+    sizes = ", ".join(f"{name} {len(split)}" for name, split in corpus.splits.items())
+    say_choice("data", f"{corpus.name}, sentences: {sizes}", reason or corpus.reason)
     train = corpus.splits["train"]
     scored = {name: split for name, split in corpus.splits.items() if name != "train"}
-    if settings.holdout:
-        train, held = hold_out(train, settings.holdout, seed)
+    if data.holdout:
+        train, held = hold_out(train, data.holdout, seed)
         scored = {"holdout": held} | scored
     return Task(corpus, train, scored)
 
 
-def check_target(folder: Path, flag: str) -> None:
-    """Raises UserError unless a run's folder can be written and replaces nothing but a run."""
+def say_choice(what: str, title: str, reason: str = "") -> None:
+    """What was chosen, and why where nobody named it."""
+    say(f"{what}: {title}" + (f" (auto: {reason})" if reason else ""))
+
+
+def check_target(folder: Path, flag: str, plots_path: Path) -> None:
+    """Raises UserError unless a run can write its results, and replaces nothing but a run.
+
+    Asked before training, not after.
+    """
     if folder.exists():
-        ours = (folder / "config.json").is_file() and "potstill" in read_json(
-            folder / "config.json"
-        ).get("versions", {})
-        if not folder.is_dir() or not (ours or not any(folder.iterdir())):
-            raise UserError(f"{flag}: {folder} is there and is no run of potstill; name another.")
+        if not folder.is_dir():
+            raise UserError(f"{flag}: {folder} is a file; name a folder.")
+        config = folder / "config.json"
+        ours = config.is_file() and "potstill" in read_json(config).get("versions", {})
+        if not ours and any(folder.iterdir()):
+            raise UserError(f"{flag}: {folder} holds something else than a run; name another.")
     check_writable(folder.parent, flag)
+    check_writable(plots_path, "--plots_path")
+    check_writable(cache_folder(), "POTSTILL_CACHE")
 
 
 def describe_run(
@@ -79,127 +110,88 @@ def describe_run(
     }
 
 
-def write_run(
-    folder: Path,
-    config: dict[str, Any],
-    trained: Trained,
-    results: dict[str, Any],
-    save_weights: Callable[[Path], None],
-) -> None:
-    """Writes the whole folder at once: config.json, metrics.jsonl, results.json, the weights."""
-    import json
+@dataclass(frozen=True)
+class Outcome:
+    """What a run measured: `results` as in results.json, and the logits of every scored split."""
 
-    with atomic_folder(folder) as staging:
+    results: dict[str, Any]
+    logits: dict[str, Tensor]
+
+
+def carry_out(
+    model: nn.Module,
+    examples: dict[str, Examples],
+    loss: LossFunction,
+    task: Task,
+    config: dict[str, Any],
+    settings: TrainSettings,
+    save_weights: Callable[[Path], None],
+    folder: Path,
+    plot: Path,
+    title: str,
+) -> Outcome:
+    """Trains `model`, writes the run's folder and its plot, and says what came of it.
+
+    save_weights: writes the model's weights into a folder and leaves in the model what a reader
+    of these files would get; that is what is scored.
+    """
+    majority = {name: majority_share(split.labels) for name, split in task.splits().items()}
+    state = _training_state(folder, config)
+    say(EPOCH_HEADER)
+    try:
+        trained = train(
+            model,
+            examples["train"],
+            loss,
+            {name: examples[name] for name in task.scored},
+            settings,
+            config["settings"]["epochs"],
+            config["SR"],
+            state,
+            lambda record: say(epoch_lines(record, majority)),
+        )
+    except KeyboardInterrupt:
+        if state.folder.exists():
+            say("the finished epochs are kept; the same command with --resume goes on after them")
+        raise
+    trained.restore(model)
+    main = PartialState().is_main_process
+    # Every process takes part in scoring, but only the first one's folder is the result.
+    target = folder if main else cache_folder() / f"process-{PartialState().process_index}"
+    with atomic_folder(target) as staging:
         save_weights(staging)
+        logits = {name: predict_logits(model, examples[name].tokens) for name in task.scored}
+        results = _results(logits, task, trained, config)
         write_json(staging / "config.json", config)
+        write_json(staging / "results.json", results)
         lines = "".join(json.dumps(record) + "\n" for record in trained.records)
         write_text(staging / "metrics.jsonl", lines)
-        write_json(staging / "results.json", results)
+    if main:
+        plots.training_plot(trained.records, trained.chosen, majority, title, plot)
+        state.remove()
+    say(summary_lines(results))
+    return Outcome(results, logits)
 
 
-def score_splits(logits: dict[str, Tensor], splits: dict[str, Split]) -> dict[str, Any]:
-    """`metrics.evaluation` of every split."""
+def _results(
+    logits: dict[str, Tensor], task: Task, trained: Trained, config: dict[str, Any]
+) -> dict[str, Any]:
+    chosen = {}
+    for name, split in task.scored.items():
+        chosen[name] = evaluation(logits[name].numpy(), split.labels, split.sources)
+        if abs(chosen[name]["loss"] - trained.best[name]["loss"]) > 1e-3:
+            raise RuntimeError(f"what was saved scores otherwise on {name} than what was trained")
     return {
-        name: evaluation(logits[name].numpy(), split.labels, split.sources)
-        for name, split in splits.items()
+        "chosen_epoch": trained.chosen,
+        "chosen": chosen,
+        "last": trained.records[-1],
+        "parameters": config["parameters"]["total"],
     }
 
 
-@dataclass(frozen=True)
-class Model:
-    """A saved model at hand.
-
-    title: for tables; labels: names of its classes; parameters: their number; config: the run's
-    config.json; logits: maps N sentences to (N, classes); sha256: of a teacher, what settles its
-    logits, else empty.
-    """
-
-    title: str
-    labels: tuple[str, ...]
-    parameters: int
-    config: dict[str, Any]
-    logits: Callable[[list[str]], Tensor]
-    sha256: str = ""
-
-
-def load_model(folder: Path, precision: str = "auto", gpt_variant: str | None = None) -> Model:
-    """Loads a LoRA adapter (ours or PEFT's) with its base, or a student.
-
-    Raises:
-        UserError: nothing there, damaged, or a base other than the one it was tuned on.
-    """
-    if not folder.is_dir():
-        raise UserError(f"--model_path {folder}: there is no such folder.{_runs_nearby(folder)}")
-    if (folder / classifier.ADAPTER_CONFIG).is_file():
-        return _load_adapter(folder, precision, gpt_variant)
-    if not (folder / student.STUDENT_WEIGHTS).is_file():
-        raise UserError(
-            f"--model_path {folder} holds neither an adapter ({classifier.ADAPTER_CONFIG}) nor a "
-            f"student ({student.STUDENT_WEIGHTS}).{_runs_nearby(folder)}"
-        )
-    config = read_json(folder / "config.json")
-    model, tokenizer = student.load_student(folder)
-
-    def logits(sentences: list[str]) -> Tensor:
-        return predict_logits(model, student.encode(tokenizer, sentences, config["max_length"]))
-
-    parameters, _ = classifier.parameter_counts(model)
-    return Model("DistilRNN", tuple(config["labels"]), parameters, config, logits)
-
-
-def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Model:
-    sidecar = folder / "config.json"
-    config = read_json(sidecar) if sidecar.is_file() else {}
-    recorded = config.get("decoder", {})
-    peft = read_json(folder / classifier.ADAPTER_CONFIG)
-    variant = gpt_variant or recorded.get("variant") or peft["base_model_name_or_path"]
-    decoder = find_decoder(variant)
-    base_sha256 = decoder.sha256()
-    if recorded and recorded["sha256"] != base_sha256:
-        raise UserError(
-            f"{folder} was tuned on {recorded['title']} with weights {recorded['sha256'][:12]}, "
-            f"but {decoder.variant} has {base_sha256[:12]}; name the right base with --gpt_variant."
-        )
-    model = classifier.load_adapter(decoder.base(), folder)
-    parameters, _ = classifier.parameter_counts(model)
-    merge(model)
-    if resolve_precision(precision) == torch.bfloat16:
-        model.base.to(torch.bfloat16)
-    tokenizer = decoder.tokenizer()
-    max_length = config.get("max_length", DataSettings().max_length)
-    classes = model.score.out_features
-    labels = tuple(config.get("labels") or map(str, range(classes)))
-
-    def logits(sentences: list[str]) -> Tensor:
-        tokens, _ = classifier.encode(tokenizer, sentences, max_length)
-        return predict_logits(model, tokens)
-
-    sha256 = teacher_hash(base_sha256, folder / classifier.ADAPTER_WEIGHTS, max_length)
-    return Model(f"{decoder.title} + LoRA", labels, parameters, config, logits, sha256)
-
-
-def _runs_nearby(folder: Path) -> str:
-    """A hint at the runs that are beside a folder that wasn't one."""
-    there = sorted(f.parent for f in folder.parent.glob("*/config.json"))
-    return f" There is {', '.join(map(str, there))}." if there else ""
-
-
-def newest_run(runs: Path = Path("runs")) -> Path:
-    """The student trained last in `runs`, else the adapter tuned last."""
-    for weights in (student.STUDENT_WEIGHTS, classifier.ADAPTER_WEIGHTS):
-        found = sorted(runs.glob(f"*/{weights}"), key=lambda file: file.stat().st_mtime)
-        if found:
-            return found[-1].parent
-    raise UserError(
-        f"there is no trained model in {runs}/ yet; train one, or name it with --model_path."
-    )
-
-
-def describe_decoder(decoder: Decoder) -> dict[str, str]:
-    """What a run records of its base."""
-    return {
-        "variant": decoder.variant,
-        "title": decoder.title,
-        "sha256": decoder.sha256(),
-        "folder": str(decoder.folder),
-    }
+def _training_state(folder: Path, config: dict[str, Any]) -> TrainingState:
+    """Where a run keeps what it needs to go on: beside the folder it will write."""
+    settings = {k: v for k, v in config["settings"].items() if k != "resume"}
+    settings |= {k: config[k] for k in ("command", "SR")} | {"data": config["data"]["sha256"]}
+    settings |= {k: config[k]["sha256"] for k in ("decoder", "teacher") if k in config}
+    return TrainingState(folder.with_name(f"{folder.name}.unfinished"), settings)

@@ -1,7 +1,7 @@
 """DistilRNN, the student: Embedding, recurrent layer, Linear; and its own tokenizer."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,11 +96,6 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
 def encode(tokenizer: Tokenizer, sentences: list[str], max_length: int) -> list[list[int]]:
     """Tokens of each sentence, cut at `max_length`."""
     return [e.ids[:max_length] for e in tokenizer.encode_batch(sentences)]
-
-
-def describe(model: DistilRNN) -> dict[str, Any]:
-    """What config.json says of the model under "student", and `load_student` builds it from."""
-    return asdict(model.config)
 
 
 def save_student(model: DistilRNN, tokenizer: Tokenizer, folder: Path) -> None:

@@ -1,0 +1,161 @@
+"""The commands distil and rnn: a student with a teacher, and its control without."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from potstill import UserError, classifier, models, runs
+from potstill import student as students
+from potstill.checkpoint import read_json
+from potstill.distillation import KeptLogits, distillation_loss, label_sentences
+from potstill.metrics import evaluation
+from potstill.reporting import comparison_table, count, say
+from potstill.settings import DataSettings, DistilSettings, StudentSettings, TrainSettings
+from potstill.training import Examples, LossFunction
+
+EPOCHS = 20
+TITLES = {"distil": "DistilRNN, distilled", "rnn": "DistilRNN, no teacher"}
+
+
+def distil(
+    SR: int,
+    distillation: DistilSettings,
+    shape: StudentSettings,
+    data: DataSettings,
+    settings: TrainSettings,
+    teacher_path: Path,
+    gpt_variant: str | None,
+    folder: Path,
+    plots_path: Path,
+) -> None:
+    """Distils a tuned decoder and writes the student to `folder`; see `commands.distil`."""
+    runs.check_target(folder, "--student_path", plots_path)
+    with PartialState().main_process_first():
+        teacher = models.load_model(teacher_path, settings.precision, gpt_variant)
+    if not teacher.sha256:
+        raise UserError(f"--model_path {teacher_path} is a student; a teacher is a LoRA adapter.")
+    runs.say_choice("teacher", f"{teacher.title} in {teacher_path}")
+    reason = ""
+    if data.data == "auto" and "data" in teacher.config:
+        data = replace(data, data=models.trained_on(teacher))
+        reason = "what the teacher was tuned on"
+    task = runs.read_task(data, SR, reason)
+    if task.corpus.labels != teacher.labels:
+        raise UserError(
+            f"the teacher in {teacher_path} knows {', '.join(teacher.labels)}, "
+            f"but {task.corpus.path} is labelled {', '.join(task.corpus.labels)}."
+        )
+    kept = KeptLogits(teacher.sha256)
+    logits, computed = {}, 0
+    for name, split in task.splits().items():
+        logits[name], new = label_sentences(split.sentences, kept, teacher.logits)
+        computed += new
+    say(f"teacher logits: {computed} sentences labelled now, the others kept in {kept.file}")
+    labels = torch.tensor(task.train.labels)
+
+    def loss(of_student: Tensor, index: Tensor) -> Tensor:
+        return distillation_loss(
+            of_student,
+            logits["train"][index].to(of_student.device),
+            labels[index].to(of_student.device),
+            distillation.temperature,
+            distillation.alpha,
+            distillation.loss,
+        )
+
+    config = runs.describe_run("distil", SR, task.corpus, [distillation, shape, data, settings], 0)
+    config["teacher"] = {"path": str(teacher_path), "sha256": teacher.sha256}
+    scores = {n: evaluation(logits[n].numpy(), s.labels) for n, s in task.scored.items()}
+    rows = {teacher.title: {"parameters": teacher.parameters, "scores": scores}}
+    title = f"DistilRNN from {teacher.title}, on {task.corpus.name}, SR {SR}"
+    plot = plots_path / "distilrnn_training_plot.png"
+    _train_student(shape, settings, task, config, loss, folder, plot, title, rows)
+
+
+def train_control(
+    SR: int,
+    shape: StudentSettings,
+    data: DataSettings,
+    settings: TrainSettings,
+    folder: Path,
+    plots_path: Path,
+) -> None:
+    """Trains the student that `distil` would, on the labels alone; see `commands.rnn`."""
+    runs.check_target(folder, "--student_path", plots_path)
+    task = runs.read_task(data, SR)
+    config = runs.describe_run("rnn", SR, task.corpus, [shape, data, settings], 0)
+    title = f"DistilRNN without a teacher, on {task.corpus.name}, SR {SR}"
+    plot = plots_path / "rnn_training_plot.png"
+    _train_student(shape, settings, task, config, task.cross_entropy(), folder, plot, title, {})
+
+
+def _train_student(
+    shape: StudentSettings,
+    settings: TrainSettings,
+    task: runs.Task,
+    config: dict[str, Any],
+    loss: LossFunction,
+    folder: Path,
+    plot: Path,
+    title: str,
+    rows: dict[str, Any],
+) -> None:
+    """Trains, writes and reports a student; `rows` of the closing table stand above its own."""
+    tokenizer = students.train_tokenizer(task.train.sentences, shape.vocab_size)
+    examples = {
+        name: Examples(
+            students.encode(tokenizer, split.sentences, config["max_length"]), split.labels
+        )
+        for name, split in task.splits().items()
+    }
+    torch.manual_seed(config["SR"])
+    wanted = {f.name: getattr(shape, f.name) for f in fields(shape)}
+    wanted |= {"vocab_size": tokenizer.get_vocab_size(), "classes": len(task.corpus.labels)}
+    model = students.DistilRNN(students.StudentConfig(**wanted))
+    total, _ = classifier.parameter_counts(model)
+    ratios = (f"; 1/{row['parameters'] / total:.0f} of {name}" for name, row in rows.items())
+    say(f"student: DistilRNN, {count(total)} parameters" + "".join(ratios))
+    config["settings"]["epochs"] = settings.epochs or EPOCHS
+    config["student"] = wanted
+    config["parameters"] = {"total": total, "trainable": total}
+
+    def save(staging: Path) -> None:
+        students.save_student(model, tokenizer, staging)
+
+    outcome = runs.carry_out(
+        model, examples, loss, task, config, settings, save, folder, plot, title
+    )
+    own = {"parameters": total, "scores": outcome.results["chosen"]}
+    students_rows = {config["command"]: own} | _other_student(folder, config)
+    # Distilled above its control, whichever was trained just now.
+    rows |= {TITLES[name]: students_rows[name] for name in TITLES if name in students_rows}
+    comparison_table(f"{task.corpus.name}, SR {config['SR']}", rows)
+    say(f"student: {folder}\nplot: {plot}")
+
+
+def _other_student(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The results of the student trained the other way, where it was trained on the same terms."""
+    other = "rnn" if config["command"] == "distil" else "distil"
+    sibling = folder.parent / f"{other}-{config['SR']}"
+    if not (sibling / "results.json").is_file():
+        if other == "rnn":
+            say(f"not in the table: the control, which `potstill rnn {config['SR']}` would train")
+        return {}
+    found = read_json(sibling / "config.json")
+    shared = [f.name for group in (StudentSettings, TrainSettings) for f in fields(group)]
+    differing = [
+        key
+        for key in (*shared, "holdout", "max_length")
+        if key != "resume" and found["settings"].get(key) != config["settings"].get(key)
+    ]
+    if found["data"]["sha256"] != config["data"]["sha256"]:
+        differing.append("data")
+    if differing:
+        say(f"not in the table: {sibling}, which differs in {', '.join(differing)}")
+        return {}
+    results = read_json(sibling / "results.json")
+    return {other: {"parameters": results["parameters"], "scores": results["chosen"]}}

@@ -1,0 +1,114 @@
+"""A saved model, loaded: an adapter with its base, or a student."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from potstill import UserError, classifier, student
+from potstill.batching import predict_logits
+from potstill.checkpoint import read_json
+from potstill.decoder import find_decoder
+from potstill.distillation import teacher_hash
+from potstill.lora import merge
+from potstill.settings import DataSettings
+from potstill.training import resolve_precision
+
+
+@dataclass(frozen=True)
+class Model:
+    """A saved model at hand.
+
+    title: for tables; labels: names of its classes; parameters: their number; config: the run's
+    config.json; logits: maps N sentences to (N, classes); sha256: of a teacher, what settles its
+    logits, else empty.
+    """
+
+    title: str
+    labels: tuple[str, ...]
+    parameters: int
+    config: dict[str, Any]
+    logits: Callable[[list[str]], Tensor]
+    sha256: str = ""
+
+
+def load_model(folder: Path, precision: str = "auto", gpt_variant: str | None = None) -> Model:
+    """Loads a LoRA adapter (ours or PEFT's) with its base, or a student.
+
+    Raises:
+        UserError: nothing there, damaged, or a base other than the one it was tuned on.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--model_path {folder}: there is no such folder.{_runs_nearby(folder)}")
+    if (folder / classifier.ADAPTER_CONFIG).is_file():
+        return _load_adapter(folder, precision, gpt_variant)
+    if not (folder / student.STUDENT_WEIGHTS).is_file():
+        raise UserError(
+            f"--model_path {folder} holds neither an adapter ({classifier.ADAPTER_CONFIG}) nor a "
+            f"student ({student.STUDENT_WEIGHTS}).{_runs_nearby(folder)}"
+        )
+    config = read_json(folder / "config.json")
+    model, tokenizer = student.load_student(folder)
+
+    def logits(sentences: list[str]) -> Tensor:
+        return predict_logits(model, student.encode(tokenizer, sentences, config["max_length"]))
+
+    parameters, _ = classifier.parameter_counts(model)
+    return Model("DistilRNN", tuple(config["labels"]), parameters, config, logits)
+
+
+def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Model:
+    sidecar = folder / "config.json"
+    config = read_json(sidecar) if sidecar.is_file() else {}
+    recorded = config.get("decoder", {})
+    peft = read_json(folder / classifier.ADAPTER_CONFIG)
+    variant = gpt_variant or recorded.get("variant") or peft["base_model_name_or_path"]
+    decoder = find_decoder(variant)
+    base_sha256 = decoder.sha256()
+    if recorded and recorded["sha256"] != base_sha256:
+        raise UserError(
+            f"{folder} was tuned on {recorded['title']} with weights {recorded['sha256'][:12]}, "
+            f"but {decoder.variant} has {base_sha256[:12]}; name the right base with --gpt_variant."
+        )
+    model = classifier.load_adapter(decoder.base(), folder)
+    parameters, _ = classifier.parameter_counts(model)
+    merge(model)
+    if resolve_precision(precision) == torch.bfloat16:
+        model.base.to(torch.bfloat16)
+    tokenizer = decoder.tokenizer()
+    max_length = config.get("max_length", DataSettings().max_length)
+    classes = model.score.out_features
+    labels = tuple(config.get("labels") or map(str, range(classes)))
+
+    def logits(sentences: list[str]) -> Tensor:
+        tokens, _ = classifier.encode(tokenizer, sentences, max_length)
+        return predict_logits(model, tokens)
+
+    sha256 = teacher_hash(base_sha256, folder / classifier.ADAPTER_WEIGHTS, max_length)
+    return Model(f"{decoder.title} + LoRA", labels, parameters, config, logits, sha256)
+
+
+def _runs_nearby(folder: Path) -> str:
+    """A hint at the runs that are beside a folder that wasn't one."""
+    there = sorted(f.parent for f in folder.parent.glob("*/config.json"))
+    return f" There is {', '.join(map(str, there))}." if there else ""
+
+
+def newest_run(runs: Path = Path("runs")) -> Path:
+    """The student trained last in `runs`, else the adapter tuned last."""
+    for weights in (student.STUDENT_WEIGHTS, classifier.ADAPTER_WEIGHTS):
+        found = sorted(runs.glob(f"*/{weights}"), key=lambda file: file.stat().st_mtime)
+        if found:
+            return found[-1].parent
+    raise UserError(
+        f"there is no trained model in {runs}/ yet; train one, or name it with --model_path."
+    )
+
+
+def trained_on(model: Model) -> str:
+    """The data a model was trained on, as `--data` would name it."""
+    data = model.config["data"]
+    return "minicola" if data["name"] == "MiniCoLA" else data["path"]

@@ -1,0 +1,68 @@
+"""The commands evaluate and predict: a saved model in, scores or classes out."""
+
+import json
+from pathlib import Path
+
+from potstill import models, runs
+from potstill.corpus import load_evaluation
+from potstill.metrics import evaluation
+from potstill.reporting import evaluation_table, say
+
+
+def evaluate(
+    model_path: Path | None,
+    data: str,
+    text_column: str | None,
+    label_column: str | None,
+    precision: str,
+    gpt_variant: str | None,
+    as_json: bool,
+) -> None:
+    """Scores a saved model on labelled data; see `commands.evaluate`."""
+    folder = model_path or models.newest_run()
+    model = models.load_model(folder, precision, gpt_variant)
+    reason = ""
+    if data == "auto" and "data" in model.config:
+        data, reason = models.trained_on(model), "what the model was trained on"
+    corpus = load_evaluation(data, model.labels, text_column, label_column)
+    if not as_json:
+        runs.say_choice("model", f"{model.title} in {folder}", _why(model_path))
+        runs.say_choice("data", corpus.name, reason or corpus.reason)
+    scores = {}
+    for name, split in corpus.splits.items():
+        logits = model.logits(split.sentences).numpy()
+        scores[name] = evaluation(logits, split.labels, split.sources)
+        if not as_json:
+            group = "phenomenon" if corpus.name == "MiniCoLA" else "source"
+            say()
+            evaluation_table(name, scores[name], model.labels, group)
+    if as_json:
+        about = {"model": str(folder), "parameters": model.parameters, "data": corpus.describe()}
+        print(json.dumps(about | {"scores": scores}, ensure_ascii=False))
+
+
+def predict(
+    sentences: list[str],
+    model_path: Path | None,
+    precision: str,
+    gpt_variant: str | None,
+    as_json: bool,
+) -> None:
+    """Classifies sentences; see `commands.predict`."""
+    folder = model_path or models.newest_run()
+    model = models.load_model(folder, precision, gpt_variant)
+    if not as_json:
+        runs.say_choice("model", f"{model.title} in {folder}", _why(model_path))
+    width = max(map(len, model.labels))
+    for sentence, row in zip(sentences, model.logits(sentences).softmax(1).tolist(), strict=True):
+        best = row.index(max(row))
+        if as_json:
+            probabilities = dict(zip(model.labels, (round(p, 6) for p in row), strict=True))
+            line = {"sentence": sentence, "label": model.labels[best]}
+            print(json.dumps(line | {"probabilities": probabilities}, ensure_ascii=False))
+        else:
+            print(f"{model.labels[best]:<{width}}  {100 * row[best]:5.1f} %  {sentence}")
+
+
+def _why(model_path: Path | None) -> str:
+    return "" if model_path else "trained last"

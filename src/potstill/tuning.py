@@ -1,0 +1,72 @@
+"""The command LoRA: a corpus and a base decoder in, an adapter out."""
+
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from potstill import classifier, runs
+from potstill.decoder import find_decoder
+from potstill.distillation import KeptLogits, teacher_hash
+from potstill.reporting import parameter_line, say
+from potstill.settings import DataSettings, LoRASettings, TrainSettings
+from potstill.training import Examples, resolve_precision
+
+# MiniCoLA is for first runs, which should take minutes.
+EPOCHS = {"MiniCoLA": 1}
+EPOCHS_ELSE = 3
+
+
+def tune(
+    SR: int,
+    lora: LoRASettings,
+    data: DataSettings,
+    settings: TrainSettings,
+    gpt_variant: str,
+    folder: Path,
+    plots_path: Path,
+) -> None:
+    """Tunes the decoder and writes the adapter to `folder`; see `commands.LoRA`."""
+    runs.check_target(folder, "--model_path", plots_path)
+    with PartialState().main_process_first():
+        decoder = find_decoder(gpt_variant)
+    runs.say_choice("base", decoder.title, decoder.reason)
+    task = runs.read_task(data, SR)
+    epochs = settings.epochs or EPOCHS.get(task.corpus.name, EPOCHS_ELSE)
+    tokenizer = decoder.tokenizer()
+    examples = {}
+    for name, split in task.splits().items():
+        tokens, cut = classifier.encode(tokenizer, split.sentences, data.max_length)
+        if cut:
+            say(f"{cut} sentences of {name} are cut at --max_length {data.max_length} tokens")
+        examples[name] = Examples(tokens, split.labels)
+
+    torch.manual_seed(SR)
+    model = classifier.tunable_classifier(
+        decoder.base(), len(task.corpus.labels), lora.LoRA_rank, lora.alpha, lora.LoRA_dropout
+    )
+    precision = resolve_precision(settings.precision)
+    if precision == torch.bfloat16:
+        classifier.halve_frozen(model)
+    total, trainable = classifier.parameter_counts(model)
+    say(f"{parameter_line(total, trainable)}; arithmetic: {str(precision).removeprefix('torch.')}")
+    config = runs.describe_run("LoRA", SR, task.corpus, [lora, data, settings], epochs)
+    config["decoder"] = decoder.describe()
+    config["parameters"] = {"total": total, "trainable": trainable}
+
+    def save(staging: Path) -> None:
+        """Writes the adapter and reads it back, so that what is scored is what was written."""
+        classifier.save_adapter(model, staging, str(decoder.folder))
+        classifier.load_adapter_weights(model, staging)
+
+    plot = plots_path / "lora_training_plot.png"
+    title = f"{decoder.title}, LoRA rank {lora.LoRA_rank}, on {task.corpus.name}, SR {SR}"
+    outcome = runs.carry_out(
+        model, examples, task.cross_entropy(), task, config, settings, save, folder, plot, title
+    )
+    say(f"adapter: {folder}\nplot: {plot}")
+    # What was just computed needs no second time when this model becomes a teacher.
+    weights = folder / classifier.ADAPTER_WEIGHTS
+    kept = KeptLogits(teacher_hash(config["decoder"]["sha256"], weights, data.max_length))
+    for name, split in task.scored.items():
+        kept.put(split.sentences, outcome.logits[name])
