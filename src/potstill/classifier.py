@@ -1,7 +1,7 @@
 """A decoder that classifies: a head reads the hidden state at the last real token."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from potstill import UserError
+from potstill.blocks import Blocks, take_apart
 from potstill.checkpoint import read_json, write_json
 from potstill.lora import add_lora, linear_names, lora_layers, norm_names
 
@@ -28,17 +29,44 @@ class Classifier(nn.Module):
         self.base = base
         self.score = nn.Linear(base.config.hidden_size, classes, bias=False)
         nn.init.normal_(self.score.weight, std=0.02)
+        self._blocks: Blocks | Literal["none"] | None = None
 
     def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
         """(B, L) tokens, padded on the right, and their (B,) lengths to (B, classes) logits.
 
         No mask: attention is causal, so no real token sees the padding behind it.
         """
+        if self._blocks is None:
+            self._blocks = take_apart(self.base) or "none"
+        if self._blocks == "none":
+            last = self.plain_last_hidden(input_ids, lengths)
+        else:
+            last = self._blocks.last_hidden(input_ids, lengths)
+        return self.score(last.to(self.score.weight.dtype))
+
+    def plain_last_hidden(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """(B, width) hidden states at the last real tokens, by transformers' own modules: the way
+        for a decoder that `blocks` has not written out, and what that is tested against."""
         half = self.base.dtype == torch.bfloat16
         with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=half):
             hidden = self.base(input_ids=input_ids, use_cache=False).last_hidden_state
-        last = hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
-        return self.score(last.float())
+        return hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """The frozen base keeps to evaluation mode: of dropouts only LoRA's own is in use."""
+        super().train(mode)
+        self.base.eval()
+        for _, layer in lora_layers(self.base):
+            layer.train(mode)
+        return self
+
+    def changed(self) -> None:
+        """To be told when frozen weights have changed, or layers been put in or taken out."""
+        self._blocks = None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Classifier":
+        self.changed()
+        return super()._apply(fn, recurse)
 
 
 def tunable_classifier(
@@ -53,10 +81,11 @@ def tunable_classifier(
 
 
 def halve_frozen(model: Classifier) -> None:
-    """Keeps the frozen weights as bf16; what is trained stays fp32."""
-    for parameter in model.base.parameters():
-        if not parameter.requires_grad:
-            parameter.data = parameter.data.bfloat16()
+    """Keeps the frozen matrices and their biases as bf16; norms, adapters and head stay fp32."""
+    for module in model.base.modules():
+        if isinstance(module, nn.Linear | Conv1D | nn.Embedding):
+            module.bfloat16()
+    model.changed()
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:

@@ -4,6 +4,7 @@ Thin on purpose: each wires the rooms together. Heavy imports stand inside the f
 `--help` answers at once.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from potstill import UsageError, UserError
 from potstill.settings import (
@@ -23,24 +24,35 @@ from potstill.settings import (
 )
 
 Serial = Annotated[Positional[int], arg(metavar="SR", help="Whole number that seeds everything.")]
+Variant = Annotated[
+    str,
+    arg(
+        metavar="NAME",
+        help="gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, smollm2, a Hub name, a local "
+        "folder, or auto: GPT-2 where it is at hand, else SmolLM2.",
+    ),
+]
+# Flags that say themselves what happens without them; "(default: None)" would add nothing.
+OptionalPath = Annotated[Path | None, arg(help_behavior_hint="")]
+OptionalText = Annotated[str | None, arg(help_behavior_hint="")]
+Switch = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
+Sentences = Annotated[Positional[tuple[str, ...]], arg(metavar="SENTENCE", help_behavior_hint="")]
 PRAYER_DEFAULT = "the serenity prayer"
 
 
 def gen(
     SR: Serial,
-    gpt_variant: str = "auto",
+    gpt_variant: Variant = "auto",
     prompt: str = PRAYER_DEFAULT,
     max_new_tokens: int = 50,
     temperature: float = 0.8,
     top_k: int = 50,
     top_p: float = 0.95,
-    greedy: bool = False,
+    greedy: Switch = False,
 ) -> None:
     """Continue a prompt with the base decoder.
 
     Args:
-        gpt_variant: gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, smollm2, a Hub name, a
-            local folder, or auto: GPT-2 where it is at hand, else SmolLM2.
         prompt: Text to continue.
         max_new_tokens: Tokens to add, at most.
         temperature: Below 1 plays safe, above 1 takes risks.
@@ -49,10 +61,11 @@ def gen(
         greedy: Always take the likeliest token.
     """
     _check_serial(SR)
-    _check("max_new_tokens", max_new_tokens >= 1, "1 or more")
-    _check("temperature", temperature > 0, "more than 0; for no randomness use --greedy")
-    _check("top_k", top_k >= 0, "0 or more")
-    _check("top_p", 0 < top_p <= 1, "more than 0 and up to 1")
+    _check("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "1 or more")
+    wanted = "more than 0; for no randomness use --greedy"
+    _check("temperature", temperature, temperature > 0, wanted)
+    _check("top_k", top_k, top_k >= 0, "0 or more")
+    _check("top_p", top_p, 0 < top_p <= 1, "more than 0 and up to 1")
     _quiet_libraries()
     from potstill import generation
     from potstill.decoder import find_decoder
@@ -62,7 +75,12 @@ def gen(
     reason = f" (auto: {decoder.reason})" if decoder.reason else ""
     print(f"base: {decoder.title}{reason}", file=sys.stderr)
     text = generation.SERENITY if prompt == PRAYER_DEFAULT else prompt
-    print(text, end="", flush=True)
+    unsaid = [text]  # until it has passed for a prompt
+
+    def show(piece: str) -> None:
+        print(*unsaid, piece, sep="", end="", flush=True)
+        unsaid.clear()
+
     generation.continue_prompt(
         decoder.language_model(),
         decoder.tokenizer(),
@@ -73,7 +91,7 @@ def gen(
         top_k=top_k,
         top_p=top_p,
         greedy=greedy,
-        show=lambda piece: print(piece, end="", flush=True),
+        show=show,
     )
     print()
 
@@ -83,15 +101,13 @@ def LoRA(
     lora: LoRASettings = LoRASettings(),
     data: DataSettings = DataSettings(),
     train: TrainSettings = TrainSettings(lr=6e-4),
-    gpt_variant: str = "auto",
-    model_path: Path | None = None,
+    gpt_variant: Variant = "auto",
+    model_path: OptionalPath = None,
     plots_path: Path = Path("plots"),
 ) -> None:
     """Tune the base decoder on the corpus with low-rank adapters.
 
     Args:
-        gpt_variant: gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, smollm2, a Hub name, a
-            local folder, or auto: GPT-2 where it is at hand, else SmolLM2.
         model_path: Folder to write the adapter to. Default: runs/LoRA-SR.
         plots_path: Folder for lora_training_plot.png.
     """
@@ -109,9 +125,9 @@ def distil(
     student: StudentSettings = StudentSettings(),
     data: DataSettings = DataSettings(),
     train: TrainSettings = TrainSettings(),
-    model_path: Path | None = None,
-    gpt_variant: str | None = None,
-    student_path: Path | None = None,
+    model_path: OptionalPath = None,
+    gpt_variant: OptionalText = None,
+    student_path: OptionalPath = None,
     plots_path: Path = Path("plots"),
 ) -> None:
     """Distil the tuned decoder into DistilRNN.
@@ -139,7 +155,7 @@ def rnn(
     student: StudentSettings = StudentSettings(),
     data: DataSettings = DataSettings(),
     train: TrainSettings = TrainSettings(),
-    student_path: Path | None = None,
+    student_path: OptionalPath = None,
     plots_path: Path = Path("plots"),
 ) -> None:
     """Train the same student without a teacher: the control.
@@ -157,20 +173,19 @@ def rnn(
 
 
 def evaluate(
-    model_path: Path | None = None,
+    model_path: OptionalPath = None,
     data: str = "auto",
-    text_column: str | None = None,
-    label_column: str | None = None,
+    text_column: OptionalText = None,
+    label_column: OptionalText = None,
     precision: Literal["auto", "bf16", "fp32"] = "auto",
-    gpt_variant: str | None = None,
-    json: bool = False,
+    gpt_variant: OptionalText = None,
+    json: Switch = False,
 ) -> None:
     """Score a saved model on labelled data.
 
     Args:
         model_path: Folder of an adapter or a student. Default: the student trained last in runs/.
-        data: A file, a folder (its dev files), cola, minicola, or auto: what the model was
-            trained on.
+        data: A file, a folder's dev files, cola, minicola, or auto: what the model learned from.
         text_column: Column (or JSON key) of the text. Default: sentence or text.
         label_column: Column (or JSON key) of the label. Default: label.
         precision: Arithmetic of a decoder.
@@ -184,12 +199,12 @@ def evaluate(
 
 
 def predict(
-    sentences: Positional[tuple[str, ...]] = (),
-    file: str | None = None,
-    model_path: Path | None = None,
+    sentences: Sentences = (),
+    file: OptionalText = None,
+    model_path: OptionalPath = None,
     precision: Literal["auto", "bf16", "fp32"] = "auto",
-    gpt_variant: str | None = None,
-    json: bool = False,
+    gpt_variant: OptionalText = None,
+    json: Switch = False,
 ) -> None:
     """Classify sentences: arguments, a file's lines, or standard input's.
 
@@ -203,6 +218,8 @@ def predict(
     """
     if sentences and file:
         raise UsageError("give sentences or --file, not both.")
+    if not all(map(str.strip, sentences)):
+        raise UsageError("one of the sentences is empty.")
     texts = list(sentences) or _read_sentences(file or "-")
     _quiet_libraries()
     from potstill import scoring
@@ -221,7 +238,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 DESCRIPTION = """\
 Turn a GPT into a tiny classifier: tune it with LoRA, distil it into DistilRNN.
 
-A first look: potstill gen 12345, then LoRA 12345, distil 12345, predict "A sentence."
+A first look: {prog} gen 12345, then LoRA 12345, distil 12345, predict "A sentence."
 """
 
 
@@ -231,10 +248,14 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog=prog,
-            description=DESCRIPTION,
+            description=DESCRIPTION.format(prog=prog),
             args=args,
             use_underscores=True,
-            config=(tyro.conf.OmitArgPrefixes, tyro.conf.CascadeSubcommandArgs),
+            config=(
+                tyro.conf.OmitArgPrefixes,
+                tyro.conf.CascadeSubcommandArgs,
+                tyro.conf.DisallowNone,
+            ),
         )
         sys.stdout.flush()
     except UserError as error:
@@ -247,11 +268,17 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
         # Whoever read our output has had enough; nothing more can be said to them.
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:
+        # safetensors and SQLite have no class for it, only the words.
+        if not any(words in str(error) for words in (os.strerror(errno.ENOSPC), "disk is full")):
+            raise
+        print(f"{prog}: the disk is full ({error}); make room and try again.", file=sys.stderr)
+        sys.exit(1)
 
 
-def _check(flag: str, fits: bool, wanted: str) -> None:
+def _check(flag: str, value: object, fits: bool, wanted: str) -> None:
     if not fits:
-        raise UsageError(f"--{flag} takes {wanted}.")
+        raise UsageError(f"--{flag} {value} is out of range: it takes {wanted}.")
 
 
 def _check_serial(SR: int) -> None:
@@ -261,15 +288,18 @@ def _check_serial(SR: int) -> None:
 
 def _read_sentences(file: str) -> list[str]:
     """Lines of a file or of standard input, those that hold text."""
+    name = "standard input" if file == "-" else f"--file {file}"
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        body = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        text = body.decode("utf-8-sig")
     except OSError as error:
-        raise UserError(f"--file {file} can't be read: {error.strerror}.") from error
+        raise UserError(f"{name} can't be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"--file {file} is not UTF-8 text; save it as UTF-8.") from error
+        line = body.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{name}, line {line}: not UTF-8 text; save it as UTF-8.") from error
     sentences = [line.strip() for line in text.split("\n") if line.strip()]
     if not sentences:
-        raise UserError(f"{'standard input' if file == '-' else file} has no sentences.")
+        raise UserError(f"{name} has no sentences.")
     return sentences
 
 

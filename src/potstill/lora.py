@@ -4,7 +4,7 @@ Hu et al. 2021, *LoRA: Low-Rank Adaptation of Large Language Models*, section 4.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -49,13 +49,6 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in_features) to (…, out_features)."""
-        if isinstance(self.dropout, nn.Identity):
-            weight = self.base.weight if isinstance(self.base, Conv1D) else self.base.weight.T
-            return FusedLoRA.apply(x, weight, self.base.bias, self.U, self.V, self.scaling)
-        return self.plain_forward(x)
-
-    def plain_forward(self, x: Tensor) -> Tensor:
-        """The formula above, word for word; what the fused path is tested against."""
         update = F.linear(F.linear(self.dropout(x), self.U), self.V)
         return self.base(x) + self.scaling * update
 
@@ -72,36 +65,126 @@ class LoRALinear(nn.Module):
         return self.base
 
 
-class FusedLoRA(torch.autograd.Function):
-    """LoRALinear without dropout: the same mathematics in fewer passes over memory.
+class FrozenWeights:
+    """Frozen weights (out, in) and biases of linear layers that share their input, side by side.
 
-    Plain autograd writes the update, scales it and adds it, three times over an output far larger
-    than the matrices; here it is accumulated into the base's output by the product itself, and
-    backward likewise. The frozen weight, (in, out), gets no gradient.
+    In bf16 on a CPU oneDNN keeps a matrix in an order of its own; it is put into that order here
+    once for each direction, where a plain product would do so at every call.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module]):
+        self._layers = [layer.base if isinstance(layer, LoRALinear) else layer for layer in layers]
+        first: Any = self._layers[0]
+        device, dtype = first.weight.device, first.weight.dtype
+        mkldnn = torch.backends.mkldnn.is_available()
+        self._packs = device.type == "cpu" and dtype == torch.bfloat16 and mkldnn
+        biases = [getattr(layer, "bias", None) for layer in self._layers]
+        self.bias: Tensor | None = None
+        if any(bias is not None for bias in biases):
+            outs = [features(layer)[1] for layer in self._layers]
+            none = [torch.zeros(n, device=device, dtype=dtype) for n in outs]
+            pairs = zip(biases, none, strict=True)
+            self.bias = torch.cat([n if b is None else b.detach() for b, n in pairs])
+        self._ways: dict[str, Tensor] = {}
+
+    def _way(self, way: str) -> Tensor:
+        """The weight as (out, in) for "forward", as (in, out) for "backward"; made when asked."""
+        if way not in self._ways:
+            parts = [_weight(layer).detach() for layer in self._layers]
+            weight = torch.cat(parts) if len(parts) > 1 else parts[0]
+            weight = weight if way == "forward" else weight.T
+            if self._packs:
+                weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+            self._ways[way] = weight
+        return self._ways[way]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in) to (N, out)."""
+        return self._product(x, self._way("forward"), self.bias)
+
+    def backward(self, grad: Tensor) -> Tensor:
+        """(N, out) to (N, in): the gradient of the input."""
+        return self._product(grad, self._way("backward"), None)
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self._packs:
+            return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+        return F.linear(x, weight, bias)
+
+
+def lora_product(x: Tensor, layers: Sequence[nn.Module], frozen: FrozenWeights) -> Tensor:
+    """Outputs of linear layers that share the input x, side by side: (…, in) to (…, out).
+
+    layers: each a LoRALinear or what it would wrap; frozen: their frozen weights. In the dtype of
+    these: bf16 where the base is halved.
+    """
+    lora = [layer for layer in layers if isinstance(layer, LoRALinear)]
+    if any(layer.training and not isinstance(layer.dropout, nn.Identity) for layer in lora):
+        return torch.cat([layer(x) for layer in layers], dim=-1)
+    factors, spans, start = [], [], 0
+    for layer in layers:
+        out = features(layer.base if isinstance(layer, LoRALinear) else layer)[1]
+        if isinstance(layer, LoRALinear):
+            factors += [layer.U, layer.V]
+            spans.append((start, start + out, layer.scaling))
+        start += out
+    return FusedLoRA.apply(x, frozen, spans, *factors)
+
+
+class FusedLoRA(torch.autograd.Function):
+    """LoRALinear's formula for several layers at once, in fewer passes over memory.
+
+    One thin product serves all the U; each update is added into its columns of the base's output
+    by the product itself. The frozen weights get no gradient.
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, U, V, scaling):
-        rows = x.reshape(-1, x.shape[-1]).to(weight.dtype)
-        thin = rows @ U.T.to(weight.dtype)
-        out = rows @ weight if bias is None else torch.addmm(bias, rows, weight)
-        out.addmm_(thin, V.T.to(weight.dtype), alpha=scaling)
-        ctx.save_for_backward(rows, thin, weight, U, V)
-        ctx.scaling, ctx.shape, ctx.dtype = scaling, x.shape, x.dtype
+    def forward(ctx, x, frozen, spans, *factors):
+        rows = x.flatten(0, -2)
+        out = frozen.forward(rows)
+        ctx.frozen, ctx.spans, ctx.shape = frozen, spans, x.shape
+        if not spans:
+            ctx.save_for_backward()
+            return out.view(*x.shape[:-1], -1)
+        U = torch.cat(factors[::2]).to(rows.dtype)
+        V = [v.to(rows.dtype) for v in factors[1::2]]
+        thin = rows @ U.T
+        for (start, stop, scaling), v, part in zip(spans, V, _parts(thin, V), strict=True):
+            out[:, start:stop].addmm_(part, v.T, alpha=scaling)
+        ctx.save_for_backward(rows, thin, U, *V)
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx, grad):
-        rows, thin, weight, U, V = ctx.saved_tensors
-        grad = grad.reshape(-1, grad.shape[-1]).to(weight.dtype)
-        grad_thin = ctx.scaling * (grad @ V.to(weight.dtype))
-        grad_V = ctx.scaling * (grad.T @ thin)
-        grad_U = grad_thin.T @ rows
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = (grad @ weight.T).addmm_(grad_thin, U.to(weight.dtype))
-            grad_x = grad_x.view(ctx.shape).to(ctx.dtype)
-        return grad_x, None, None, grad_U.to(U.dtype), grad_V.to(V.dtype), None
+        grad = grad.flatten(0, -2)
+        grad_x = ctx.frozen.backward(grad) if ctx.needs_input_grad[0] else None
+        grads: list[Tensor] = []
+        if ctx.spans:
+            rows, thin, U, *V = ctx.saved_tensors
+            grad_thin = torch.empty_like(thin)
+            for (start, stop, scaling), v, part, grad_part in zip(
+                ctx.spans, V, _parts(thin, V), _parts(grad_thin, V), strict=True
+            ):
+                mine = grad[:, start:stop]
+                grad_part.copy_(mine @ v).mul_(scaling)
+                grads.append(scaling * (part.T @ mine).T)
+            if grad_x is not None:
+                grad_x.addmm_(grad_thin, U)
+            grad_U = (grad_thin.T @ rows).split([v.shape[1] for v in V])
+            grads = [g for pair in zip(grad_U, grads, strict=True) for g in pair]
+        if grad_x is not None:
+            grad_x = grad_x.view(ctx.shape)
+        return grad_x, None, None, *grads
+
+
+def _parts(thin: Tensor, V: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The columns of each layer's rank."""
+    return thin.split([v.shape[1] for v in V], dim=1)
+
+
+def _weight(layer: Any) -> Tensor:
+    """A linear layer's weight as (out, in)."""
+    return layer.weight.T if isinstance(layer, Conv1D) else layer.weight
 
 
 def features(layer: nn.Module) -> tuple[int, int]:

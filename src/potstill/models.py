@@ -75,9 +75,11 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
         )
     model = classifier.load_adapter(decoder.base(), folder)
     parameters, _ = classifier.parameter_counts(model)
-    merge(model)
     if resolve_precision(precision) == torch.bfloat16:
-        model.base.to(torch.bfloat16)
+        # Not merged: bf16 would round small updates away.
+        classifier.halve_frozen(model)
+    else:
+        merge(model.base)
     tokenizer = decoder.tokenizer()
     max_length = config.get("max_length", DataSettings().max_length)
     classes = model.score.out_features
