@@ -52,8 +52,8 @@ def length_batches(
     Sentences are shuffled, sorted by length (so that which of like length meet is chance), cut,
     and the batches shuffled; `seed` and `epoch` settle both. `batch_size` counts over all
     `world_size` processes: each gets every world_size-th sentence of a batch, so that together
-    they do the same steps as one process would. A batch too small to go round is dealt out again
-    from its start, so that no process waits for another.
+    they do the same steps as one process would, where they divide it evenly. A batch too small to
+    go round is dealt out again from its start, so that no process waits for another.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2Model, LlamaModel
 
-from potstill.lora import FrozenWeights, lora_product
+from potstill.lora import FrozenWeights, linear_names, lora_product
 
 # Up to here the plain product of all pairs of tokens beats PyTorch's CPU flash attention.
 PLAIN_ATTENTION_TOKENS = 256
@@ -81,8 +81,11 @@ class Blocks:
 def take_apart(base: Any) -> Blocks | None:
     """The blocks of a decoder of transformers; None where it is none of those written out here.
 
-    What they hold of the frozen weights is a snapshot: take apart anew after changing them.
+    What they hold of the frozen weights is a snapshot: take apart anew after changing them. Linear
+    layers that are trained whole get no gradient here, so a base that has some is left together.
     """
+    if any(base.get_submodule(name).weight.requires_grad for name in linear_names(base)):
+        return None
     config = base.config
     if type(base) is GPT2Model:
         usual = config.activation_function in ("gelu_new", "gelu_pytorch_tanh")

@@ -1,7 +1,7 @@
 """A decoder that classifies: a head reads the hidden state at the last real token."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +16,19 @@ from potstill.lora import add_lora, linear_names, lora_layers, norm_names
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # Settings of PEFT's that change what an adapter computes and that LoRALinear does not know.
-UNKNOWN_TO_US = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "layer_replication")
+UNKNOWN_TO_US = (
+    "use_dora",
+    "use_rslora",
+    "use_qalora",
+    "use_bdlora",
+    "rank_pattern",
+    "alpha_pattern",
+    "layer_replication",
+    "alora_invocation_tokens",
+    "arrow_config",
+)
+# Ways to begin that leave the base as it is; others (pissa, olora, loftq …) subtract from it.
+PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
 class Classifier(nn.Module):
@@ -29,19 +41,23 @@ class Classifier(nn.Module):
         self.base = base
         self.score = nn.Linear(base.config.hidden_size, classes, bias=False)
         nn.init.normal_(self.score.weight, std=0.02)
-        self._blocks: Blocks | Literal["none"] | None = None
+        # A snapshot of the base, and the state of the frozen weights that it was taken in.
+        self._blocks: Blocks | None = None
+        self._taken_apart: list[Any] = []
 
     def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
         """(B, L) tokens, padded on the right, and their (B,) lengths to (B, classes) logits.
 
         No mask: attention is causal, so no real token sees the padding behind it.
         """
-        if self._blocks is None:
-            self._blocks = take_apart(self.base) or "none"
-        if self._blocks == "none":
-            last = self.plain_last_hidden(input_ids, lengths)
-        else:
+        frozen = [p for p in self.base.parameters() if not p.requires_grad]
+        state = [(p.data_ptr(), p._version, p.dtype) for p in frozen]
+        if state != self._taken_apart:
+            self._blocks, self._taken_apart = take_apart(self.base), state
+        if self._blocks:
             last = self._blocks.last_hidden(input_ids, lengths)
+        else:
+            last = self.plain_last_hidden(input_ids, lengths)
         return self.score(last.to(self.score.weight.dtype))
 
     def plain_last_hidden(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
@@ -60,14 +76,6 @@ class Classifier(nn.Module):
             layer.train(mode)
         return self
 
-    def changed(self) -> None:
-        """To be told when frozen weights have changed, or layers been put in or taken out."""
-        self._blocks = None
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "Classifier":
-        self.changed()
-        return super()._apply(fn, recurse)
-
 
 def tunable_classifier(
     base: Any, classes: int, rank: int, alpha: float, dropout: float = 0.0
@@ -85,7 +93,6 @@ def halve_frozen(model: Classifier) -> None:
     for module in model.base.modules():
         if isinstance(module, nn.Linear | Conv1D | nn.Embedding):
             module.bfloat16()
-    model.changed()
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:
@@ -147,6 +154,11 @@ def load_adapter(base: Any, folder: Path) -> Classifier:
     for key in UNKNOWN_TO_US:
         if config.get(key):
             raise UserError(f"{folder}/{ADAPTER_CONFIG}: {key} is not supported.")
+    if config.get("init_lora_weights", True) not in PLAIN_STARTS:
+        raise UserError(
+            f"{folder}/{ADAPTER_CONFIG}: init_lora_weights {config['init_lora_weights']!r} changes "
+            "the base, which is not supported."
+        )
     tensors = read_adapter_weights(folder)
     prefix = f"{base.base_model_prefix}."
     if "score.weight" not in tensors:
@@ -162,6 +174,11 @@ def load_adapter(base: Any, folder: Path) -> Classifier:
         raise UserError(f"{folder} adapts {foreign[0]}, which the base has not: another base.")
     model = Classifier(base, tensors["score.weight"].shape[0])
     add_lora(base, names, config["r"], config["lora_alpha"], config.get("lora_dropout") or 0.0)
+    # As PEFT matches them; what was saved whole must be there whole, and is saved whole again.
+    whole = tuple(config.get("modules_to_save") or ())
+    for name, module in base.named_modules():
+        if name and name.endswith(whole):
+            module.requires_grad_(True)
     load_adapter_weights(model, folder, tensors)
     return model.eval()
 

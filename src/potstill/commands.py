@@ -36,7 +36,9 @@ Variant = Annotated[
 OptionalPath = Annotated[Path | None, arg(help_behavior_hint="")]
 OptionalText = Annotated[str | None, arg(help_behavior_hint="")]
 Switch = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
-Sentences = Annotated[Positional[tuple[str, ...]], arg(metavar="SENTENCE", help_behavior_hint="")]
+Sentences = Annotated[
+    Positional[tuple[str, ...]], arg(metavar="[SENTENCE ...]", help_behavior_hint="")
+]
 PRAYER_DEFAULT = "the serenity prayer"
 
 
@@ -307,6 +309,9 @@ def _quiet_libraries() -> None:
     """Keeps transformers' advice to programmers off the screen, and its bars for loading."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging
 
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    enable_progress_bars()  # the Hub's own: a download may take minutes

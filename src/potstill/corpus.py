@@ -2,14 +2,16 @@
 
 import hashlib
 import io
-import os
 import zipfile
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from potstill import UserError, network
+from potstill.checkpoint import atomic_folder
 from potstill.formats import Row, is_cola_format, read_rows
 
 COLA_URL = "https://nyu-mll.github.io/CoLA/cola_public_1.1.zip"
@@ -97,6 +99,11 @@ def load_corpus(
     """
     folder, reason = _find(data)
     files = _split_files(folder)
+    if "train" not in files:
+        raise UserError(
+            f"{folder} has no {COLA_FILES['train']} and no train.tsv, train.csv or train.jsonl; "
+            "name a file or another folder with --data."
+        )
     rows = {name: read_rows(file, text_column, label_column) for name, file in files.items()}
     labels = _label_names(files["train"], rows["train"])
     splits = {name: _split(files[name], rows[name], labels) for name in files}
@@ -104,7 +111,7 @@ def load_corpus(
         splits["train"], splits["dev"] = hold_out(splits["train"], 0.1, seed)
     if labels == ("0", "1") and is_cola_format(files["train"], text_column):
         labels = COLA_LABELS
-    if data == "cola":
+    if data in ("cola", "auto") and folder != MINICOLA:
         check_cola(splits, folder)
     name = _corpus_name(folder, splits)
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files.values())).hexdigest()
@@ -136,6 +143,8 @@ def load_evaluation(
         if len(labels) == 2 and is_cola_format(file, text_column):
             known = ("0", "1")
         splits[name] = _split(file, read_rows(file, text_column, label_column), known)
+    if data in ("cola", "auto") and folder != MINICOLA:
+        check_cola(splits, folder, ("dev", "ood"))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files.values())).hexdigest()
     return Corpus(_corpus_name(folder, splits), labels, splits, str(folder), digest, reason)
 
@@ -144,15 +153,21 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     """Splits off a random `share` of the sentences, at least one: (the rest, the held out)."""
     count = max(1, round(share * len(split)))
     if count >= len(split):
-        raise UserError(f"{len(split)} sentences are too few to hold out {count} of them.")
+        raise UserError(
+            f"{len(split)} training sentences are too few to hold out {count} of them; "
+            "bring more, or lower --holdout."
+        )
     order = np.random.default_rng([seed, 1]).permutation(len(split)).tolist()
     return split.take(sorted(order[count:])), split.take(sorted(order[:count]))
 
 
-def check_cola(splits: dict[str, Split], where: object) -> None:
-    """Raises UserError unless every split has CoLA's number of sentences and acceptable ones."""
-    for name, expected in COLA_COUNTS.items():
-        split = splits.get(name, Split([], []))
+def check_cola(
+    splits: dict[str, Split], where: object, names: Iterable[str] = tuple(COLA_FILES)
+) -> None:
+    """Raises UserError unless the splits called `names` are there, each with CoLA's number of
+    sentences and acceptable ones."""
+    for name in names:
+        expected, split = COLA_COUNTS[name], splits.get(name, Split([], []))
         found = (len(split), sum(split.labels))
         if found != expected:
             raise UserError(
@@ -187,22 +202,24 @@ def _find(data: str) -> tuple[Path, str]:
 def _download_cola() -> Path:
     """Fetches CoLA's three files into data/cola, all or none."""
     target = Path("data/cola")
+    if target.exists():
+        raise UserError(
+            f"{target} is there, but holds no {COLA_FILES['train']}; put CoLA's three files into "
+            "it, or remove it."
+        )
     try:
         archive = zipfile.ZipFile(io.BytesIO(network.fetch(COLA_URL, limit=10_000_000)))
-        bodies = {f: archive.read(f"cola_public/raw/{f}") for f in COLA_FILES.values()}
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        with atomic_folder(target) as staging:
+            for name in COLA_FILES.values():
+                (staging / name).write_bytes(archive.read(f"cola_public/raw/{name}"))
+            files = _split_files(staging)
+            splits = {n: _split(f, read_rows(f, None, None), ("0", "1")) for n, f in files.items()}
+            check_cola(splits, COLA_URL)
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"CoLA could not be downloaded from {COLA_URL} ({error}); try again, or put its three "
             "files into data/."
         ) from error
-    staging = Path(f"data/.cola-{os.getpid()}")
-    staging.mkdir(parents=True, exist_ok=True)
-    for name, body in bodies.items():
-        (staging / name).write_bytes(body)
-    files = _split_files(staging)
-    splits = {n: _split(f, read_rows(f, None, None), ("0", "1")) for n, f in files.items()}
-    check_cola(splits, COLA_URL)
-    staging.replace(target)
     return target
 
 
@@ -221,11 +238,6 @@ def _split_files(path: Path) -> dict[str, Path]:
             )
         if found:
             files[split] = found[0]
-    if "train" not in files:
-        raise UserError(
-            f"{path} has no {COLA_FILES['train']} and no train.tsv, train.csv or train.jsonl; "
-            "name a file or another folder with --data."
-        )
     return files
 
 
@@ -235,7 +247,9 @@ def _corpus_name(path: Path, splits: dict[str, Split]) -> str:
     held = {name: (len(split), sum(split.labels)) for name, split in splits.items()}
     if "dev" in held and all(held[name] == COLA_COUNTS.get(name) for name in held):
         return "CoLA"
-    return path.resolve().stem
+    name = path.resolve().name if path.is_dir() else path.stem
+    # The names of these two are kept for the very data.
+    return f"{path.resolve().parent.name}/{name}" if name.lower() in ("cola", "minicola") else name
 
 
 def _label_names(file: Path, rows: list[Row]) -> tuple[str, ...]:

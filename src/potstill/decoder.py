@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from potstill import UserError, network
 from potstill.checkpoint import atomic_folder, cache_folder
@@ -55,9 +56,12 @@ class Decoder:
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
-        except (OSError, ValueError) as error:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+        except Exception as error:  # tokenizers raises bare Exceptions
             raise UserError(f"{self.folder} has no usable tokenizer: {_line(error)}.") from error
+        if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+            raise UserError(f"{self.folder} has no usable tokenizer: its files are missing.")
+        return tokenizer
 
     def language_model(self) -> Any:
         """The decoder with its vocabulary head, fp32, in evaluation mode."""
@@ -73,11 +77,23 @@ class Decoder:
 
     def _load(self, auto_class: Any) -> Any:
         try:
-            model = auto_class.from_pretrained(
-                self.folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+            model, info = auto_class.from_pretrained(
+                self.folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise UserError(f"{self.folder} can't be loaded: {_line(error)}.") from error
+        # transformers would fill these with random numbers and only warn.
+        misfits = sorted(info["missing_keys"]) + sorted(k for k, *_ in info["mismatched_keys"])
+        if misfits:
+            raise UserError(
+                f"{self.folder} can't be loaded: {misfits[0]} is missing from its weights or has "
+                "another shape than its config.json says."
+            )
         return model.eval()
 
 

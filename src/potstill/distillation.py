@@ -2,7 +2,8 @@
 
 import hashlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -65,8 +66,11 @@ class KeptLogits:
         except (OSError, sqlite3.Error) as error:
             raise UserError(f"{self.file} can't be used ({error}); remove it.") from error
 
-    def _open(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.file, timeout=60)
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        # sqlite3's own context commits but leaves the file open.
+        with closing(sqlite3.connect(self.file, timeout=60)) as store, store:
+            yield store
 
     def get(self, sentences: list[str]) -> dict[str, np.ndarray]:
         """The logits kept of `sentences`, each (classes,) fp32."""

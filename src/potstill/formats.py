@@ -88,7 +88,8 @@ def _read_cola(file: Path) -> Iterator[Row]:
                 "sentence) or 3 (without the mark); a file with a header needs --text_column."
             )
         if columns[1] not in ("0", "1"):
-            raise UserError(f"{file}:{number}: label {columns[1]!r} is neither 0 nor 1.")
+            hint = " A file with a header needs --text_column." if number == 1 else ""
+            raise UserError(f"{file}:{number}: label {columns[1]!r} is neither 0 nor 1.{hint}")
         yield Row(number, columns[-1].strip(), columns[1], columns[0])
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from potstill import UserError, classifier, student
@@ -42,7 +43,10 @@ def load_model(folder: Path, precision: str = "auto", gpt_variant: str | None = 
         UserError: nothing there, damaged, or a base other than the one it was tuned on.
     """
     if not folder.is_dir():
-        raise UserError(f"--model_path {folder}: there is no such folder.{_runs_nearby(folder)}")
+        raise UserError(
+            f"--model_path {folder}: there is no such folder; train a model, or name another."
+            f"{_runs_nearby(folder)}"
+        )
     if (folder / classifier.ADAPTER_CONFIG).is_file():
         return _load_adapter(folder, precision, gpt_variant)
     if not (folder / student.STUDENT_WEIGHTS).is_file():
@@ -50,8 +54,7 @@ def load_model(folder: Path, precision: str = "auto", gpt_variant: str | None = 
             f"--model_path {folder} holds neither an adapter ({classifier.ADAPTER_CONFIG}) nor a "
             f"student ({student.STUDENT_WEIGHTS}).{_runs_nearby(folder)}"
         )
-    config = read_json(folder / "config.json")
-    model, tokenizer = student.load_student(folder)
+    model, tokenizer, config = _load_student(folder)
 
     def logits(sentences: list[str]) -> Tensor:
         return predict_logits(model, student.encode(tokenizer, sentences, config["max_length"]))
@@ -60,17 +63,47 @@ def load_model(folder: Path, precision: str = "auto", gpt_variant: str | None = 
     return Model("DistilRNN", tuple(config["labels"]), parameters, config, logits)
 
 
+def _load_student(folder: Path) -> tuple[student.DistilRNN, Tokenizer, dict[str, Any]]:
+    """A student, its tokenizer and its config.json, once they fit each other."""
+    config = read_json(folder / "config.json")
+    try:
+        model, tokenizer = student.load_student(folder)
+        shape = (len(config["labels"]), tokenizer.get_vocab_size(), int(config["max_length"]) > 0)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}/config.json is damaged ({error}); train it again.") from error
+    if shape != (model.config.classes, model.config.vocab_size, True):
+        raise UserError(
+            f"the files in {folder} do not belong together: {shape[0]} labels and {shape[1]} "
+            f"tokens for a student of {model.config.classes} and {model.config.vocab_size}."
+        )
+    return model, tokenizer, config
+
+
 def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Model:
     sidecar = folder / "config.json"
     config = read_json(sidecar) if sidecar.is_file() else {}
-    recorded = config.get("decoder", {})
     peft = read_json(folder / classifier.ADAPTER_CONFIG)
-    variant = gpt_variant or recorded.get("variant") or peft["base_model_name_or_path"]
-    decoder = find_decoder(variant)
-    base_sha256 = decoder.sha256()
-    if recorded and recorded["sha256"] != base_sha256:
+    try:
+        recorded = config.get("decoder") or {}
+        variant = gpt_variant or recorded.get("variant") or peft["base_model_name_or_path"]
+        title, sha256 = recorded.get("title"), recorded.get("sha256")
+    except (AttributeError, KeyError, TypeError) as error:
         raise UserError(
-            f"{folder} was tuned on {recorded['title']} with weights {recorded['sha256'][:12]}, "
+            f"{folder}: config.json or {classifier.ADAPTER_CONFIG} is damaged ({error}); tune it "
+            "again."
+        ) from error
+    try:
+        decoder = find_decoder(variant)
+    except UserError as error:
+        if gpt_variant:
+            raise
+        raise UserError(
+            f"the base of {folder} is not at hand; name it with --gpt_variant: {error}"
+        ) from error
+    base_sha256 = decoder.sha256()
+    if sha256 and sha256 != base_sha256:
+        raise UserError(
+            f"{folder} was tuned on {title} with weights {sha256[:12]}, "
             f"but {decoder.variant} has {base_sha256[:12]}; name the right base with --gpt_variant."
         )
     model = classifier.load_adapter(decoder.base(), folder)
@@ -84,6 +117,8 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
     max_length = config.get("max_length", DataSettings().max_length)
     classes = model.score.out_features
     labels = tuple(config.get("labels") or map(str, range(classes)))
+    if len(labels) != classes:
+        raise UserError(f"{folder} has {classes} classes, but {len(labels)} labels in config.json.")
 
     def logits(sentences: list[str]) -> Tensor:
         tokens, _ = classifier.encode(tokenizer, sentences, max_length)
@@ -95,7 +130,7 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
 
 def _runs_nearby(folder: Path) -> str:
     """A hint at the runs that are beside a folder that wasn't one."""
-    there = sorted(f.parent for f in folder.parent.glob("*/config.json"))
+    there = sorted(f.parent for f in folder.parent.glob("*/config.json") if f.parent != folder)
     return f" There is {', '.join(map(str, there))}." if there else ""
 
 

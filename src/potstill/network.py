@@ -4,6 +4,7 @@ import queue
 import threading
 import urllib.request
 from functools import cache
+from http.client import HTTPException
 
 
 @cache
@@ -19,7 +20,7 @@ def reachable(url: str, seconds: float = 2.0) -> bool:
             request = urllib.request.Request(url, method="HEAD")
             with urllib.request.urlopen(request, timeout=seconds):
                 answers.put(True)
-        except (OSError, ValueError):
+        except (OSError, ValueError, HTTPException):
             answers.put(False)
 
     threading.Thread(target=ask, daemon=True).start()
@@ -31,8 +32,11 @@ def reachable(url: str, seconds: float = 2.0) -> bool:
 
 def fetch(url: str, limit: int, seconds: float = 30.0) -> bytes:
     """The body of `url`; raises OSError where it can't be had or is over `limit` bytes."""
-    with urllib.request.urlopen(url, timeout=seconds) as answer:
-        body = answer.read(limit + 1)
+    try:
+        with urllib.request.urlopen(url, timeout=seconds) as answer:
+            body = answer.read(limit + 1)
+    except HTTPException as error:
+        raise OSError(f"a broken answer, {error!r}") from error
     if len(body) > limit:
         raise OSError(f"more than {limit} bytes")
     return body

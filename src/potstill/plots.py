@@ -51,7 +51,7 @@ def training_plot(
     axes[2].axhline(0, color="black", linestyle="--", linewidth=1)
     handles, labels = axes[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a $ in a name is a $
     staging = file.with_name(f".{file.name}.new.png")
     figure.savefig(staging, dpi=120)
     plt.close(figure)

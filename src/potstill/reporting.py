@@ -8,6 +8,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -16,9 +17,6 @@ EPOCH_HEADER = "epoch  on              loss  accuracy  majority     MCC"
 
 # Of several processes only the first speaks.
 console = Console(highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
-
-
-STYLE: dict[str, Any] = {"box": box.SIMPLE_HEAD, "title_justify": "left", "title_style": "bold"}
 
 
 def say(text: str = "") -> None:
@@ -110,22 +108,30 @@ def comparison_table(title: str, rows: dict[str, dict[str, Any]]) -> None:
 
     rows: by name, "parameters" and "scores", by split.
     """
-    table = Table("", "", "parameters", "accuracy", "MCC [95 %]", title=title, **STYLE)
-    for column in table.columns[2:]:
-        column.justify = "right"
+    table = _table("", "parameters", "accuracy", "MCC [95 %]", title=title)
     first = next(iter(rows.values()))["scores"]
     for split in (s for s in ("dev", "ood") if s in first):
-        for i, (name, row) in enumerate(rows.items()):
+        table.add_row(f"[bold]{SPLIT_TITLES[split]}[/]")
+        for name, row in rows.items():
             table.add_row(
-                "" if i else SPLIT_TITLES[split],
-                name,
+                escape(name),
                 count(row["parameters"]),
                 f"{100 * row['scores'][split]['accuracy']:.2f} %",
                 _mcc(row["scores"][split]),
             )
         majority = f"{100 * first[split]['majority']:.2f} %"
-        table.add_row("", "majority class", "", majority, "0", end_section=True)
+        table.add_row("majority class", "", majority, "0", end_section=True)
     console.print(table)
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    """An empty table: names on the left, numbers right-justified."""
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for i, column in enumerate(columns):
+        table.add_column(escape(column), justify="right" if i else "left")
+    return table
 
 
 def _mcc(scores: dict[str, Any]) -> str:
@@ -142,13 +148,13 @@ def evaluation_table(
         f"  accuracy {100 * scores['accuracy']:.2f} % (majority class "
         f"{100 * scores['majority']:.2f} %), MCC {_mcc(scores)} with its 95 % interval"
     )
-    table = Table("is \\ called", *labels, **STYLE)
+    table = _table("is \\ called", *labels)
     for label, row in zip(labels, scores["confusion"], strict=True):
-        table.add_row(label, *map(str, row))
+        table.add_row(escape(label), *map(str, row))
     console.print(table)
     if scores["groups"]:
-        table = Table(grouped_by, "sentences", "accuracy", "majority", **STYLE)
+        table = _table(grouped_by, "sentences", "accuracy", "majority")
         for name, group in scores["groups"].items():
             shares = (f"{100 * group[key]:.1f} %" for key in ("accuracy", "majority"))
-            table.add_row(name, str(group["sentences"]), *shares)
+            table.add_row(escape(name), str(group["sentences"]), *shares)
         console.print(table)

@@ -1,10 +1,11 @@
 """The commands evaluate and predict: a saved model in, scores or classes out."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from potstill import models, runs
-from potstill.corpus import load_evaluation
+from potstill import UserError, models, runs
+from potstill.corpus import Corpus, load_corpus, load_evaluation
 from potstill.metrics import evaluation
 from potstill.reporting import evaluation_table, say
 
@@ -21,13 +22,13 @@ def evaluate(
     """Scores a saved model on labelled data; see `commands.evaluate`."""
     folder = model_path or models.newest_run()
     model = models.load_model(folder, precision, gpt_variant)
-    reason = ""
     if data == "auto" and "data" in model.config:
-        data, reason = models.trained_on(model), "what the model was trained on"
-    corpus = load_evaluation(data, model.labels, text_column, label_column)
+        corpus = _own_data(folder, model)
+    else:
+        corpus = load_evaluation(data, model.labels, text_column, label_column)
     if not as_json:
         runs.say_choice("model", f"{model.title} in {folder}", _why(model_path))
-        runs.say_choice("data", corpus.name, reason or corpus.reason)
+        runs.say_choice("data", corpus.name, corpus.reason)
     scores = {}
     for name, split in corpus.splits.items():
         logits = model.logits(split.sentences).numpy()
@@ -62,6 +63,19 @@ def predict(
             print(json.dumps(line | {"probabilities": probabilities}, ensure_ascii=False))
         else:
             print(f"{model.labels[best]:<{width}}  {100 * row[best]:5.1f} %  {sentence}")
+
+
+def _own_data(folder: Path, model: models.Model) -> Corpus:
+    """What the model's run was scored on: its data without the sentences it learned from."""
+    data, settings = models.trained_on(model), model.config["settings"]
+    if data != "minicola" and not Path(data).exists():
+        raise UserError(f"{data}, which {folder} was trained on, is not here; name data by --data.")
+    columns = settings["text_column"], settings["label_column"]
+    corpus = load_corpus(data, *columns, seed=model.config["SR"])
+    if corpus.sha256 != model.config["data"]["sha256"]:
+        raise UserError(f"{data} has changed since {folder} was trained; name data by --data.")
+    splits = {name: split for name, split in corpus.splits.items() if name != "train"}
+    return replace(corpus, splits=splits, reason="what the model was trained on")
 
 
 def _why(model_path: Path | None) -> str:

@@ -114,8 +114,8 @@ def load_student(folder: Path) -> tuple[DistilRNN, Tokenizer]:
     shape = read_json(folder / "config.json").get("student")
     if shape is None:
         raise UserError(f"{folder} holds no student (config.json does not describe one).")
-    model = DistilRNN(StudentConfig(**shape))
     try:
+        model = DistilRNN(StudentConfig(**shape))
         model.load_state_dict(load_file(folder / STUDENT_WEIGHTS))
         tokenizer = Tokenizer.from_file(str(folder / STUDENT_TOKENIZER))
     except Exception as error:  # safetensors and tokenizers raise their own kinds

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -117,10 +118,12 @@ def train(
             places: list[Tensor] = []
             running: list[Tensor] = []
             model.train()
-            for index in length_batches(lengths, settings.batch_size, seed, epoch, rank, world):
+            for batch_index in length_batches(
+                lengths, settings.batch_size, seed, epoch, rank, world
+            ):
                 for group in optimizer.param_groups:
                     group["lr"] = settings.lr * lr_factor(step, steps, settings.warmup)
-                batch = collate(examples.tokens, index.tolist()).to(accelerator.device)
+                batch = collate(examples.tokens, batch_index.tolist()).to(accelerator.device)
                 logits = prepared(batch.input_ids, batch.lengths)
                 accelerator.backward(loss_function(logits, batch.index))
                 accelerator.clip_grad_norm_(trainable.values(), settings.clip)
@@ -129,14 +132,17 @@ def train(
                 step += 1
                 places.append(batch.index)
                 running.append(logits.detach())
-                done = min(done + len(index) * world, len(lengths))
+                done = min(done + len(batch_index) * world, len(lengths))
                 show((epoch - 1) * len(lengths) + done, f"epoch {epoch}/{epochs}")
             seconds = time.perf_counter() - started
             # Scored on the logits as they came, while the weights moved: no second pass.
-            seen = labels[torch.cat(places).numpy()].tolist()
+            seen = [(torch.cat(places), torch.cat(running).cpu())]
+            if world > 1:
+                seen = gather_object(seen)
+            index, logits = (torch.cat(parts) for parts in zip(*seen, strict=True))
             record: Record = {
                 "epoch": epoch,
-                "train": score(torch.cat(running).cpu().numpy(), seen),
+                "train": score(logits.numpy(), labels[index.numpy()].tolist()),
             }
             for name, held in evaluations.items():
                 record[name] = score(predict_logits(model, held.tokens).numpy(), held.labels)

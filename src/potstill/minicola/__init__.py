@@ -1,0 +1,1 @@
+"""MiniCoLA: minimal pairs of acceptable and unacceptable English sentences, made by a grammar."""

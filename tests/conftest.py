@@ -1,0 +1,120 @@
+"""Small random decoders with tokenizers of their own, and random sentences for them."""
+
+import os
+
+# Read when huggingface_hub is imported: no test may reach for the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from potstill.decoder import Decoder, find_decoder
+
+TEXT = [
+    "The books on the table are old, and the table itself is older still.",
+    "She thinks that nobody has read the letters that he sent to himself.",
+    "Which of the students did the teacher say would be leaving early?",
+    "John's sister believes there to be three cats in every garden.",
+]
+EOS = "<|endoftext|>"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of the tests' own, and one thread, so that sums come out the same every time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POTSTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        torch.set_num_threads(1)
+        yield
+
+
+def _save(model: Any, tokenizer: Any, folder: Path) -> Path:
+    """Saves a decoder whose every parameter is off its starting value, biases and norms too."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_tokenizer() -> Any:
+    """A byte-level BPE of about 400 tokens; the end-of-text token is number 0."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=[EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXT, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS)
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Any) -> Path:
+    """Folder of a GPT-2: 2 layers, 32 wide, 4 heads, 64 positions."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=len(small_tokenizer),
+        n_layer=2,
+        n_embd=32,
+        n_head=4,
+        n_positions=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    folder = tmp_path_factory.mktemp("decoders") / "tiny-gpt2"
+    return _save(GPT2LMHeadModel(config), small_tokenizer, folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Any) -> Path:
+    """Folder of a Llama: 2 layers, 32 wide, 4 heads over 2 key/value heads."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(small_tokenizer),
+        num_hidden_layers=2,
+        hidden_size=32,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    folder = tmp_path_factory.mktemp("decoders") / "tiny-llama"
+    return _save(LlamaForCausalLM(config), small_tokenizer, folder)
+
+
+@pytest.fixture(params=["tiny_gpt2", "tiny_llama"])
+def tiny_decoder(request: pytest.FixtureRequest) -> Decoder:
+    """Each of the two small decoders in turn."""
+    return find_decoder(str(request.getfixturevalue(request.param)))
+
+
+@pytest.fixture(scope="session")
+def random_tokens() -> Callable[..., list[list[int]]]:
+    """Makes sentences of random tokens, of the lengths given; token 0, the padding, is in none."""
+
+    def make(lengths: Sequence[int], vocab_size: int = 256, seed: int = 0) -> list[list[int]]:
+        generator = torch.Generator().manual_seed(seed)
+        return [
+            torch.randint(1, vocab_size, (length,), generator=generator).tolist()
+            for length in lengths
+        ]
+
+    return make

@@ -1,0 +1,121 @@
+"""Metrics against scikit-learn, torch and plain resampling."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, confusion_matrix, matthews_corrcoef
+
+from potstill.metrics import (
+    accuracy,
+    confusion_counts,
+    evaluation,
+    majority_share,
+    mcc,
+    mcc_interval,
+    score,
+)
+
+
+def answers(classes: int, sentences: int, seed: int, right: float = 0.6) -> tuple[list, list]:
+    """Random labels of uneven frequency, and predictions that are often right."""
+    rng = np.random.default_rng(seed)
+    share = np.arange(1, classes + 1) / np.arange(1, classes + 1).sum()
+    labels = rng.choice(classes, sentences, p=share)
+    guesses = rng.choice(classes, sentences)
+    predictions = np.where(rng.random(sentences) < right, labels, guesses)
+    return labels.tolist(), predictions.tolist()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("sentences", [5, 527])
+def test_counts_accuracy_and_mcc_are_scikit_learns(classes, sentences):
+    for seed in range(5):
+        labels, predictions = answers(classes, sentences, seed)
+        counts = confusion_counts(labels, predictions, classes)
+        expected = confusion_matrix(labels, predictions, labels=range(classes))
+        assert np.array_equal(counts, expected)
+        assert accuracy(counts) == pytest.approx(accuracy_score(labels, predictions))
+        assert mcc(counts) == pytest.approx(matthews_corrcoef(labels, predictions), abs=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@pytest.mark.parametrize(
+    ("labels", "predictions"),
+    [
+        ([0, 1, 1, 1], [1, 1, 1, 1]),
+        ([1, 1, 1], [0, 1, 1]),
+        ([0, 0], [0, 0]),
+        ([0], [1]),
+    ],
+)
+def test_mcc_is_zero_where_one_class_is_all_there_is(labels, predictions):
+    assert mcc(confusion_counts(labels, predictions, 2)) == 0
+    assert matthews_corrcoef(labels, predictions) == 0
+
+
+@pytest.mark.parametrize(("flip", "expected"), [(False, 1), (True, -1)])
+def test_mcc_at_its_ends(flip, expected):
+    labels = [0, 1, 1, 0, 1]
+    predictions = [1 - label for label in labels] if flip else labels
+    assert mcc(confusion_counts(labels, predictions, 2)) == pytest.approx(expected)
+
+
+def test_mcc_takes_many_counts_at_once():
+    counts = np.stack([confusion_counts(*answers(3, 40, seed), 3) for seed in range(6)])
+    assert mcc(counts) == pytest.approx([float(mcc(one)) for one in counts])
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_interval_is_that_of_resampled_sentences(classes):
+    labels, predictions = map(np.array, answers(classes, 300, 1))
+    rng = np.random.default_rng(2)
+    drawn = rng.integers(0, len(labels), (2000, len(labels)))
+    resampled = [mcc(confusion_counts(labels[i], predictions[i], classes)) for i in drawn]
+    counts = confusion_counts(labels, predictions, classes)
+    low, high = mcc_interval(counts)
+    assert [low, high] == pytest.approx(np.percentile(resampled, [2.5, 97.5]).tolist(), abs=0.02)
+    assert low < mcc(counts) < high
+    assert (low, high) == mcc_interval(counts)
+
+
+def test_interval_covers_the_true_value_about_95_times_in_100():
+    truth = np.array([[0.20, 0.11], [0.09, 0.60]])
+    samples = np.random.default_rng(3).multinomial(400, truth.ravel(), 300).reshape(-1, 2, 2)
+    bounds = np.array([mcc_interval(counts, resamples=500) for counts in samples])
+    covered = np.mean((bounds[:, 0] <= mcc(truth)) & (mcc(truth) <= bounds[:, 1]))
+    assert 0.91 <= covered <= 0.985
+
+
+@pytest.mark.parametrize(
+    ("labels", "share"), [([1] * 365 + [0] * 162, 365 / 527), ([0, 0, 2], 2 / 3), ([1], 1.0)]
+)
+def test_majority_share(labels, share):
+    assert majority_share(labels) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("scale", [1, 500])
+def test_score_is_torchs_cross_entropy_and_the_likeliest_class(scale):
+    generator = torch.Generator().manual_seed(4)
+    logits = scale * torch.randn(60, 3, generator=generator)
+    labels = torch.randint(0, 3, (60,), generator=generator)
+    scores = score(logits.numpy(), labels.tolist())
+    loss = torch.nn.functional.cross_entropy(logits.double(), labels)
+    assert scores["loss"] == pytest.approx(loss.item(), rel=1e-6)
+    called = logits.argmax(1)
+    assert scores["accuracy"] == pytest.approx(accuracy_score(labels, called))
+    assert scores["mcc"] == pytest.approx(matthews_corrcoef(labels, called))
+
+
+def test_evaluation_says_what_its_parts_say():
+    logits = np.array([[2.0, 1], [0, 1], [3, 1], [0, 2], [1, 0]])
+    labels, sources = [0, 1, 1, 1, 0], ["b", "a", "a", "b", "b"]
+    found = evaluation(logits, labels, sources)
+    assert found["sentences"] == 5
+    assert found["confusion"] == [[2, 0], [1, 2]]
+    assert found["accuracy"] == pytest.approx(0.8)
+    assert found["majority"] == pytest.approx(0.6)
+    assert found["mcc_95"] == list(mcc_interval(np.array(found["confusion"])))
+    assert found["groups"] == {
+        "a": {"sentences": 2, "accuracy": 0.5, "majority": 1.0},
+        "b": {"sentences": 3, "accuracy": 1.0, "majority": 2 / 3},
+    }

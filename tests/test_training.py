@@ -1,0 +1,303 @@
+"""The training loop against a plain one in torch; resuming, choosing, what stays frozen."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from potstill import UserError
+from potstill.batching import collate, length_batches, predict_logits
+from potstill.classifier import halve_frozen, tunable_classifier
+from potstill.metrics import score
+from potstill.settings import TrainSettings
+from potstill.student import DistilRNN, StudentConfig
+from potstill.training import (
+    Examples,
+    TrainingState,
+    choose,
+    lr_factor,
+    resolve_precision,
+    train,
+)
+
+SETTINGS = TrainSettings(batch_size=8, lr=0.02)
+SEED = 11
+
+
+def examples(sentences=60, seed=0) -> Examples:
+    """Sentences that have token 1 somewhere, label 1, or token 2, label 0."""
+    rng = np.random.default_rng(seed)
+    tokens, labels = [], []
+    for _ in range(sentences):
+        words = rng.integers(3, 20, rng.integers(1, 9))
+        label = int(rng.integers(2))
+        words[rng.integers(len(words))] = 1 if label else 2
+        tokens.append(words.tolist())
+        labels.append(label)
+    return Examples(tokens, labels)
+
+
+TRAIN, HOLDOUT, DEV = examples(), examples(30, 1), examples(30, 2)
+
+
+def student(dropout=0.0, hidden=8) -> DistilRNN:
+    torch.manual_seed(3)
+    return DistilRNN(StudentConfig(20, 2, "gru", 8, hidden, dropout=dropout))
+
+
+def cross_entropy(of=TRAIN, factor=1.0):
+    labels = torch.tensor(of.labels)
+    return lambda logits, index: factor * nn.functional.cross_entropy(logits, labels[index])
+
+
+class Run:
+    """One call of `train`, what it left and what it reported."""
+
+    def __init__(self, folder, settings=SETTINGS, epochs=3, model=None, **changes):
+        self.model = model or student(dropout=0.2)
+        self.state = TrainingState(folder, changes.pop("identity", {"lr": settings.lr}))
+        self.reported = []
+        arguments = {
+            "examples": TRAIN,
+            "loss_function": cross_entropy(),
+            "evaluations": {"holdout": HOLDOUT, "dev": DEV},
+            "seed": SEED,
+            "report": self.reported.append,
+        }
+        self.trained = train(
+            self.model, settings=settings, epochs=epochs, state=self.state, **arguments | changes
+        )
+
+
+def equal(tensors, others) -> bool:
+    return tensors.keys() == others.keys() and all(
+        torch.equal(value, others[name]) for name, value in tensors.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup", "expected"),
+    [
+        (4, 0.0, [1, 3 / 4, 2 / 4, 1 / 4]),
+        (5, 0.2, [1, 1, 3 / 4, 2 / 4, 1 / 4]),
+        (8, 0.5, [1 / 4, 2 / 4, 3 / 4, 1, 1, 3 / 4, 2 / 4, 1 / 4]),
+        (3, 1.0, [1 / 3, 2 / 3, 1]),
+        (1, 0.06, [1]),
+    ],
+)
+def test_learning_rate_by_hand(steps, warmup, expected):
+    found = [lr_factor(step, steps, warmup) for step in range(steps)]
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("clip", [1.0, 0.05])
+def test_training_is_a_plain_loop_in_torch(tmp_path, clip):
+    settings = replace(SETTINGS, warmup=0.2, weight_decay=0.1, clip=clip)
+    run = Run(tmp_path / "s", settings, epochs=2, model=student(), evaluations={})
+    model = student().train()
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], lr=0.02
+    )
+    rise, steps = 4, 16
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: (s + 1) / rise if s < rise else (steps - s) / (steps - rise)
+    )
+    for epoch in (1, 2):
+        for index in length_batches(list(map(len, TRAIN.tokens)), 8, SEED, epoch):
+            batch = collate(TRAIN.tokens, index.tolist())
+            cross_entropy()(model(batch.input_ids, batch.lengths), batch.index).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(run.trained.tensors[name], value.detach(), rtol=0, atol=1e-5)
+
+
+def test_gradient_is_clipped(tmp_path):
+    """AdamW's first moments after one step are a tenth of the gradient it was given."""
+    one_step = replace(SETTINGS, batch_size=len(TRAIN.tokens), clip=0.5)
+    norms = []
+    for factor in (1e-3, 1e6):
+        run = Run(tmp_path / str(factor), one_step, 1, loss_function=cross_entropy(factor=factor))
+        kept = load_file(run.state.folder / "state.safetensors")
+        moments = [value for name, value in kept.items() if name.endswith(".exp_avg")]
+        assert len(moments) == len(list(run.model.parameters()))
+        norms.append(10 * math.sqrt(sum(m.square().sum().item() for m in moments)))
+    assert norms[0] < 0.01
+    assert norms[1] == pytest.approx(0.5, rel=1e-4)
+
+
+def test_separable_problem_is_learnt(tmp_path):
+    run = Run(tmp_path / "s", replace(SETTINGS, lr=0.05), epochs=8, model=student(hidden=16))
+    assert run.trained.best["train"]["accuracy"] == 1
+    run.trained.restore(run.model)
+    for split in (TRAIN, HOLDOUT):
+        assert score(predict_logits(run.model, split.tokens).numpy(), split.labels)["mcc"] == 1
+
+
+def test_same_seed_same_tensors(tmp_path):
+    one, same = Run(tmp_path / "1"), Run(tmp_path / "2")
+    other = Run(tmp_path / "3", seed=SEED + 1)
+    assert equal(one.trained.tensors, same.trained.tensors)
+    assert not equal(one.trained.tensors, other.trained.tensors)
+
+
+def interrupted_after_epoch(number):
+    def report(record):
+        if record["epoch"] == number:
+            raise KeyboardInterrupt
+
+    return {"report": report}
+
+
+def interrupted_in_batch(number):
+    left = [number]
+
+    def loss(logits, index):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return cross_entropy()(logits, index)
+
+    return {"loss_function": loss}
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "number"),
+    [(interrupted_after_epoch, 1), (interrupted_after_epoch, 3), (interrupted_in_batch, 19)],
+    ids=["after the first epoch", "after the last but one", "in the third"],
+)
+def test_resumed_is_as_if_never_interrupted(tmp_path, interrupted, number):
+    whole = Run(tmp_path / "whole", epochs=4)
+    folder = tmp_path / "halves"
+    with pytest.raises(KeyboardInterrupt):
+        Run(folder, epochs=4, **interrupted(number))
+    before = len(json.loads((folder / "state.json").read_text())["records"])
+    resumed = Run(folder, replace(SETTINGS, resume=True), epochs=4, model=student(dropout=0.2))
+    assert [record["epoch"] for record in resumed.reported] == list(range(before + 1, 5))
+    assert 0 < before < 4
+    assert equal(resumed.trained.tensors, whole.trained.tensors)
+    last = dict(resumed.model.named_parameters())
+    assert equal(last, dict(whole.model.named_parameters()))
+    assert resumed.trained.chosen == whole.trained.chosen
+    timeless = [
+        [{k: v for k, v in r.items() if not k.startswith("se")} for r in run.trained.records]
+        for run in (resumed, whole)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_resume_after_the_last_epoch_trains_no_more(tmp_path):
+    whole = Run(tmp_path / "s")
+    again = Run(tmp_path / "s", replace(SETTINGS, resume=True))
+    assert again.reported == []
+    assert equal(again.trained.tensors, whole.trained.tensors)
+
+
+def test_resume_with_other_settings_is_refused(tmp_path):
+    identity = {"lr": 0.02, "betas": (0.9, 0.999)}
+    Run(tmp_path / "s", epochs=1, identity=identity)
+    resume = replace(SETTINGS, resume=True)
+    Run(tmp_path / "s", resume, epochs=1, identity=identity)
+    with pytest.raises(UserError, match=r"--resume: .*lr 0\.02, not 0\.03"):
+        Run(tmp_path / "s", resume, epochs=1, identity=identity | {"lr": 0.03})
+
+
+def test_resume_of_nothing_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no interrupted run"):
+        Run(tmp_path / "s", replace(SETTINGS, resume=True))
+
+
+def test_state_can_be_removed(tmp_path):
+    run = Run(tmp_path / "s", epochs=1)
+    assert [file.name for file in tmp_path.iterdir()] == ["s"]
+    run.state.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def record(epoch, mcc, loss=1.0, dev=0.0):
+    return {"epoch": epoch, "holdout": {"mcc": mcc, "loss": loss}, "dev": {"mcc": dev, "loss": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("records", "chosen"),
+    [
+        ([record(1, 0.1), record(2, 0.3), record(3, 0.2)], 2),
+        ([record(1, 0.3, dev=0.1), record(2, 0.2, dev=0.9)], 1),
+        ([record(1, 0.3, 0.5), record(2, 0.3, 0.4), record(3, 0.3, 0.6)], 2),
+        ([record(1, 0.3), record(2, 0.3)], 1),
+        ([record(1, -0.5), record(2, -0.1)], 2),
+    ],
+    ids=["highest MCC", "not dev's", "lowest loss among equals", "the first of equals", "below 0"],
+)
+def test_chosen_epoch(records, chosen):
+    assert choose(records) == chosen
+
+
+def test_without_a_held_out_slice_the_last_epoch_is_chosen():
+    records = [record(1, 0, dev=0.9), record(2, 0, dev=0.1)]
+    for one in records:
+        del one["holdout"]
+    assert choose(records) == 2
+
+
+def test_restored_are_the_weights_of_the_epoch_best_on_the_held_out_slice(tmp_path):
+    # Labels turned round on the held-out slice: the less is learnt, the better it scores there.
+    contrary = Examples(HOLDOUT.tokens, [1 - label for label in HOLDOUT.labels])
+    run = Run(tmp_path / "s", epochs=5, evaluations={"holdout": contrary, "dev": HOLDOUT})
+    assert run.trained.chosen < 5
+    by_dev = max(run.trained.records, key=lambda r: r["dev"]["mcc"])["epoch"]
+    assert run.trained.chosen != by_dev
+    held = [r["holdout"]["mcc"] for r in run.trained.records]
+    assert run.trained.best["holdout"]["mcc"] == max(held)
+    run.trained.restore(run.model)
+    logits = predict_logits(run.model, contrary.tokens).numpy()
+    assert score(logits, contrary.labels) == run.trained.best["holdout"]
+
+
+def test_train_scores_are_of_every_sentence_as_it_was_learnt(tmp_path):
+    """With a rate so small that nothing moves they are the scores before training."""
+    run = Run(tmp_path / "s", replace(SETTINGS, lr=1e-12), 1, student(), evaluations={"dev": DEV})
+    (only,) = run.trained.records
+    for split, of in (("train", TRAIN), ("dev", DEV)):
+        expected = score(predict_logits(student(), of.tokens).numpy(), of.labels)
+        assert only[split] == pytest.approx(expected, abs=1e-5)
+    assert run.reported == run.trained.records
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
+def test_lora_moves_what_it_trains_and_nothing_else(tiny_decoder, tmp_path, half):
+    torch.manual_seed(0)
+    model = tunable_classifier(tiny_decoder.base(), 2, 4, 8.0)
+    if half:
+        halve_frozen(model)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    run = Run(tmp_path / "s", epochs=1, model=model)
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert set(run.trained.tensors) == trainable
+    for name, value in model.named_parameters():
+        assert torch.equal(value, before[name]) == (name not in trainable), name
+
+
+def test_lora_learns(tiny_decoder, tmp_path):
+    torch.manual_seed(0)
+    model = tunable_classifier(tiny_decoder.base(), 2, 4, 8.0)
+    run = Run(tmp_path / "s", epochs=4, model=model)
+    losses = [r["train"]["loss"] for r in run.trained.records]
+    assert losses[-1] < losses[0] / 2
+    assert run.trained.best["holdout"]["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)]
+)
+def test_named_precision_is_taken(precision, dtype):
+    assert resolve_precision(precision) == dtype
