@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor, nn
+
+from potstill.processes import process
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def predict_logits(
     The sentences go through `model(input_ids, lengths)` sorted by length, about `batch_tokens`
     tokens at a time; several processes share the work and all get the whole.
     """
-    state = PartialState()
+    state = process()
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]), reverse=True)
     order = order[state.process_index :: state.num_processes]
     device = next(model.parameters()).device

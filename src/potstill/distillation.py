@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor
 from torch.nn import functional as F
 
 from potstill import UserError
 from potstill.checkpoint import cache_folder
+from potstill.processes import process
 from potstill.reporting import progress_bar
 
 
@@ -106,7 +106,7 @@ def label_sentences(
     time, and each chunk is kept at once, so that an interrupted run goes on where it stopped.
     """
     found = kept.get(sentences)
-    PartialState().wait_for_everyone()  # before any process keeps more than another has seen
+    process().wait_for_everyone()  # before any process keeps more than another has seen
     missing = sorted({s for s in sentences if s not in found}, key=lambda s: (len(s), s))
     with progress_bar(len(missing)) as show:
         for start in range(0, len(missing), chunk):

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
 from potstill import UserError, classifier, models, runs
@@ -13,6 +12,7 @@ from potstill import student as students
 from potstill.checkpoint import read_json
 from potstill.distillation import KeptLogits, distillation_loss, label_sentences
 from potstill.metrics import evaluation
+from potstill.processes import process
 from potstill.reporting import comparison_table, count, say
 from potstill.settings import DataSettings, DistilSettings, StudentSettings, TrainSettings
 from potstill.training import Examples, LossFunction
@@ -34,7 +34,7 @@ def distil(
 ) -> None:
     """Distils a tuned decoder and writes the student to `folder`; see `commands.distil`."""
     runs.check_target(folder, "--student_path", plots_path)
-    with PartialState().main_process_first():
+    with process().main_process_first():
         teacher = models.load_model(teacher_path, settings.precision, gpt_variant)
     if not teacher.sha256:
         raise UserError(f"--model_path {teacher_path} is a student; a teacher is a LoRA adapter.")

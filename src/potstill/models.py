@@ -106,7 +106,11 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
             f"{folder} was tuned on {title} with weights {sha256[:12]}, "
             f"but {decoder.variant} has {base_sha256[:12]}; name the right base with --gpt_variant."
         )
-    model = classifier.load_adapter(decoder.base(), folder)
+    base = decoder.base()
+    # A record of PEFT's own says nothing of a length.
+    positions = getattr(base.config, "max_position_embeddings", DataSettings().max_length)
+    max_length = config.get("max_length") or min(DataSettings().max_length, positions)
+    model = classifier.load_adapter(base, folder)
     parameters, _ = classifier.parameter_counts(model)
     if resolve_precision(precision) == torch.bfloat16:
         # Not merged: bf16 would round small updates away.
@@ -114,7 +118,6 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
     else:
         merge(model.base)
     tokenizer = decoder.tokenizer()
-    max_length = config.get("max_length", DataSettings().max_length)
     classes = model.score.out_features
     labels = tuple(config.get("labels") or map(str, range(classes)))
     if len(labels) != classes:

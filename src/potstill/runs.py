@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 
 from potstill import UserError, __version__, plots
@@ -24,6 +23,7 @@ from potstill.checkpoint import (
 )
 from potstill.corpus import Corpus, Split, hold_out, load_corpus
 from potstill.metrics import evaluation, majority_share
+from potstill.processes import process
 from potstill.reporting import EPOCH_HEADER, epoch_lines, say, summary_lines
 from potstill.settings import DataSettings, TrainSettings
 from potstill.training import Examples, LossFunction, Trained, TrainingState, train
@@ -55,7 +55,7 @@ class Task:
 
 def read_task(data: DataSettings, seed: int, reason: str = "") -> Task:
     """Reads the corpus, says which one it is, and holds out a slice of train."""
-    with PartialState().main_process_first():
+    with process().main_process_first():
         corpus = load_corpus(data.data, data.text_column, data.label_column, seed)
     sizes = ", ".join(f"{name} {len(split)}" for name, split in corpus.splits.items())
     say_choice("data", f"{corpus.name}, sentences: {sizes}", reason or corpus.reason)
@@ -155,22 +155,27 @@ def carry_out(
             say("the finished epochs are kept; the same command with --resume goes on after them")
         raise
     trained.restore(model)
-    main = PartialState().is_main_process
-    # Every process takes part in scoring, but only the first one's folder is the result.
-    target = folder if main else cache_folder() / f"process-{PartialState().process_index}"
-    with atomic_folder(target) as staging:
-        save_weights(staging)
+
+    def scored() -> Outcome:
+        """By all processes together, each with the chosen weights."""
         logits = {name: predict_logits(model, examples[name].tokens) for name in task.scored}
-        results = _results(logits, task, trained, config)
-        write_json(staging / "config.json", config)
-        write_json(staging / "results.json", results)
-        lines = "".join(json.dumps(record) + "\n" for record in trained.records)
-        write_text(staging / "metrics.jsonl", lines)
-    if main:
+        return Outcome(_results(logits, task, trained, config), logits)
+
+    if process().is_main_process:
+        with atomic_folder(folder) as staging:
+            save_weights(staging)
+            outcome = scored()
+            write_json(staging / "config.json", config)
+            write_json(staging / "results.json", outcome.results)
+            lines = "".join(json.dumps(record) + "\n" for record in trained.records)
+            write_text(staging / "metrics.jsonl", lines)
         plots.training_plot(trained.records, trained.chosen, majority, title, plot)
         state.remove()
-    say(summary_lines(results))
-    return Outcome(results, logits)
+    else:
+        outcome = scored()
+    process().wait_for_everyone()
+    say(summary_lines(outcome.results))
+    return outcome
 
 
 def _results(

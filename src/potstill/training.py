@@ -20,6 +20,7 @@ from potstill import UserError
 from potstill.batching import collate, length_batches, predict_logits
 from potstill.checkpoint import atomic_folder, read_json, write_json
 from potstill.metrics import score
+from potstill.processes import process
 from potstill.reporting import progress_bar
 from potstill.settings import TrainSettings
 
@@ -99,7 +100,7 @@ def train(
         state: keeps what it takes to go on after the last finished epoch.
         report: gets each epoch's record as soon as it is there.
     """
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=process().device.type == "cpu")
     rank, world = accelerator.process_index, accelerator.num_processes
     prepared, optimizer = accelerator.prepare(model, _optimizer(model, settings))
     trainable: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}

@@ -1,13 +1,14 @@
 """The command LoRA: a corpus and a base decoder in, an adapter out."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 
 from potstill import classifier, runs
 from potstill.decoder import find_decoder
 from potstill.distillation import KeptLogits, teacher_hash
+from potstill.processes import process
 from potstill.reporting import parameter_line, say
 from potstill.settings import DataSettings, LoRASettings, TrainSettings
 from potstill.training import Examples, resolve_precision
@@ -28,12 +29,14 @@ def tune(
 ) -> None:
     """Tunes the decoder and writes the adapter to `folder`; see `commands.LoRA`."""
     runs.check_target(folder, "--model_path", plots_path)
-    with PartialState().main_process_first():
+    with process().main_process_first():
         decoder = find_decoder(gpt_variant)
     runs.say_choice("base", decoder.title, decoder.reason)
     task = runs.read_task(data, SR)
     epochs = settings.epochs or EPOCHS.get(task.corpus.name, EPOCHS_ELSE)
-    tokenizer = decoder.tokenizer()
+    base, tokenizer = decoder.base(), decoder.tokenizer()
+    positions = getattr(base.config, "max_position_embeddings", data.max_length)
+    data = replace(data, max_length=min(data.max_length, positions))
     examples = {}
     for name, split in task.splits().items():
         tokens, cut = classifier.encode(tokenizer, split.sentences, data.max_length)
@@ -43,7 +46,7 @@ def tune(
 
     torch.manual_seed(SR)
     model = classifier.tunable_classifier(
-        decoder.base(), len(task.corpus.labels), lora.LoRA_rank, lora.alpha, lora.LoRA_dropout
+        base, len(task.corpus.labels), lora.LoRA_rank, lora.alpha, lora.LoRA_dropout
     )
     precision = resolve_precision(settings.precision)
     if precision == torch.bfloat16:
@@ -66,7 +69,8 @@ def tune(
     )
     say(f"adapter: {folder}\nplot: {plot}")
     # What was just computed needs no second time when this model becomes a teacher.
-    weights = folder / classifier.ADAPTER_WEIGHTS
-    kept = KeptLogits(teacher_hash(config["decoder"]["sha256"], weights, data.max_length))
-    for name, split in task.scored.items():
-        kept.put(split.sentences, outcome.logits[name])
+    if process().is_main_process:
+        weights = folder / classifier.ADAPTER_WEIGHTS
+        kept = KeptLogits(teacher_hash(config["decoder"]["sha256"], weights, data.max_length))
+        for name, split in task.scored.items():
+            kept.put(split.sentences, outcome.logits[name])

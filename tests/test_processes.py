@@ -1,0 +1,58 @@
+"""Two processes under torchrun do what one does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+REPOSITORY = Path(__file__).parents[1]
+COMMANDS = {
+    "LoRA": ["--precision", "fp32", "--LoRA_rank", "2"],
+    "distil": ["--precision", "fp32", "--dropout", "0", "--hidden_size", "16"],
+}
+
+
+def run(command: str, decoder: Path, folder: Path, processes: int) -> None:
+    launcher = [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone"]
+    launcher += [] if processes == 1 else [f"--nproc-per-node={processes}"]
+    words = [sys.executable, *launcher, str(REPOSITORY / "run.py"), command, "5", "--epochs", "1"]
+    words += COMMANDS[command] + ["--data", "minicola", "--batch_size", "50"]
+    words += ["--gpt_variant", str(decoder)] if command == "LoRA" else []
+    # One cache each: the second run shall compute its teacher's logits itself.
+    surroundings = os.environ | {"OMP_NUM_THREADS": "1", "POTSTILL_CACHE": str(folder / "cache")}
+    done = subprocess.run(words, cwd=folder, env=surroundings, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("chosen on the slice") == 1  # the first process alone speaks
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Folders in which one process and two have run every command."""
+    made = []
+    for processes in (1, 2):
+        folder = tmp_path_factory.mktemp(f"processes-{processes}")
+        for command in COMMANDS:
+            run(command, tiny_gpt2, folder, processes)
+        made.append(folder)
+    return made
+
+
+@pytest.mark.parametrize(
+    "weights", ["runs/LoRA-5/adapter_model.safetensors", "runs/distil-5/model.safetensors"]
+)
+def test_two_processes_train_what_one_does(folders: list[Path], weights: str) -> None:
+    one, two = (load_file(folder / weights) for folder in folders)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_nothing_is_left_beside_the_runs(folders: list[Path]) -> None:
+    for folder in folders:
+        assert {f.name for f in folder.iterdir()} == {"runs", "plots", "cache"}
+        assert {f.name for f in (folder / "runs").iterdir()} == {"LoRA-5", "distil-5"}
+        assert not list((folder / "cache").glob("process-*"))
