@@ -24,10 +24,9 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 from potstill import classifier, runs, student, training
-from potstill.commands import COMMANDS, main
+from potstill.commands import COMMANDS, SERENITY, main
 from potstill.corpus import load_corpus
 from potstill.decoder import find_decoder
-from potstill.generation import SERENITY
 from potstill.settings import (
     DataSettings,
     DistilSettings,
@@ -62,7 +61,8 @@ def run(*args: object) -> Result:
 def done(*args: object) -> str:
     """Runs a command that must succeed; returns what it printed."""
     result = run(*args)
-    assert (result.code, result.err) == (0, "")
+    assert result.code == 0, result.err
+    assert not result.err or re.fullmatch(r"(model|base): [^\n]+\n", result.err)
     return result.out
 
 
@@ -145,7 +145,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Path) -> Shop:
     shape = ("--hidden_size", 16, "--embedding_size", 16, "--epochs", 1)
     with contextlib.chdir(folder):
         said = {
-            "LoRA": done("LoRA", 7, "--gpt_variant", tiny_gpt2, "--max_length", 64),
+            "LoRA": done("LoRA", 7, "--gpt_variant", tiny_gpt2),
             "distil": done("distil", 7, *shape),
             "rnn": done("rnn", 7, "--data", "minicola", *shape),
             "distil again": done("distil", 7, *shape),
@@ -203,6 +203,8 @@ class TestFirstRun:
         assert "(auto: no CoLA in data/, and its site can't be reached)" in shop.said["LoRA"]
         assert "(auto: what the teacher was tuned on)" in shop.said["distil"]
         assert "auto" not in shop.said["rnn"]
+        # The little base has 64 positions, fewer than --max_length would allow.
+        assert "sentences of train are cut at --max_length 64 tokens" in shop.said["LoRA"]
 
     @pytest.mark.parametrize(
         ("name", "groups", "own"),
@@ -324,8 +326,9 @@ class TestPredict:
             assert done("predict", *flags) == expected
 
     def test_the_table_has_a_line_a_sentence(self, shop: Shop) -> None:
-        first, *lines = done("predict", *self.SENTENCES).splitlines()
-        assert first == "model: DistilRNN in runs/distil-7 (auto: trained last)"
+        result = run("predict", *self.SENTENCES)
+        assert result.err == "model: DistilRNN in runs/distil-7 (auto: trained last)\n"
+        lines = result.out.splitlines()
         for sentence, line in zip(self.SENTENCES, lines, strict=True):
             label, share, percent, rest = line.split(maxsplit=3)
             assert label in ("acceptable", "unacceptable")
@@ -341,7 +344,7 @@ class TestPredict:
             assert record["sentence"] == sentence
             shares = record["probabilities"]
             assert record["label"] == max(shares, key=shares.get)
-            assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+            assert sum(shares.values()) == pytest.approx(1, abs=2e-4)
 
     def test_the_company_a_sentence_keeps_does_not_matter(self, shop: Shop) -> None:
         longer = "The cat that the dogs saw is very, very old, I believe."
@@ -349,7 +352,7 @@ class TestPredict:
             json.loads(done("predict", "--json", *sentences).splitlines()[-1])["probabilities"]
             for sentences in ([self.SENTENCES[0]], [longer, self.SENTENCES[0]])
         ]
-        assert shares[0] == pytest.approx(shares[1], abs=1e-4)
+        assert shares[0] == pytest.approx(shares[1], abs=2e-4)
 
     @pytest.mark.parametrize(
         ("body", "words"), [(b" \n\n", "no sentences"), (b"A.\n\xe9", "line 2: not UTF-8")]
@@ -450,10 +453,10 @@ class TestTraining:
     @pytest.mark.parametrize(
         ("command", "room", "writer"),
         [
-            ("LoRA", classifier, "save_file"),
-            ("rnn", student, "save_file"),
+            ("LoRA", classifier, "write_tensors"),
+            ("rnn", student, "write_tensors"),
             ("rnn", runs, "write_json"),
-            ("rnn", training, "save_file"),
+            ("rnn", training, "write_tensors"),
         ],
     )
     def test_a_full_disk_leaves_the_earlier_run_whole(
@@ -506,7 +509,7 @@ class TestTraining:
         Path("kinds.csv").write_text("body,kind\n" + "".join(rows))
         flags = ("--data", "kinds.csv", "--text_column", "body", "--label_column", "kind")
         done("LoRA", 3, *flags, "--gpt_variant", tiny_llama, "--epochs", 2)
-        out = done("distil", 3, *flags, *SMALL, "--epochs", 2)
+        out = done("distil", 3, *SMALL, "--epochs", 2)  # data and columns are the teacher's
         assert "kinds, SR 3" in out
         assert set(json.loads(done("predict", "--json", "Cats."))["probabilities"]) == set(kinds)
         # The six sentences of dev, not the others, which were learned.
@@ -598,7 +601,9 @@ USAGE = {
     "distil 99999999999999999999": "SR 99999999999999999999 is out of range",
     "rnn 1 2": "Unrecognized options: 2",
     "": "Missing subcommand .*gen, LoRA, distil, .*predict",
-    "brew 1": "brew.* Available subcommands: gen, LoRA, distil, rnn, evaluate, predict",
+    "brew 1": "no command 'brew' among gen, LoRA, distil, rnn, evaluate, predict",
+    "lora 1": "did you mean LoRA",
+    "distill 1": "did you mean distil",
     "gen 1 --max-newtokens 3": "Perhaps you meant: .*--max_new_tokens",
     "LoRA 1 --LoRA_rnk 4": "Perhaps you meant: .*--LoRA_rank",
     "LoRA 1 --LoRA_rank 0": "--LoRA_rank 0 is out of range: it takes 1 or more",
@@ -890,5 +895,5 @@ class TestProcess:
         assert process.stdout.readline()
         process.stdout.close()
         assert process.wait(timeout=60) == 0
-        assert process.stderr.read() == ""
+        assert process.stderr.read().startswith("model: ")
         process.stderr.close()

@@ -54,15 +54,15 @@ def sentences_of(file: Path, **columns: str) -> list[tuple[str, str]]:
     return [(s, labels[i]) for s, i in zip(split.sentences, split.labels, strict=True)]
 
 
-FOUR = 'a\t1\t\tHe said "go.\nb\t0\t*\tGo "he" said".\n'
-EXPECTED = [('He said "go.', "1"), ('Go "he" said".', "0")]
+FOUR = 'a\t1\t\t"Go, he said.\nb\t0\t*\tGo "he" said".\n'
+EXPECTED = [('"Go, he said.', "1"), ('Go "he" said".', "0")]
 
 
 @pytest.mark.parametrize(
     "body",
     [
         FOUR,
-        'a\t1\tHe said "go.\nb\t0\tGo "he" said".\n',
+        'a\t1\t"Go, he said.\nb\t0\tGo "he" said".\n',
         FOUR.rstrip("\n"),
         FOUR + "\n\n",
         FOUR.replace("\n", "\r\n"),
@@ -71,7 +71,9 @@ EXPECTED = [('He said "go.', "1"), ('Go "he" said".', "0")]
     ids=["4 columns", "3 columns", "no last newline", "empty end", "CRLF", "BOM"],
 )
 def test_cola_format_keeps_sentences_as_they_stand(body: str) -> None:
-    assert sentences_of(write("x.tsv", body)) == EXPECTED
+    file = write("x.tsv", body)
+    assert sentences_of(file) == EXPECTED
+    assert load_evaluation(str(file), ("0", "1")).splits["x"].sources == ["a", "b"]
 
 
 def test_cola_format_keeps_sources_and_names_its_labels() -> None:
@@ -84,22 +86,22 @@ def test_cola_format_keeps_sources_and_names_its_labels() -> None:
 @pytest.mark.parametrize(
     ("name", "body", "columns"),
     [
-        ("x.tsv", 'sentence\tlabel\nHe said "go.\t1\nGo "he" said".\t0\n', {}),
-        ("x.csv", 'label,text\n1,"He said ""go."\n0,"Go ""he"" said""."\n', {}),
+        ("x.tsv", 'sentence\tlabel\n"Go, he said.\t1\nGo "he" said".\t0\n', {}),
+        ("x.csv", 'label,text\n1,"""Go, he said."\n0,"Go ""he"" said""."\n', {}),
         (
             "x.jsonl",
-            '{"text": "He said \\"go.", "label": 1}\n'
+            '{"text": "\\"Go, he said.", "label": 1}\n'
             '{"label": "0", "text": "Go \\"he\\" said\\"."}\n',
             {},
         ),
         (
             "x.tsv",
-            'id\tutterance\tgrade\n7\tHe said "go.\t1\n8\tGo "he" said".\t0\n',
+            'id\tutterance\tgrade\n7\t"Go, he said.\t1\n8\tGo "he" said".\t0\n',
             {"text_column": "utterance", "label_column": "grade"},
         ),
         (
             "x.jsonl",
-            '{"u": "He said \\"go.", "g": 1, "label": 5}\n{"u": "Go \\"he\\" said\\".", "g": 0}',
+            '{"u": "\\"Go, he said.", "g": 1, "label": 5}\n{"u": "Go \\"he\\" said\\".", "g": 0}',
             {"text_column": "u", "label_column": "g"},
         ),
     ],
@@ -126,14 +128,13 @@ def test_numbers_as_labels_keep_their_order() -> None:
     assert load_corpus(str(write("x.tsv", "text\tlabel\n" + rows))).labels == ("2", "9", "10")
 
 
-def test_a_lone_file_gets_a_dev_split_that_its_seed_settles() -> None:
+def test_a_lone_file_always_gets_the_same_dev_split() -> None:
     file = write("x.tsv", cola_lines(40, 25))
-    task, again, other = (load_corpus(str(file), seed=s) for s in (1, 1, 2))
+    task, again = (load_corpus(str(file)) for _ in range(2))
     train, dev = task.splits["train"], task.splits["dev"]
     assert len(dev) == 4
     assert {*train.sentences, *dev.sentences} == {f"Sentence {i}." for i in range(40)}
     assert again.splits == task.splits
-    assert other.splits["dev"] != dev
 
 
 def test_a_folder_with_files_by_split() -> None:

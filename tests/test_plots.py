@@ -21,7 +21,7 @@ def test_the_plot_is_a_png_of_sane_size(epochs: int, splits: list[str], tmp_path
     file = tmp_path / "plot.png"
     majority = {split: 0.69 for split in ("train", "dev", *splits)}
     training_plot(
-        records(epochs, ["train", "dev", *splits]), 1, majority, "A name with $ and $_", file
+        records(epochs, ["train", "dev", *splits]), 1, majority, r"A folder named $\frac$", file
     )
     with Image.open(file) as picture:
         picture.load()

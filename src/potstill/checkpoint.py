@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save
+from torch import Tensor
+
 from potstill import UserError
 
 
@@ -32,7 +35,12 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
         if folder.exists():
             folder.rename(old)
-        staging.rename(folder)
+        try:
+            staging.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -47,6 +55,12 @@ def write_text(file: Path, text: str) -> None:
 
 def write_json(file: Path, value: Any) -> None:
     write_text(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Writes a safetensors file, readable for whoever may read the folder (save_file's is not)."""
+    whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    file.write_bytes(save(whole, metadata={"format": "pt"}))
 
 
 def read_json(file: Path) -> Any:

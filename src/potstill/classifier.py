@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from potstill import UserError
 from potstill.blocks import Blocks, take_apart
-from potstill.checkpoint import read_json, write_json
+from potstill.checkpoint import read_json, write_json, write_tensors
 from potstill.lora import add_lora, linear_names, lora_layers, norm_names
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -118,8 +118,7 @@ def save_adapter(model: Classifier, folder: Path, base_name: str) -> None:
         if parameter.requires_grad and not name.endswith((".U", ".V")):
             tensors[prefix + name] = parameter
             saved_whole.add(name.rsplit(".", 2)[-2])
-    save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()},
-              folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})  # fmt: skip
+    write_tensors(folder / ADAPTER_WEIGHTS, tensors)
     write_json(
         folder / ADAPTER_CONFIG,
         {
@@ -149,8 +148,12 @@ def load_adapter(base: Any, folder: Path) -> Classifier:
     if not (folder / ADAPTER_CONFIG).is_file():
         raise UserError(f"{folder} holds no adapter ({ADAPTER_CONFIG} is missing).")
     config = read_json(folder / ADAPTER_CONFIG)
-    if config.get("peft_type") != "LORA":
-        raise UserError(f"{folder} is a {config.get('peft_type')} adapter; only LORA can be read.")
+    if not isinstance(config, dict) or not {"r", "lora_alpha", "peft_type"} <= config.keys():
+        raise UserError(
+            f"{folder / ADAPTER_CONFIG} is damaged: it names no r, lora_alpha, peft_type."
+        )
+    if config["peft_type"] != "LORA":
+        raise UserError(f"{folder} is a {config['peft_type']} adapter; only LORA can be read.")
     for key in UNKNOWN_TO_US:
         if config.get(key):
             raise UserError(f"{folder}/{ADAPTER_CONFIG}: {key} is not supported.")

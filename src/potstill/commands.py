@@ -4,6 +4,7 @@ Thin on purpose: each wires the rooms together. Heavy imports stand inside the f
 `--help` answers at once.
 """
 
+import difflib
 import errno
 import os
 import sys
@@ -12,15 +13,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import Positional, arg
 
 from potstill import UsageError, UserError
 from potstill.settings import (
     DataSettings,
     DistilSettings,
     LoRASettings,
+    OptionalText,
     StudentSettings,
+    Switch,
     TrainSettings,
+    check,
 )
 
 Serial = Annotated[Positional[int], arg(metavar="SR", help="Whole number that seeds everything.")]
@@ -32,20 +36,20 @@ Variant = Annotated[
         "folder, or auto: GPT-2 where it is at hand, else SmolLM2.",
     ),
 ]
-# Flags that say themselves what happens without them; "(default: None)" would add nothing.
 OptionalPath = Annotated[Path | None, arg(help_behavior_hint="")]
-OptionalText = Annotated[str | None, arg(help_behavior_hint="")]
-Switch = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
 Sentences = Annotated[
     Positional[tuple[str, ...]], arg(metavar="[SENTENCE ...]", help_behavior_hint="")
 ]
-PRAYER_DEFAULT = "the serenity prayer"
+SERENITY = (
+    "Grant me the serenity to accept the things I cannot change, the courage to change the things "
+    "I can, and the wisdom to know the difference."
+)
 
 
 def gen(
     SR: Serial,
     gpt_variant: Variant = "auto",
-    prompt: str = PRAYER_DEFAULT,
+    prompt: str = SERENITY,
     max_new_tokens: int = 50,
     temperature: float = 0.8,
     top_k: int = 50,
@@ -63,11 +67,11 @@ def gen(
         greedy: Always take the likeliest token.
     """
     _check_serial(SR)
-    _check("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "1 or more")
+    check("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "1 or more")
     wanted = "more than 0; for no randomness use --greedy"
-    _check("temperature", temperature, temperature > 0, wanted)
-    _check("top_k", top_k, top_k >= 0, "0 or more")
-    _check("top_p", top_p, 0 < top_p <= 1, "more than 0 and up to 1")
+    check("temperature", temperature, temperature > 0, wanted)
+    check("top_k", top_k, top_k >= 0, "0 or more")
+    check("top_p", top_p, 0 < top_p <= 1, "more than 0 and up to 1")
     _quiet_libraries()
     from potstill import generation
     from potstill.decoder import find_decoder
@@ -76,8 +80,7 @@ def gen(
     # The text alone goes to standard output, for whoever pipes it on.
     reason = f" (auto: {decoder.reason})" if decoder.reason else ""
     print(f"base: {decoder.title}{reason}", file=sys.stderr)
-    text = generation.SERENITY if prompt == PRAYER_DEFAULT else prompt
-    unsaid = [text]  # until it has passed for a prompt
+    unsaid = [prompt]  # until it has passed for a prompt
 
     def show(piece: str) -> None:
         print(*unsaid, piece, sep="", end="", flush=True)
@@ -86,7 +89,7 @@ def gen(
     generation.continue_prompt(
         decoder.language_model(),
         decoder.tokenizer(),
-        text,
+        prompt,
         seed=SR,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
@@ -132,9 +135,7 @@ def distil(
     student_path: OptionalPath = None,
     plots_path: Path = Path("plots"),
 ) -> None:
-    """Distil the tuned decoder into DistilRNN.
-
-    With --data auto the student learns on the data that its teacher was tuned on.
+    """Distil the tuned decoder into DistilRNN; with --data auto, on the teacher's own data.
 
     Args:
         model_path: Folder of the teacher's adapter. Default: runs/LoRA-SR.
@@ -246,7 +247,9 @@ A first look: {prog} gen 12345, then LoRA 12345, distil 12345, predict "A senten
 
 def main(prog: str = "potstill", args: list[str] | None = None) -> None:
     """Runs one command; ends with code 0, 2 for usage, 130 when interrupted, else 1."""
+    args = sys.argv[1:] if args is None else args
     try:
+        _check_command(args)
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog=prog,
@@ -278,9 +281,13 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _check(flag: str, value: object, fits: bool, wanted: str) -> None:
-    if not fits:
-        raise UsageError(f"--{flag} {value} is out of range: it takes {wanted}.")
+def _check_command(args: list[str]) -> None:
+    if not args or args[0].startswith("-") or args[0] in COMMANDS:
+        return
+    known = {name.lower(): name for name in COMMANDS}
+    near = difflib.get_close_matches(args[0].lower(), known, n=1, cutoff=0.5)
+    hint = f"; did you mean {known[near[0]]}?" if near else "."
+    raise UsageError(f"there is no command {args[0]!r} among {', '.join(COMMANDS)}{hint}")
 
 
 def _check_serial(SR: int) -> None:

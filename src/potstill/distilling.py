@@ -33,7 +33,7 @@ def distil(
     plots_path: Path,
 ) -> None:
     """Distils a tuned decoder and writes the student to `folder`; see `commands.distil`."""
-    runs.check_target(folder, "--student_path", plots_path)
+    runs.check_target(folder, "--student_path", plots_path, settings.resume)
     with process().main_process_first():
         teacher = models.load_model(teacher_path, settings.precision, gpt_variant)
     if not teacher.sha256:
@@ -41,7 +41,8 @@ def distil(
     runs.say_choice("teacher", f"{teacher.title} in {teacher_path}")
     reason = ""
     if data.data == "auto" and "data" in teacher.config:
-        data = replace(data, data=models.trained_on(teacher))
+        columns = {k: teacher.config["settings"][k] for k in ("text_column", "label_column")}
+        data = replace(data, data=models.trained_on(teacher), **columns)
         reason = "what the teacher was tuned on"
     task = runs.read_task(data, SR, reason)
     if task.corpus.labels != teacher.labels:
@@ -85,7 +86,7 @@ def train_control(
     plots_path: Path,
 ) -> None:
     """Trains the student that `distil` would, on the labels alone; see `commands.rnn`."""
-    runs.check_target(folder, "--student_path", plots_path)
+    runs.check_target(folder, "--student_path", plots_path, settings.resume)
     task = runs.read_task(data, SR)
     config = runs.describe_run("rnn", SR, task.corpus, [shape, data, settings], 0)
     title = f"DistilRNN without a teacher, on {task.corpus.name}, SR {SR}"

@@ -7,11 +7,6 @@ import torch
 
 from potstill import UsageError, UserError
 
-SERENITY = (
-    "Grant me the serenity to accept the things I cannot change, the courage to change the things "
-    "I can, and the wisdom to know the difference."
-)
-
 
 def continue_prompt(
     model: Any,

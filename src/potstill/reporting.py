@@ -88,14 +88,16 @@ def epoch_lines(record: dict[str, Any], majority: dict[str, float]) -> str:
 def summary_lines(results: dict[str, Any]) -> str:
     """The chosen epoch's scores and the last's, split by split."""
     last = results["last"]
-    lines = [f"chosen on the slice held out of train: epoch {results['chosen_epoch']}"]
+    lines = [
+        f"chosen on the slice held out of train: epoch {results['chosen_epoch']} of {last['epoch']}"
+    ]
     if "holdout" not in last:
         lines = [f"no slice held out of train: the last epoch, {results['chosen_epoch']}"]
     for split, scores in results["chosen"].items():
-        lines.append(
-            f"  {SPLIT_TITLES[split]:<13} {_brief(scores)}; "
-            f"after the last, {last['epoch']}: {_brief(last[split])}"
-        )
+        line = f"  {SPLIT_TITLES[split]:<13} {_brief(scores)}"
+        if results["chosen_epoch"] != last["epoch"]:
+            line += f"; after the last, {last['epoch']}: {_brief(last[split])}"
+        lines.append(line)
     return "\n".join(lines)
 
 

@@ -56,7 +56,7 @@ class Task:
 def read_task(data: DataSettings, seed: int, reason: str = "") -> Task:
     """Reads the corpus, says which one it is, and holds out a slice of train."""
     with process().main_process_first():
-        corpus = load_corpus(data.data, data.text_column, data.label_column, seed)
+        corpus = load_corpus(data.data, data.text_column, data.label_column)
     sizes = ", ".join(f"{name} {len(split)}" for name, split in corpus.splits.items())
     say_choice("data", f"{corpus.name}, sentences: {sizes}", reason or corpus.reason)
     train = corpus.splits["train"]
@@ -72,11 +72,14 @@ def say_choice(what: str, title: str, reason: str = "") -> None:
     say(f"{what}: {title}" + (f" (auto: {reason})" if reason else ""))
 
 
-def check_target(folder: Path, flag: str, plots_path: Path) -> None:
-    """Raises UserError unless a run can write its results, and replaces nothing but a run.
+def check_target(folder: Path, flag: str, plots_path: Path, resume: bool) -> None:
+    """Raises UserError unless a run can write its results, replaces nothing but a run, and finds
+    what it is to resume.
 
     Asked before training, not after.
     """
+    if resume and not _unfinished(folder).exists():
+        raise UserError(f"--resume: no interrupted run in {_unfinished(folder)}; run without it.")
     if folder.exists():
         if not folder.is_dir():
             raise UserError(f"{flag}: {folder} is a file; name a folder.")
@@ -199,4 +202,8 @@ def _training_state(folder: Path, config: dict[str, Any]) -> TrainingState:
     settings = {k: v for k, v in config["settings"].items() if k != "resume"}
     settings |= {k: config[k] for k in ("command", "SR")} | {"data": config["data"]["sha256"]}
     settings |= {k: config[k]["sha256"] for k in ("decoder", "teacher") if k in config}
-    return TrainingState(folder.with_name(f"{folder.name}.unfinished"), settings)
+    return TrainingState(_unfinished(folder), settings)
+
+
+def _unfinished(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.unfinished")

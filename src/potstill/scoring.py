@@ -1,6 +1,7 @@
 """The commands evaluate and predict: a saved model in, scores or classes out."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def evaluate(
     else:
         corpus = load_evaluation(data, model.labels, text_column, label_column)
     if not as_json:
-        runs.say_choice("model", f"{model.title} in {folder}", _why(model_path))
+        runs.say_choice("model", f"{model.title} in {folder}", "" if model_path else "trained last")
         runs.say_choice("data", corpus.name, corpus.reason)
     scores = {}
     for name, split in corpus.splits.items():
@@ -52,13 +53,14 @@ def predict(
     """Classifies sentences; see `commands.predict`."""
     folder = model_path or models.newest_run()
     model = models.load_model(folder, precision, gpt_variant)
-    if not as_json:
-        runs.say_choice("model", f"{model.title} in {folder}", _why(model_path))
+    # The answers alone go to standard output, for whoever pipes them on.
+    why = "" if model_path else " (auto: trained last)"
+    print(f"model: {model.title} in {folder}{why}", file=sys.stderr)
     width = max(map(len, model.labels))
     for sentence, row in zip(sentences, model.logits(sentences).softmax(1).tolist(), strict=True):
         best = row.index(max(row))
         if as_json:
-            probabilities = dict(zip(model.labels, (round(p, 6) for p in row), strict=True))
+            probabilities = dict(zip(model.labels, (round(p, 4) for p in row), strict=True))
             line = {"sentence": sentence, "label": model.labels[best]}
             print(json.dumps(line | {"probabilities": probabilities}, ensure_ascii=False))
         else:
@@ -70,13 +72,8 @@ def _own_data(folder: Path, model: models.Model) -> Corpus:
     data, settings = models.trained_on(model), model.config["settings"]
     if data != "minicola" and not Path(data).exists():
         raise UserError(f"{data}, which {folder} was trained on, is not here; name data by --data.")
-    columns = settings["text_column"], settings["label_column"]
-    corpus = load_corpus(data, *columns, seed=model.config["SR"])
+    corpus = load_corpus(data, settings["text_column"], settings["label_column"])
     if corpus.sha256 != model.config["data"]["sha256"]:
         raise UserError(f"{data} has changed since {folder} was trained; name data by --data.")
     splits = {name: split for name, split in corpus.splits.items() if name != "train"}
     return replace(corpus, splits=splits, reason="what the model was trained on")
-
-
-def _why(model_path: Path | None) -> str:
-    return "" if model_path else "trained last"

@@ -4,12 +4,20 @@ Kept apart from the rooms that use them so that `--help` imports nothing heavy.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import FlagCreatePairsOff, arg
 
 from potstill import UsageError
 
+# Flags that say themselves what happens without them; "(default: None)" would add nothing.
+OptionalText = Annotated[str | None, arg(help_behavior_hint="")]
+OptionalInt = Annotated[int | None, arg(help_behavior_hint="")]
+OptionalFloat = Annotated[float | None, arg(help_behavior_hint="")]
+Switch = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
 
-def _check(flag: str, value: object, fits: bool, wanted: str) -> None:
+
+def check(flag: str, value: object, fits: bool, wanted: str) -> None:
     if not fits:
         raise UsageError(f"--{flag} {value} is out of range: it takes {wanted}.")
 
@@ -20,9 +28,9 @@ class DataSettings:
 
     data: str = "auto"
     """A file, a folder, cola, minicola, or auto: CoLA in data/ or downloadable, else MiniCoLA."""
-    text_column: str | None = None
+    text_column: OptionalText = None
     """Column (or JSON key) of the text, for files other than CoLA's. Default: sentence or text."""
-    label_column: str | None = None
+    label_column: OptionalText = None
     """Column (or JSON key) of the label. Default: label."""
     holdout: float = 0.05
     """Share of train set aside to choose the epoch by; with 0 the last epoch is taken."""
@@ -30,15 +38,15 @@ class DataSettings:
     """Sentences are cut at this many tokens."""
 
     def __post_init__(self) -> None:
-        _check("holdout", self.holdout, 0 <= self.holdout < 1, "0 to below 1")
-        _check("max_length", self.max_length, self.max_length >= 1, "1 or more")
+        check("holdout", self.holdout, 0 <= self.holdout < 1, "0 to below 1")
+        check("max_length", self.max_length, self.max_length >= 1, "1 or more")
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """Optimisation: AdamW, linear warm-up, then linear decay to zero."""
 
-    epochs: int | None = None
+    epochs: OptionalInt = None
     """Passes over the training sentences. Default: the best known for the command and the data."""
     batch_size: int = 32
     """Sentences a step, over all processes."""
@@ -52,16 +60,16 @@ class TrainSettings:
     """Largest norm of the gradient."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Arithmetic of the decoder; auto takes bf16 where the hardware speeds it up."""
-    resume: bool = False
+    resume: Switch = False
     """Go on after the last finished epoch of an interrupted run."""
 
     def __post_init__(self) -> None:
-        _check("epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
-        _check("batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
-        _check("lr", self.lr, 0 < self.lr < 1, "more than 0 and less than 1")
-        _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
-        _check("warmup", self.warmup, 0 <= self.warmup <= 1, "0 to 1")
-        _check("clip", self.clip, self.clip > 0, "more than 0")
+        check("epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
+        check("batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
+        check("lr", self.lr, 0 < self.lr < 1, "more than 0 and less than 1")
+        check("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
+        check("warmup", self.warmup, 0 <= self.warmup <= 1, "0 to 1")
+        check("clip", self.clip, self.clip > 0, "more than 0")
 
 
 @dataclass(frozen=True)
@@ -70,16 +78,16 @@ class LoRASettings:
 
     LoRA_rank: int = 4
     """Rank of the update of each linear layer."""
-    LoRA_alpha: float | None = None
+    LoRA_alpha: OptionalFloat = None
     """Scaling numerator: updates are multiplied by alpha / rank. Default: twice the rank."""
     LoRA_dropout: float = 0.0
     """Dropout on the input of each update."""
 
     def __post_init__(self) -> None:
-        _check("LoRA_rank", self.LoRA_rank, self.LoRA_rank >= 1, "1 or more")
+        check("LoRA_rank", self.LoRA_rank, self.LoRA_rank >= 1, "1 or more")
         fits = self.LoRA_alpha is None or self.LoRA_alpha > 0
-        _check("LoRA_alpha", self.LoRA_alpha, fits, "more than 0")
-        _check("LoRA_dropout", self.LoRA_dropout, 0 <= self.LoRA_dropout < 1, "0 to below 1")
+        check("LoRA_alpha", self.LoRA_alpha, fits, "more than 0")
+        check("LoRA_dropout", self.LoRA_dropout, 0 <= self.LoRA_dropout < 1, "0 to below 1")
 
     @property
     def alpha(self) -> float:
@@ -107,9 +115,9 @@ class StudentSettings:
 
     def __post_init__(self) -> None:
         for flag in ("hidden_size", "embedding_size", "layers"):
-            _check(flag, getattr(self, flag), getattr(self, flag) >= 1, "1 or more")
-        _check("dropout", self.dropout, 0 <= self.dropout < 1, "0 to below 1")
-        _check("vocab_size", self.vocab_size, self.vocab_size > 257, "more than 257")
+            check(flag, getattr(self, flag), getattr(self, flag) >= 1, "1 or more")
+        check("dropout", self.dropout, 0 <= self.dropout < 1, "0 to below 1")
+        check("vocab_size", self.vocab_size, self.vocab_size > 257, "more than 257")
 
 
 @dataclass(frozen=True)
@@ -124,5 +132,5 @@ class DistilSettings:
     """Weight of the teacher; 1 − alpha is the weight of the labels."""
 
     def __post_init__(self) -> None:
-        _check("temperature", self.temperature, self.temperature > 0, "more than 0")
-        _check("alpha", self.alpha, 0 <= self.alpha <= 1, "0 to 1")
+        check("temperature", self.temperature, self.temperature > 0, "more than 0")
+        check("alpha", self.alpha, 0 <= self.alpha <= 1, "0 to 1")

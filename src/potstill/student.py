@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from potstill import UserError
-from potstill.checkpoint import read_json
+from potstill.checkpoint import read_json, write_tensors
 
 STUDENT_WEIGHTS = "model.safetensors"
 STUDENT_TOKENIZER = "tokenizer.json"
@@ -100,8 +100,7 @@ def encode(tokenizer: Tokenizer, sentences: list[str], max_length: int) -> list[
 
 def save_student(model: DistilRNN, tokenizer: Tokenizer, folder: Path) -> None:
     """Writes weights and tokenizer into `folder`."""
-    state = {k: v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
-    save_file(state, folder / STUDENT_WEIGHTS, metadata={"format": "pt"})
+    write_tensors(folder / STUDENT_WEIGHTS, model.state_dict())
     tokenizer.save(str(folder / STUDENT_TOKENIZER))
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from potstill import UserError
 from potstill.batching import collate, length_batches, predict_logits
-from potstill.checkpoint import atomic_folder, read_json, write_json
+from potstill.checkpoint import atomic_folder, read_json, write_json, write_tensors
 from potstill.metrics import score
 from potstill.processes import process
 from potstill.reporting import progress_bar
@@ -193,13 +193,7 @@ class TrainingState:
         for i, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{key}": value for key, value in values.items()}
         with atomic_folder(self.folder) as staging:
-            save_file(
-                {
-                    k: v.cpu().clone(memory_format=torch.contiguous_format)
-                    for k, v in tensors.items()
-                },
-                staging / "state.safetensors",
-            )
+            write_tensors(staging / "state.safetensors", tensors)
             state = {"settings": self.settings, "records": trained.records}
             write_json(staging / "state.json", state | {"chosen": trained.chosen})
 

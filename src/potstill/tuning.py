@@ -28,7 +28,7 @@ def tune(
     plots_path: Path,
 ) -> None:
     """Tunes the decoder and writes the adapter to `folder`; see `commands.LoRA`."""
-    runs.check_target(folder, "--model_path", plots_path)
+    runs.check_target(folder, "--model_path", plots_path, settings.resume)
     with process().main_process_first():
         decoder = find_decoder(gpt_variant)
     runs.say_choice("base", decoder.title, decoder.reason)
