@@ -262,7 +262,8 @@ class TestFirstRun:
             return [k for line in table.splitlines() for k in kinds if line.strip().startswith(k)]
 
         whole = [*names, "majority class"]
-        assert named(shop.said["distil again"]) == ["dev", *whole, "out of domain", *whole]
+        for command in ("rnn", "distil again"):
+            assert named(shop.said[command]) == ["dev", *whole, "out of domain", *whole]
         first = [names[0], names[1], "majority class"]
         assert named(shop.said["distil"]) == ["dev", *first, "out of domain", *first]
         assert "the control, which `potstill rnn 7` would train" in shop.said["distil"]

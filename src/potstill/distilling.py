@@ -69,12 +69,17 @@ def distil(
         )
 
     config = runs.describe_run("distil", SR, task.corpus, [distillation, shape, data, settings], 0)
-    config["teacher"] = {"path": str(teacher_path), "sha256": teacher.sha256}
     scores = {n: evaluation(logits[n].numpy(), s.labels) for n, s in task.scored.items()}
-    rows = {teacher.title: {"parameters": teacher.parameters, "scores": scores}}
+    config["teacher"] = {
+        "path": str(teacher_path),
+        "sha256": teacher.sha256,
+        "title": teacher.title,
+        "parameters": teacher.parameters,
+        "scores": scores,
+    }
     title = f"DistilRNN from {teacher.title}, on {task.corpus.name}, SR {SR}"
     plot = plots_path / "distilrnn_training_plot.png"
-    _train_student(shape, settings, task, config, loss, folder, plot, title, rows)
+    _train_student(shape, settings, task, config, loss, folder, plot, title)
 
 
 def train_control(
@@ -91,7 +96,7 @@ def train_control(
     config = runs.describe_run("rnn", SR, task.corpus, [shape, data, settings], 0)
     title = f"DistilRNN without a teacher, on {task.corpus.name}, SR {SR}"
     plot = plots_path / "rnn_training_plot.png"
-    _train_student(shape, settings, task, config, task.cross_entropy(), folder, plot, title, {})
+    _train_student(shape, settings, task, config, task.cross_entropy(), folder, plot, title)
 
 
 def _train_student(
@@ -103,9 +108,8 @@ def _train_student(
     folder: Path,
     plot: Path,
     title: str,
-    rows: dict[str, Any],
 ) -> None:
-    """Trains, writes and reports a student; `rows` of the closing table stand above its own."""
+    """Trains, writes and reports a student."""
     tokenizer = students.train_tokenizer(task.train.sentences, shape.vocab_size)
     examples = {
         name: Examples(
@@ -118,8 +122,9 @@ def _train_student(
     wanted |= {"vocab_size": tokenizer.get_vocab_size(), "classes": len(task.corpus.labels)}
     model = students.DistilRNN(students.StudentConfig(**wanted))
     total, _ = classifier.parameter_counts(model)
-    ratios = (f"; 1/{row['parameters'] / total:.0f} of {name}" for name, row in rows.items())
-    say(f"student: DistilRNN, {count(total)} parameters" + "".join(ratios))
+    teacher = config.get("teacher")
+    ratio = f"; 1/{teacher['parameters'] / total:.0f} of {teacher['title']}" if teacher else ""
+    say(f"student: DistilRNN, {count(total)} parameters{ratio}")
     config["settings"]["epochs"] = settings.epochs or EPOCHS
     config["student"] = wanted
     config["parameters"] = {"total": total, "trainable": total}
@@ -130,33 +135,46 @@ def _train_student(
     outcome = runs.carry_out(
         model, examples, loss, task, config, settings, save, folder, plot, title
     )
-    own = {"parameters": total, "scores": outcome.results["chosen"]}
-    students_rows = {config["command"]: own} | _other_student(folder, config)
-    # Distilled above its control, whichever was trained just now.
-    rows |= {TITLES[name]: students_rows[name] for name in TITLES if name in students_rows}
-    comparison_table(f"{task.corpus.name}, SR {config['SR']}", rows)
+    row = {"parameters": total, "scores": outcome.results["chosen"]}
+    rows = {TITLES[config["command"]]: row} | _relatives(folder, config)
+    # Distilled above its control, whichever was trained just now, and the teacher above both.
+    order = sorted(rows, key=lambda name: (name in TITLES.values(), name))
+    comparison_table(f"{task.corpus.name}, SR {config['SR']}", {name: rows[name] for name in order})
     say(f"student: {folder}\nplot: {plot}")
 
 
-def _other_student(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """The results of the student trained the other way, where it was trained on the same terms."""
+def _relatives(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Rows of the table beside a student's own: its teacher, and the student trained the other
+    way where that was done on the same terms."""
     other = "rnn" if config["command"] == "distil" else "distil"
     sibling = folder.parent / f"{other}-{config['SR']}"
+    rows = {}
+    teacher = config.get("teacher")
     if not (sibling / "results.json").is_file():
         if other == "rnn":
             say(f"not in the table: the control, which `potstill rnn {config['SR']}` would train")
-        return {}
-    found = read_json(sibling / "config.json")
+    else:
+        found = read_json(sibling / "config.json")
+        if differing := _differences(found, config):
+            say(f"not in the table: {sibling}, which differs in {', '.join(differing)}")
+        else:
+            results = read_json(sibling / "results.json")
+            row = {"parameters": results["parameters"], "scores": results["chosen"]}
+            rows[TITLES[other]] = row
+            teacher = teacher or found.get("teacher")
+    if teacher:
+        rows[teacher["title"]] = {k: teacher[k] for k in ("parameters", "scores")}
+    return rows
+
+
+def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """The settings of two students' runs that would make them unfit to compare."""
     shared = [f.name for group in (StudentSettings, TrainSettings) for f in fields(group)]
     differing = [
         key
         for key in (*shared, "holdout", "max_length")
-        if key != "resume" and found["settings"].get(key) != config["settings"].get(key)
+        if key != "resume" and one["settings"].get(key) != other["settings"].get(key)
     ]
-    if found["data"]["sha256"] != config["data"]["sha256"]:
+    if one["data"]["sha256"] != other["data"]["sha256"]:
         differing.append("data")
-    if differing:
-        say(f"not in the table: {sibling}, which differs in {', '.join(differing)}")
-        return {}
-    results = read_json(sibling / "results.json")
-    return {other: {"parameters": results["parameters"], "scores": results["chosen"]}}
+    return differing
