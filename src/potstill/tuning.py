@@ -13,9 +13,7 @@ from potstill.reporting import parameter_line, say
 from potstill.settings import DataSettings, LoRASettings, TrainSettings
 from potstill.training import Examples, resolve_precision
 
-# MiniCoLA is for first runs, which should take minutes.
-EPOCHS = {"MiniCoLA": 1}
-EPOCHS_ELSE = 3
+EPOCHS = 3
 
 
 def tune(
@@ -33,7 +31,7 @@ def tune(
         decoder = find_decoder(gpt_variant)
     runs.say_choice("base", decoder.title, decoder.reason)
     task = runs.read_task(data, SR)
-    epochs = settings.epochs or EPOCHS.get(task.corpus.name, EPOCHS_ELSE)
+    epochs = settings.epochs or EPOCHS
     base, tokenizer = decoder.base(), decoder.tokenizer()
     positions = getattr(base.config, "max_position_embeddings", data.max_length)
     data = replace(data, max_length=min(data.max_length, positions))
