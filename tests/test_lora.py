@@ -8,13 +8,12 @@ from transformers.pytorch_utils import Conv1D
 
 from potstill import UserError
 from potstill.lora import (
-    FrozenWeights,
+    JoinedLinear,
     LoRALinear,
     add_lora,
     features,
     linear_names,
     lora_layers,
-    lora_product,
     merge,
     norm_names,
 )
@@ -48,8 +47,7 @@ def adapted(base, rank=4, alpha=6.0, dropout=0.0) -> LoRALinear:
 
 def fused(*layers):
     """The layers, side by side, by the product that training uses."""
-    frozen = FrozenWeights(layers)
-    return lambda x: lora_product(x, layers, frozen)
+    return JoinedLinear(layers)
 
 
 def outcome(function, x, weights, *parameters):

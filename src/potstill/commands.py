@@ -72,7 +72,7 @@ def gen(
     check("temperature", temperature, temperature > 0, wanted)
     check("top_k", top_k, top_k >= 0, "0 or more")
     check("top_p", top_p, 0 < top_p <= 1, "more than 0 and up to 1")
-    _quiet_libraries()
+    _prepare_libraries()
     from potstill import generation
     from potstill.decoder import find_decoder
 
@@ -118,7 +118,7 @@ def LoRA(
     """
     _check_serial(SR)
     folder = model_path or Path(f"runs/LoRA-{SR}")
-    _quiet_libraries()
+    _prepare_libraries()
     from potstill import tuning
 
     tuning.tune(SR, lora, data, train, gpt_variant, folder, plots_path)
@@ -146,7 +146,7 @@ def distil(
     _check_serial(SR)
     teacher = model_path or Path(f"runs/LoRA-{SR}")
     folder = student_path or Path(f"runs/distil-{SR}")
-    _quiet_libraries()
+    _prepare_libraries()
     from potstill import distilling
 
     settings = student, data, train
@@ -169,7 +169,7 @@ def rnn(
     """
     _check_serial(SR)
     folder = student_path or Path(f"runs/rnn-{SR}")
-    _quiet_libraries()
+    _prepare_libraries()
     from potstill import distilling
 
     distilling.train_control(SR, student, data, train, folder, plots_path)
@@ -195,7 +195,7 @@ def evaluate(
         gpt_variant: An adapter's base. Default: the one it names.
         json: Print one JSON object instead of tables.
     """
-    _quiet_libraries()
+    _prepare_libraries()
     from potstill import scoring
 
     scoring.evaluate(model_path, data, text_column, label_column, precision, gpt_variant, json)
@@ -224,7 +224,7 @@ def predict(
     if not all(map(str.strip, sentences)):
         raise UsageError("one of the sentences is empty.")
     texts = list(sentences) or _read_sentences(file or "-")
-    _quiet_libraries()
+    _prepare_libraries()
     from potstill import scoring
 
     scoring.predict(texts, model_path, precision, gpt_variant, json)
@@ -312,8 +312,11 @@ def _read_sentences(file: str) -> list[str]:
     return sentences
 
 
-def _quiet_libraries() -> None:
-    """Keeps transformers' advice to programmers off the screen, and its bars for loading."""
+def _prepare_libraries() -> None:
+    """Keeps transformers' advice to programmers off the screen, and its bars for loading; and keeps
+    threads from waiting for each other at full speed where another program wants the processor."""
+    # Read when libgomp is loaded, with torch. Waiting in vain took all the time on shared cores.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from huggingface_hub.utils import enable_progress_bars

@@ -73,9 +73,11 @@ class FrozenWeights:
     """
 
     def __init__(self, layers: Sequence[nn.Module]):
-        self._layers = [layer.base if isinstance(layer, LoRALinear) else layer for layer in layers]
-        first: Any = self._layers[0]
-        device, dtype = first.weight.device, first.weight.dtype
+        self._layers: list[Any] = [
+            layer.base if isinstance(layer, LoRALinear) else layer for layer in layers
+        ]
+        self.like: Tensor = self._layers[0].weight.detach()
+        device, dtype = self.like.device, self.like.dtype
         mkldnn = torch.backends.mkldnn.is_available()
         self._packs = device.type == "cpu" and dtype == torch.bfloat16 and mkldnn
         biases = [getattr(layer, "bias", None) for layer in self._layers]
@@ -112,74 +114,80 @@ class FrozenWeights:
         return F.linear(x, weight, bias)
 
 
-def lora_product(x: Tensor, layers: Sequence[nn.Module], frozen: FrozenWeights) -> Tensor:
-    """Outputs of linear layers that share the input x, side by side: (…, in) to (…, out).
+class JoinedLinear:
+    """Linear layers that share their input, each with or without LoRA, as one product.
 
-    layers: each a LoRALinear or what it would wrap; frozen: their frozen weights. In the dtype of
-    these: bf16 where the base is halved.
+    Computes what the layers would, side by side. The factors are copied into one matrix U and one
+    block-diagonal V, in the dtype of the frozen weights (bf16 where the base is halved), so that
+    one thin product serves all the layers, and their updates are added to the output in one pass.
     """
-    lora = [layer for layer in layers if isinstance(layer, LoRALinear)]
-    if any(layer.training and not isinstance(layer.dropout, nn.Identity) for layer in lora):
-        return torch.cat([layer(x) for layer in layers], dim=-1)
-    factors, spans, start = [], [], 0
-    for layer in layers:
-        out = features(layer.base if isinstance(layer, LoRALinear) else layer)[1]
-        if isinstance(layer, LoRALinear):
-            factors += [layer.U, layer.V]
-            spans.append((start, start + out, layer.scaling))
-        start += out
-    return FusedLoRA.apply(x, frozen, spans, *factors)
+
+    def __init__(self, layers: Sequence[nn.Module]):
+        self.layers = layers
+        self.frozen = FrozenWeights(layers)
+        lora = [layer for layer in layers if isinstance(layer, LoRALinear)]
+        self.factors: list[Tensor] = []
+        self.spans: list[tuple[slice, slice]] = []  # rows of V and its columns, for each factor
+        row = column = 0
+        for layer in layers:
+            outputs = features(layer.base if isinstance(layer, LoRALinear) else layer)[1]
+            if isinstance(layer, LoRALinear):
+                self.factors += [layer.U, layer.V]
+                self.spans.append((slice(row, row + outputs), slice(column, column + layer.rank)))
+                column += layer.rank
+            row += outputs
+        if lora:
+            like = self.frozen.like
+            self.U = like.new_zeros(column, features(lora[0].base)[0])
+            self.V = like.new_zeros(row, column)
+            scaling = [layer.scaling for layer in lora for _ in range(layer.rank)]
+            self.scaling = like.new_tensor(scaling)
+            self.parts = [
+                part for rows, ranks in self.spans for part in (self.U[ranks], self.V[rows, ranks])
+            ]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(…, in) to (…, the sum of the layers' outputs)."""
+        for layer in self.layers:
+            if layer.training and isinstance(getattr(layer, "dropout", None), nn.Dropout):
+                return torch.cat([layer(x) for layer in self.layers], dim=-1)
+        return FusedLoRA.apply(x, self, *self.factors)
 
 
 class FusedLoRA(torch.autograd.Function):
-    """LoRALinear's formula for several layers at once, in fewer passes over memory.
-
-    One thin product serves all the U; each update is added into its columns of the base's output
-    by the product itself. The frozen weights get no gradient.
-    """
+    """LoRALinear's formula for the layers of a JoinedLinear; frozen weights get no gradient."""
 
     @staticmethod
-    def forward(ctx, x, frozen, spans, *factors):
+    def forward(ctx, x, joined, *factors):
         rows = x.flatten(0, -2)
-        out = frozen.forward(rows)
-        ctx.frozen, ctx.spans, ctx.shape = frozen, spans, x.shape
-        if not spans:
-            ctx.save_for_backward()
-            return out.view(*x.shape[:-1], -1)
-        U = torch.cat(factors[::2]).to(rows.dtype)
-        V = [v.to(rows.dtype) for v in factors[1::2]]
-        thin = rows @ U.T
-        for (start, stop, scaling), v, part in zip(spans, V, _parts(thin, V), strict=True):
-            out[:, start:stop].addmm_(part, v.T, alpha=scaling)
-        ctx.save_for_backward(rows, thin, U, *V)
+        out = joined.frozen.forward(rows)
+        ctx.joined, ctx.shape = joined, x.shape
+        if factors:
+            torch._foreach_copy_(joined.parts, factors)
+            thin = (rows @ joined.U.T).mul_(joined.scaling)
+            out.addmm_(thin, joined.V.T)
+            ctx.save_for_backward(rows, thin)
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx, grad):
+        joined = ctx.joined
         grad = grad.flatten(0, -2)
-        grad_x = ctx.frozen.backward(grad) if ctx.needs_input_grad[0] else None
+        grad_x = joined.frozen.backward(grad) if ctx.needs_input_grad[0] else None
         grads: list[Tensor] = []
-        if ctx.spans:
-            rows, thin, U, *V = ctx.saved_tensors
-            grad_thin = torch.empty_like(thin)
-            for (start, stop, scaling), v, part, grad_part in zip(
-                ctx.spans, V, _parts(thin, V), _parts(grad_thin, V), strict=True
-            ):
-                mine = grad[:, start:stop]
-                grad_part.copy_(mine @ v).mul_(scaling)
-                grads.append(scaling * (part.T @ mine).T)
+        if joined.factors:
+            rows, thin = ctx.saved_tensors
+            grad_thin = (grad @ joined.V).mul_(joined.scaling)
+            grad_U = (grad_thin.T @ rows).to(joined.factors[0].dtype)
+            # Its blocks off the diagonal are gradients of nothing.
+            grad_V = (thin.T @ grad).to(grad_U.dtype).T
+            for outputs, ranks in joined.spans:
+                grads += [grad_U[ranks], grad_V[outputs, ranks]]
             if grad_x is not None:
-                grad_x.addmm_(grad_thin, U)
-            grad_U = (grad_thin.T @ rows).split([v.shape[1] for v in V])
-            grads = [g for pair in zip(grad_U, grads, strict=True) for g in pair]
+                grad_x.addmm_(grad_thin, joined.U)
         if grad_x is not None:
             grad_x = grad_x.view(ctx.shape)
-        return grad_x, None, None, *grads
-
-
-def _parts(thin: Tensor, V: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The columns of each layer's rank."""
-    return thin.split([v.shape[1] for v in V], dim=1)
+        return grad_x, None, *grads
 
 
 def _weight(layer: Any) -> Tensor:

@@ -127,7 +127,8 @@ def train(
                 batch = collate(examples.tokens, batch_index.tolist()).to(accelerator.device)
                 logits = prepared(batch.input_ids, batch.lengths)
                 accelerator.backward(loss_function(logits, batch.index))
-                accelerator.clip_grad_norm_(trainable.values(), settings.clip)
+                # foreach: else several operations from Python for each of hundreds of tensors
+                nn.utils.clip_grad_norm_(trainable.values(), settings.clip, foreach=True)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 step += 1
