@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2Model
 
-from potstill import UserError, blocks, classifier
+from potstill import UserError, attention, classifier
 from potstill.batching import collate
 from potstill.classifier import (
     ADAPTER_CONFIG,
@@ -116,7 +116,7 @@ def logits_of(model, batch) -> torch.Tensor:
 def way(request, monkeypatch):
     """Each way that a decoder's hidden states are computed."""
     if request.param == "written out, PyTorch's attention":
-        monkeypatch.setattr(blocks, "PLAIN_ATTENTION_TOKENS", 0)
+        monkeypatch.setattr(attention, "PLAIN_ATTENTION_TOKENS", 0)
     elif request.param == "transformers":
         monkeypatch.setattr(classifier, "take_apart", lambda base: None)
 
