@@ -137,6 +137,17 @@ def test_a_lone_file_always_gets_the_same_dev_split() -> None:
     assert again.splits == task.splits
 
 
+def test_neighbours_are_held_out_together() -> None:
+    whole = corpus.Split([f"{i}" for i in range(205)], [i % 2 for i in range(205)])
+    rest, held = corpus.hold_out(whole, 0.2, seed=3)
+    assert sorted([*rest.sentences, *held.sentences], key=int) == whole.sentences
+    runs = {int(sentence) // 10 for sentence in held.sentences}
+    assert len(held) == 41
+    assert len(runs & {int(sentence) // 10 for sentence in rest.sentences}) <= 1
+    assert corpus.hold_out(whole, 0.2, seed=3) == (rest, held)
+    assert corpus.hold_out(whole, 0.2, seed=4)[1] != held
+
+
 def test_a_folder_with_files_by_split() -> None:
     Path("task").mkdir()
     for name in ("train.csv", "valid.csv", "ood.jsonl"):

@@ -25,6 +25,7 @@ COLA_FILES = {
 COLA_COUNTS = {"train": (8551, 6023), "dev": (527, 365), "ood": (516, 354)}
 COLA_PLACES = ("data", "data/cola", "data/raw", "data/cola_public/raw")
 MINICOLA = Path(__file__).parent / "minicola"
+NEIGHBOURS = 10  # sentences in a row that are held out together
 SPLIT_NAMES = {
     "train": ("train",),
     "dev": ("dev", "valid", "validation"),
@@ -149,14 +150,19 @@ def load_evaluation(
 
 
 def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """Splits off a random `share` of the sentences, at least one: (the rest, the held out)."""
+    """Splits off a random `share` of the sentences, at least one: (the rest, the held out).
+
+    Taken in runs of neighbours, which in corpora like CoLA are often variants of one sentence:
+    with its variants, of the other label, left in train, a sentence would be held out for nothing.
+    """
     count = max(1, round(share * len(split)))
     if count >= len(split):
         raise UserError(
             f"{len(split)} training sentences are too few to hold out {count} of them; "
             "bring more, or lower --holdout."
         )
-    order = np.random.default_rng([seed, 1]).permutation(len(split)).tolist()
+    starts = np.random.default_rng([seed, 1]).permutation(range(0, len(split), NEIGHBOURS)).tolist()
+    order = [i for s in starts for i in range(s, min(s + NEIGHBOURS, len(split)))]
     return split.take(sorted(order[count:])), split.take(sorted(order[:count]))
 
 

@@ -84,7 +84,7 @@ def draw(r: Random, phenomena: dict[str, Phenomenon], size: int, seen: set[str])
     Unacceptable sentences stand with their partner; further acceptable ones are good members of
     pairs like them, so that nothing but the violation tells the two kinds apart.
     """
-    lines = []
+    neighbours: list[list[str]] = []  # a pair stands together, as variants do in CoLA
     for i, (name, make) in enumerate(phenomena.items()):
         count = size // len(phenomena) + (i < size % len(phenomena))
         pairs = round(UNACCEPTABLE * count)
@@ -97,11 +97,12 @@ def draw(r: Random, phenomena: dict[str, Phenomenon], size: int, seen: set[str])
                 continue
             seen.update(texts)
             kept += 1
-            lines.append(f"{name}\t1\t\t{pair.good}\n")
+            lines = [f"{name}\t1\t\t{pair.good}\n"]
             if not alone:
                 lines.append(f"{name}\t0\t*\t{pair.bad}\n")
-    r.shuffle(lines)
-    return lines
+            neighbours.append(lines)
+    r.shuffle(neighbours)
+    return [line for lines in neighbours for line in lines]
 
 
 def write(folder: Path) -> None:

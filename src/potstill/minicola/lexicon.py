@@ -303,8 +303,8 @@ OUT_LEARNING = verbs("learn guess forget+/forgot/forgotten determine")
 
 # The closed classes and the few words both lexicons share.
 _FUNCTION_WORDS = """
-a about an and anybody anyone are as at be because been being behind both but by can could did do
-does each earlier every everybody for from had has have he her herself him himself how i in is it
+a about all an and anybody anyone are as at be because been being behind both but by can could did
+do does each earlier every everybody for from had has have he her herself him himself how i in is it
 let many me more most much my neither no nobody nor not of on one or our outside several she should
 so some somebody someone that the their them themselves there these they this those three to too two
 us very was we were what when where which who whom whose why will yet yourself
