@@ -835,6 +835,13 @@ class TestHelp:
         assert process.stdout.splitlines()[-1] == "[]", process.stderr
 
 
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers.utils", None)
+    result = run("gen", 1)
+    assert result.code == 1
+    assert "is not installed; pip install 'potstill[train]' brings it" in result.err
+
+
 class TestProcess:
     """`python run.py` as a process of its own, from a folder that is not the checkout."""
 

@@ -266,6 +266,14 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
     except UserError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    except ModuleNotFoundError as error:
+        if (error.name or "potstill").startswith("potstill"):
+            raise
+        print(
+            f"{prog}: {error.name} is not installed; pip install 'potstill[train]' brings it.",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         print(f"\n{prog}: interrupted.", file=sys.stderr)
         sys.exit(130)

@@ -77,7 +77,8 @@ def distil(
         "parameters": teacher.parameters,
         "scores": scores,
     }
-    title = f"DistilRNN from {teacher.title}, on {task.corpus.name}, SR {SR}"
+    rank = read_json(teacher_path / classifier.ADAPTER_CONFIG)["r"]
+    title = f"DistilRNN from {teacher.title} rank {rank}, on {task.corpus.name}, SR {SR}"
     plot = plots_path / "distilrnn_training_plot.png"
     _train_student(shape, settings, task, config, loss, folder, plot, title)
 
