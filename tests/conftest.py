@@ -77,6 +77,7 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Any) ->
         eos_token_id=0,
     )
     folder = tmp_path_factory.mktemp("decoders") / "tiny-gpt2"
+    torch.manual_seed(0)
     return _save(GPT2LMHeadModel(config), small_tokenizer, folder)
 
 
@@ -97,6 +98,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Any) -
         eos_token_id=0,
     )
     folder = tmp_path_factory.mktemp("decoders") / "tiny-llama"
+    torch.manual_seed(0)
     return _save(LlamaForCausalLM(config), small_tokenizer, folder)
 
 
