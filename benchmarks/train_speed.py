@@ -152,11 +152,12 @@ def potstill_side(folder: Path):
 
     from potstill import classifier
     from potstill.decoder import find_decoder
+    from potstill.lora import halve_frozen
     from potstill.settings import TrainSettings
     from potstill.training import Examples, TrainingState, train
 
     model = classifier.tunable_classifier(find_decoder(str(folder)).base(), 2, RANK, ALPHA)
-    classifier.halve_frozen(model)
+    halve_frozen(model.base)
 
     def work(sentences: list[list[int]]) -> None:
         labels = torch.arange(len(sentences)) % 2
@@ -233,9 +234,10 @@ def labels_side(folder: Path):
     from potstill import classifier
     from potstill.batching import predict_logits
     from potstill.decoder import find_decoder
+    from potstill.lora import halve_frozen
 
     model = classifier.tunable_classifier(find_decoder(str(folder)).base(), 2, RANK, ALPHA)
-    classifier.halve_frozen(model)
+    halve_frozen(model.base)
     tokenizer = find_decoder("smollm2").tokenizer()
 
     def work(sentences: list[list[int]]) -> None:

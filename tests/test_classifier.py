@@ -17,7 +17,6 @@ from potstill.classifier import (
     ADAPTER_WEIGHTS,
     Classifier,
     encode,
-    halve_frozen,
     load_adapter,
     load_adapter_weights,
     parameter_counts,
@@ -25,7 +24,7 @@ from potstill.classifier import (
     tunable_classifier,
 )
 from potstill.decoder import find_decoder
-from potstill.lora import linear_names, merge, norm_names
+from potstill.lora import halve_frozen, linear_names, merge, norm_names
 from potstill.reporting import parameter_line
 
 CLASSES, RANK, ALPHA = 3, 4, 6.0
@@ -222,7 +221,7 @@ def test_halved_keeps_what_is_trained_and_stays_within_bf16_noise(tiny_decoder, 
     model = tuned(tiny_decoder)
     if used_before:
         logits_of(model, batch)
-    halve_frozen(model)
+    halve_frozen(model.base)
     for parameter in model.parameters():
         expected = torch.float32 if parameter.requires_grad else torch.bfloat16
         assert parameter.dtype == expected

@@ -12,7 +12,8 @@ from torch import nn
 
 from potstill import UserError
 from potstill.batching import collate, length_batches, predict_logits
-from potstill.classifier import halve_frozen, tunable_classifier
+from potstill.classifier import tunable_classifier
+from potstill.lora import halve_frozen
 from potstill.metrics import score
 from potstill.settings import TrainSettings
 from potstill.student import DistilRNN, StudentConfig
@@ -278,7 +279,7 @@ def test_lora_moves_what_it_trains_and_nothing_else(tiny_decoder, tmp_path, half
     torch.manual_seed(0)
     model = tunable_classifier(tiny_decoder.base(), 2, 4, 8.0)
     if half:
-        halve_frozen(model)
+        halve_frozen(model.base)
     before = {name: value.clone() for name, value in model.named_parameters()}
     run = Run(tmp_path / "s", epochs=1, model=model)
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}

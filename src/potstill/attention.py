@@ -50,6 +50,40 @@ def attention(
     return out.transpose(1, 2).flatten(2)
 
 
+def cached_attention(
+    qkv: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    places: Tensor,
+    rotary: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """One token of each of B sentences against the tokens before it.
+
+    Args:
+        qkv: (B, (heads + 2 kv_heads) · size), as in `attention`.
+        keys, values: (B, kv_heads, room, size) of the tokens before; this one's are put in.
+        places: (B,) where the tokens stand in their sentences.
+        rotary: cosines and signed sines, (room, size).
+
+    Returns:
+        (B, heads · size)
+    """
+    B, kv_heads, _, size = keys.shape
+    heads = qkv.shape[1] // size - 2 * kv_heads
+    q, k, v = qkv.view(B, -1, size).split([heads, kv_heads, kv_heads], dim=1)
+    if rotary:
+        cos, sin = (angles[places][:, None] for angles in rotary)
+        q, k = (_turn(x, cos, sin).to(v.dtype) for x in (q, k))
+    rows = torch.arange(B, device=qkv.device)
+    keys[rows, :, places] = k
+    values[rows, :, places] = v
+    L = int(places.max()) + 1
+    behind = torch.arange(L, device=qkv.device) > places[:, None, None, None]
+    scores = q.reshape(B, kv_heads, -1, size) @ keys[:, :, :L].transpose(2, 3)
+    weights = (size**-0.5 * scores.float()).masked_fill_(behind, -torch.inf).softmax(-1)
+    return (weights.to(v.dtype) @ values[:, :, :L]).reshape(B, -1)
+
+
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding: pairs (i, i + size / 2) of (…, L, size) turned by their angles.
 

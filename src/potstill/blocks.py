@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2Model, LlamaModel
 
-from potstill.attention import attention
+from potstill.attention import attention, cached_attention
 from potstill.lora import JoinedLinear, linear_names
 
 
@@ -33,12 +33,13 @@ class Block:
 class Blocks:
     """A decoder taken apart.
 
-    embed: (B, L) tokens to (B, L, width); activation: what stands between `up` and `down`; heads,
-    kv_heads: of queries and of keys; rotary: L to the cosines and signed sines of Su et al. 2021
-    (*RoFormer*, section 3.2.2), each (L, head size), or to None where positions are embedded.
+    embed: (B, L) tokens and their places, (L,) or (B, L), to (B, L, width); activation: what stands
+    between `up` and `down`; heads, kv_heads: of queries and of keys; rotary: L to the cosines and
+    signed sines of Su et al. 2021 (*RoFormer*, section 3.2.2), each (L, head size), or to None
+    where positions are embedded.
     """
 
-    embed: Callable[[Tensor], Tensor]
+    embed: Callable[[Tensor, Tensor], Tensor]
     blocks: Sequence[Block]
     norm: Callable[[Tensor], Tensor]
     activation: Callable[[Tensor], Tensor]
@@ -48,18 +49,57 @@ class Blocks:
 
     def last_hidden(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
         """(B, L) tokens padded on the right, (B,) lengths: (B, width) states of the last ones."""
-        x = self.embed(input_ids)
-        rotary = self.rotary(input_ids.shape[1])
-        last = lengths - 1
+        return self.hidden(input_ids, lengths - 1).squeeze(1)
+
+    def hidden(self, input_ids: Tensor, last: Tensor | None = None) -> Tensor:
+        """(B, L) tokens to (B, L, width) states; given (B,) places, to (B, 1, width) there."""
+        L = input_ids.shape[1]
+        x = self.embed(input_ids, torch.arange(L, device=input_ids.device))
+        rotary = self.rotary(L)
         for number, block in enumerate(self.blocks, 1):
             qkv = block.qkv(block.norm1(x))
             only = None
-            if number == len(self.blocks):
+            if last is not None and number == len(self.blocks):
                 only = last
                 x = x[torch.arange(len(last), device=x.device), last].unsqueeze(1)
             x = x + block.out(attention(qkv, self.heads, self.kv_heads, rotary, only))
             x = x + block.down(self.activation(block.up(block.norm2(x))))
-        return self.norm(x).squeeze(1)
+        return self.norm(x)
+
+    def step(self, tokens: Tensor, places: Tensor, cache: "Cache") -> Tensor:
+        """(B,) next tokens and their places in their sentences to their (B, width) states.
+
+        `cache` holds the keys and values of the tokens before, and gets those of this one.
+        """
+        x = self.embed(tokens[:, None], places[:, None]).squeeze(1)
+        for block, keys, values in zip(self.blocks, cache.keys, cache.values, strict=True):
+            qkv = block.qkv(block.norm1(x))
+            x = x + block.out(cached_attention(qkv, keys, values, places, cache.rotary))
+            x = x + block.down(self.activation(block.up(block.norm2(x))))
+        return self.norm(x)
+
+    def cache(self, sentences: int, room: int) -> "Cache":
+        """Empty, for as many sentences of up to `room` tokens."""
+        width = self.blocks[0].qkv.outputs
+        like = self.blocks[0].qkv.frozen.like
+        shape = (sentences, self.kv_heads, room, width // (self.heads + 2 * self.kv_heads))
+        keys, values = ([like.new_zeros(shape) for _ in self.blocks] for _ in range(2))
+        return Cache(keys, values, self.rotary(room))
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Keys and values of every block, each (B, kv heads, room, head size), and the angles of
+    their places (see Blocks.rotary)."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    rotary: tuple[Tensor, Tensor] | None
+
+    def take(self, rows: Tensor) -> "Cache":
+        """Of these sentences alone."""
+        keys, values = ([x[rows] for x in part] for part in (self.keys, self.values))
+        return Cache(keys, values, self.rotary)
 
 
 def take_apart(base: Any) -> Blocks | None:
@@ -82,8 +122,8 @@ def take_apart(base: Any) -> Blocks | None:
 
 
 def _gpt2(base: Any) -> Blocks:
-    def embed(input_ids: Tensor) -> Tensor:
-        return base.wte(input_ids) + base.wpe.weight[: input_ids.shape[1]]
+    def embed(input_ids: Tensor, places: Tensor) -> Tensor:
+        return base.wte(input_ids) + base.wpe(places)
 
     blocks = [
         Block(
@@ -122,7 +162,11 @@ def _llama(base: Any) -> Blocks:
     config = base.config
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     norm = _rms_norm(base.norm)
-    return Blocks(base.embed_tokens, blocks, norm, SwiGLU.apply, heads, kv_heads, rotary)
+
+    def embed(input_ids: Tensor, places: Tensor) -> Tensor:
+        return base.embed_tokens(input_ids)
+
+    return Blocks(embed, blocks, norm, SwiGLU.apply, heads, kv_heads, rotary)
 
 
 def _gelu(x: Tensor) -> Tensor:

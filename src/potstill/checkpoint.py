@@ -46,11 +46,18 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def write_text(file: Path, text: str) -> None:
+def write_bytes(file: Path, body: bytes) -> None:
     """Writes a file, whole or not at all."""
     staging = file.with_name(f".{file.name}.{os.getpid()}.new")
-    staging.write_text(text, encoding="utf-8")
-    staging.replace(file)
+    try:
+        staging.write_bytes(body)
+        staging.replace(file)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    write_bytes(file, text.encode())
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -60,7 +67,7 @@ def write_json(file: Path, value: Any) -> None:
 def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
     """Writes a safetensors file, readable for whoever may read the folder (save_file's is not)."""
     whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    file.write_bytes(save(whole, metadata={"format": "pt"}))
+    write_bytes(file, save(whole, metadata={"format": "pt"}))
 
 
 def read_json(file: Path) -> Any:

@@ -88,13 +88,6 @@ def tunable_classifier(
     return model
 
 
-def halve_frozen(model: Classifier) -> None:
-    """Keeps the frozen matrices and their biases as bf16; norms, adapters and head stay fp32."""
-    for module in model.base.modules():
-        if isinstance(module, nn.Linear | Conv1D | nn.Embedding):
-            module.bfloat16()
-
-
 def parameter_counts(model: nn.Module) -> tuple[int, int]:
     """All and trainable parameters; tied weights count once."""
     total = sum(p.numel() for p in model.parameters())

@@ -20,10 +20,12 @@ from potstill.settings import (
     DataSettings,
     DistilSettings,
     LoRASettings,
+    OptionalInt,
     OptionalText,
     StudentSettings,
     Switch,
     TrainSettings,
+    TransferSettings,
     check,
 )
 
@@ -124,6 +126,42 @@ def LoRA(
     tuning.tune(SR, lora, data, train, gpt_variant, folder, plots_path)
 
 
+def transfer(
+    SR: Serial,
+    transfer: TransferSettings = TransferSettings(),
+    unlabelled: OptionalPath = None,
+    model_path: OptionalPath = None,
+    gpt_variant: OptionalText = None,
+    precision: Literal["auto", "bf16", "fp32"] = "auto",
+    transfer_path: OptionalPath = None,
+    show: OptionalInt = None,
+) -> None:
+    """Make a transfer set: sentences without labels, each with the teacher's logits.
+
+    An interrupted set is gone on with by the same command; with more sentences, one grows.
+
+    Args:
+        unlabelled: A text file of your own with a sentence a line, to be in the set.
+        model_path: Folder of the teacher's adapter. Default: runs/LoRA-SR.
+        gpt_variant: The teacher's base. Default: the one its adapter names.
+        precision: Arithmetic of the decoder.
+        transfer_path: Folder of the set. Default: runs/transfer-SR.
+        show: Make nothing; print this many sentences of the finished set.
+    """
+    _check_serial(SR)
+    teacher = model_path or Path(f"runs/LoRA-{SR}")
+    folder = transfer_path or Path(f"runs/transfer-{SR}")
+    if show is not None:
+        check("show", show, show >= 1, "1 or more")
+    _prepare_libraries()
+    from potstill import collecting
+
+    if show is not None:
+        collecting.show_sentences(folder, show, SR)
+        return
+    collecting.collect(SR, transfer, unlabelled, teacher, gpt_variant, precision, folder)
+
+
 def distil(
     SR: Serial,
     distillation: DistilSettings = DistilSettings(),
@@ -132,6 +170,7 @@ def distil(
     train: TrainSettings = TrainSettings(),
     model_path: OptionalPath = None,
     gpt_variant: OptionalText = None,
+    transfer_set: OptionalPath = None,
     student_path: OptionalPath = None,
     plots_path: Path = Path("plots"),
 ) -> None:
@@ -140,6 +179,7 @@ def distil(
     Args:
         model_path: Folder of the teacher's adapter. Default: runs/LoRA-SR.
         gpt_variant: The teacher's base. Default: the one its adapter names.
+        transfer_set: Folder of unlabelled sentences to learn from too; potstill transfer makes it.
         student_path: Folder to write the student to. Default: runs/distil-SR.
         plots_path: Folder for distilrnn_training_plot.png.
     """
@@ -150,7 +190,9 @@ def distil(
     from potstill import distilling
 
     settings = student, data, train
-    distilling.distil(SR, distillation, *settings, teacher, gpt_variant, folder, plots_path)
+    distilling.distil(
+        SR, distillation, *settings, teacher, gpt_variant, transfer_set, folder, plots_path
+    )
 
 
 def rnn(
@@ -233,6 +275,7 @@ def predict(
 COMMANDS: dict[str, Callable[..., None]] = {
     "gen": gen,
     "LoRA": LoRA,
+    "transfer": transfer,
     "distil": distil,
     "rnn": rnn,
     "evaluate": evaluate,
@@ -290,7 +333,9 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
 
 
 def _check_command(args: list[str]) -> None:
-    if not args or args[0].startswith("-") or args[0] in COMMANDS:
+    if not args:
+        raise UsageError(f"name a command: {', '.join(COMMANDS)}; --help tells what each does.")
+    if args[0].startswith("-") or args[0] in COMMANDS:
         return
     known = {name.lower(): name for name in COMMANDS}
     near = difflib.get_close_matches(args[0].lower(), known, n=1, cutoff=0.5)

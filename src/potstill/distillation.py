@@ -16,6 +16,7 @@ from potstill import UserError
 from potstill.checkpoint import cache_folder
 from potstill.processes import process
 from potstill.reporting import progress_bar
+from potstill.training import UNLABELLED
 
 
 def distillation_loss(
@@ -31,7 +32,8 @@ def distillation_loss(
     kl: alpha · T² · KL(teacher_T ‖ student_T) + (1 − alpha) · CE, where _T is the softmax at
     temperature T (Hinton, Vinyals and Dean 2015, *Distilling the Knowledge in a Neural Network*,
     section 2). mse: the squared difference of the logits in place of T² · KL (Ba and Caruana 2014,
-    *Do Deep Nets Really Need to be Deep?*, section 2.2); it takes no temperature.
+    *Do Deep Nets Really Need to be Deep?*, section 2.2); it takes no temperature. A sentence
+    labelled UNLABELLED adds nothing to CE, and counts in its mean all the same.
     """
     if loss == "mse":
         soft = F.mse_loss(student, teacher)
@@ -42,7 +44,8 @@ def distillation_loss(
             reduction="batchmean",
             log_target=True,
         )
-    return alpha * soft + (1 - alpha) * F.cross_entropy(student, labels)
+    hard = F.cross_entropy(student, labels, ignore_index=UNLABELLED, reduction="sum")
+    return alpha * soft + (1 - alpha) * hard / len(labels)
 
 
 def teacher_hash(base_sha256: str, adapter_weights: Path, max_length: int) -> str:

@@ -1,11 +1,13 @@
 """The commands distil and rnn: a student with a teacher, and its control without."""
 
+from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from potstill import UserError, classifier, models, runs
 from potstill import student as students
@@ -15,7 +17,8 @@ from potstill.metrics import evaluation
 from potstill.processes import process
 from potstill.reporting import comparison_table, count, say
 from potstill.settings import DataSettings, DistilSettings, StudentSettings, TrainSettings
-from potstill.training import Examples, LossFunction
+from potstill.training import UNLABELLED, Examples, LossFunction
+from potstill.transfer import read_transfer_set
 
 EPOCHS = 20
 TITLES = {"distil": "DistilRNN, distilled", "rnn": "DistilRNN, no teacher"}
@@ -29,6 +32,7 @@ def distil(
     settings: TrainSettings,
     teacher_path: Path,
     gpt_variant: str | None,
+    transfer_set: Path | None,
     folder: Path,
     plots_path: Path,
 ) -> None:
@@ -50,6 +54,15 @@ def distil(
             f"the teacher in {teacher_path} knows {', '.join(teacher.labels)}, "
             f"but {task.corpus.path} is labelled {', '.join(task.corpus.labels)}."
         )
+    extra = None
+    if transfer_set:
+        extra = read_transfer_set(transfer_set, teacher.sha256)
+        whole = len(extra.sentences)
+        scored = [s for split in task.scored.values() for s in split.sentences]
+        extra = extra.without(scored)
+        left_out = whole - len(extra.sentences)
+        why = f"; {left_out} others came of sentences held out or scored" if left_out else ""
+        say(f"transfer set: {len(extra.sentences)} sentences of {transfer_set}{why}")
     kept = KeptLogits(teacher.sha256)
     logits, computed = {}, 0
     for name, split in task.splits().items():
@@ -57,11 +70,15 @@ def distil(
         computed += new
     say(f"teacher logits: {computed} sentences labelled now, the others kept in {kept.file}")
     labels = torch.tensor(task.train.labels)
+    soft = logits["train"]
+    if extra:
+        soft = torch.cat([soft, torch.from_numpy(extra.logits)])
+        labels = F.pad(labels, (0, len(extra.sentences)), value=UNLABELLED)
 
     def loss(of_student: Tensor, index: Tensor) -> Tensor:
         return distillation_loss(
             of_student,
-            logits["train"][index].to(of_student.device),
+            soft[index].to(of_student.device),
             labels[index].to(of_student.device),
             distillation.temperature,
             distillation.alpha,
@@ -77,10 +94,18 @@ def distil(
         "parameters": teacher.parameters,
         "scores": scores,
     }
+    if extra and transfer_set:
+        kinds = Counter(source.partition(":")[0] for source in extra.sources)
+        config["transfer_set"] = {
+            "path": str(transfer_set),
+            "sentences": dict(kinds),
+            "sha256": extra.sha256(),
+        }
     rank = read_json(teacher_path / classifier.ADAPTER_CONFIG)["r"]
     title = f"DistilRNN from {teacher.title} rank {rank}, on {task.corpus.name}, SR {SR}"
     plot = plots_path / "distilrnn_training_plot.png"
-    _train_student(shape, settings, task, config, loss, folder, plot, title)
+    sentences = extra.sentences if extra else []
+    _train_student(shape, settings, task, sentences, config, loss, folder, plot, title)
 
 
 def train_control(
@@ -97,27 +122,33 @@ def train_control(
     config = runs.describe_run("rnn", SR, task.corpus, [shape, data, settings], 0)
     title = f"DistilRNN without a teacher, on {task.corpus.name}, SR {SR}"
     plot = plots_path / "rnn_training_plot.png"
-    _train_student(shape, settings, task, config, task.cross_entropy(), folder, plot, title)
+    _train_student(shape, settings, task, [], config, task.cross_entropy(), folder, plot, title)
 
 
 def _train_student(
     shape: StudentSettings,
     settings: TrainSettings,
     task: runs.Task,
+    unlabelled: list[str],
     config: dict[str, Any],
     loss: LossFunction,
     folder: Path,
     plot: Path,
     title: str,
 ) -> None:
-    """Trains, writes and reports a student."""
-    tokenizer = students.train_tokenizer(task.train.sentences, shape.vocab_size)
+    """Trains, writes and reports a student; `unlabelled` sentences stand behind those of train."""
+    tokenizer = students.train_tokenizer([*task.train.sentences, *unlabelled], shape.vocab_size)
     examples = {
         name: Examples(
             students.encode(tokenizer, split.sentences, config["max_length"]), split.labels
         )
         for name, split in task.splits().items()
     }
+    if unlabelled:
+        more = students.encode(tokenizer, unlabelled, config["max_length"])
+        train = examples["train"]
+        none = [UNLABELLED] * len(more)
+        examples["train"] = Examples(train.tokens + more, train.labels + none)
     torch.manual_seed(config["SR"])
     wanted = {f.name: getattr(shape, f.name) for f in fields(shape)}
     wanted |= {"vocab_size": tokenizer.get_vocab_size(), "classes": len(task.corpus.labels)}

@@ -120,10 +120,10 @@ class JoinedLinear:
     Computes what the layers would, side by side. The factors are copied into one matrix U and one
     block-diagonal V, in the dtype of the frozen weights (bf16 where the base is halved), so that
     one thin product serves all the layers, and their updates are added to the output in one pass.
+    Where the updates have dropout, the layers lose the same inputs.
     """
 
     def __init__(self, layers: Sequence[nn.Module]):
-        self.layers = layers
         self.frozen = FrozenWeights(layers)
         lora = [layer for layer in layers if isinstance(layer, LoRALinear)]
         self.factors: list[Tensor] = []
@@ -136,6 +136,8 @@ class JoinedLinear:
                 self.spans.append((slice(row, row + outputs), slice(column, column + layer.rank)))
                 column += layer.rank
             row += outputs
+        self.outputs = row
+        self.dropout: Any = lora[0].dropout if lora else None
         if lora:
             like = self.frozen.like
             self.U = like.new_zeros(column, features(lora[0].base)[0])
@@ -148,22 +150,26 @@ class JoinedLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(…, in) to (…, the sum of the layers' outputs)."""
-        for layer in self.layers:
-            if layer.training and isinstance(getattr(layer, "dropout", None), nn.Dropout):
-                return torch.cat([layer(x) for layer in self.layers], dim=-1)
-        return FusedLoRA.apply(x, self, *self.factors)
+        kept = None
+        if isinstance(self.dropout, nn.Dropout) and self.dropout.training:
+            kept = self.dropout(torch.ones_like(x)).flatten(0, -2)
+        return FusedLoRA.apply(x, self, kept, *self.factors)
 
 
 class FusedLoRA(torch.autograd.Function):
-    """LoRALinear's formula for the layers of a JoinedLinear; frozen weights get no gradient."""
+    """LoRALinear's formula for the layers of a JoinedLinear; frozen weights get no gradient.
+
+    kept: what dropout multiplies each input of the updates by, (N, in), or None.
+    """
 
     @staticmethod
-    def forward(ctx, x, joined, *factors):
+    def forward(ctx, x, joined, kept, *factors):
         rows = x.flatten(0, -2)
         out = joined.frozen.forward(rows)
-        ctx.joined, ctx.shape = joined, x.shape
+        ctx.joined, ctx.kept, ctx.shape = joined, kept, x.shape
         if factors:
             torch._foreach_copy_(joined.parts, factors)
+            rows = rows if kept is None else rows * kept
             thin = (rows @ joined.U.T).mul_(joined.scaling)
             out.addmm_(thin, joined.V.T)
             ctx.save_for_backward(rows, thin)
@@ -183,11 +189,13 @@ class FusedLoRA(torch.autograd.Function):
             grad_V = (thin.T @ grad).to(grad_U.dtype).T
             for outputs, ranks in joined.spans:
                 grads += [grad_U[ranks], grad_V[outputs, ranks]]
-            if grad_x is not None:
+            if grad_x is not None and ctx.kept is None:
                 grad_x.addmm_(grad_thin, joined.U)
+            elif grad_x is not None:
+                grad_x.addcmul_(grad_thin @ joined.U, ctx.kept)
         if grad_x is not None:
             grad_x = grad_x.view(ctx.shape)
-        return grad_x, None, *grads
+        return grad_x, None, None, *grads
 
 
 def _weight(layer: Any) -> Tensor:
@@ -226,6 +234,13 @@ def add_lora(
     for name in names:
         layer = LoRALinear(decoder.get_submodule(name), rank, alpha, dropout)
         decoder.set_submodule(name, layer)
+
+
+def halve_frozen(decoder: nn.Module) -> None:
+    """Keeps a decoder's matrices and their biases as bf16; norms and adapters stay as they are."""
+    for module in decoder.modules():
+        if isinstance(module, nn.Linear | Conv1D | nn.Embedding):
+            module.bfloat16()
 
 
 def lora_layers(module: nn.Module) -> Iterator[tuple[str, LoRALinear]]:

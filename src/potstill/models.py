@@ -1,7 +1,7 @@
 """A saved model, loaded: an adapter with its base, or a student."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from torch import Tensor
 from potstill import UserError, classifier, student
 from potstill.batching import predict_logits
 from potstill.checkpoint import read_json
+from potstill.corpus import Corpus, load_corpus
 from potstill.decoder import find_decoder
 from potstill.distillation import teacher_hash
-from potstill.lora import merge
+from potstill.lora import halve_frozen, merge
 from potstill.settings import DataSettings
 from potstill.training import resolve_precision
 
@@ -114,7 +115,7 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
     parameters, _ = classifier.parameter_counts(model)
     if resolve_precision(precision) == torch.bfloat16:
         # Not merged: bf16 would round small updates away.
-        classifier.halve_frozen(model)
+        halve_frozen(model.base)
     else:
         merge(model.base)
     tokenizer = decoder.tokenizer()
@@ -146,6 +147,23 @@ def newest_run(runs: Path = Path("runs")) -> Path:
     raise UserError(
         f"there is no trained model in {runs}/ yet; train one, or name it with --model_path."
     )
+
+
+def training_corpus(folder: Path, model: Model) -> Corpus:
+    """The corpus that the model in `folder` was trained on.
+
+    Raises:
+        UserError: its run recorded none, it is not here, or it has changed since.
+    """
+    if "data" not in model.config:
+        raise UserError(f"{folder} does not say what it was trained on; name data by --data.")
+    data, settings = trained_on(model), model.config["settings"]
+    if data != "minicola" and not Path(data).exists():
+        raise UserError(f"{data}, which {folder} was trained on, is not here; name data by --data.")
+    corpus = load_corpus(data, settings["text_column"], settings["label_column"])
+    if corpus.sha256 != model.config["data"]["sha256"]:
+        raise UserError(f"{data} has changed since {folder} was trained; name data by --data.")
+    return replace(corpus, reason="what the model was trained on")
 
 
 def trained_on(model: Model) -> str:

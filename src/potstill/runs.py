@@ -201,7 +201,9 @@ def _training_state(folder: Path, config: dict[str, Any]) -> TrainingState:
     """Where a run keeps what it needs to go on: beside the folder it will write."""
     settings = {k: v for k, v in config["settings"].items() if k != "resume"}
     settings |= {k: config[k] for k in ("command", "SR")} | {"data": config["data"]["sha256"]}
-    settings |= {k: config[k]["sha256"] for k in ("decoder", "teacher") if k in config}
+    settings |= {
+        k: config[k]["sha256"] for k in ("decoder", "teacher", "transfer_set") if k in config
+    }
     return TrainingState(_unfinished(folder), settings)
 
 

@@ -5,8 +5,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from potstill import UserError, models, runs
-from potstill.corpus import Corpus, load_corpus, load_evaluation
+from potstill import models, runs
+from potstill.corpus import load_evaluation
 from potstill.metrics import evaluation
 from potstill.reporting import evaluation_table, say
 
@@ -24,7 +24,9 @@ def evaluate(
     folder = model_path or models.newest_run()
     model = models.load_model(folder, precision, gpt_variant)
     if data == "auto" and "data" in model.config:
-        corpus = _own_data(folder, model)
+        corpus = models.training_corpus(folder, model)
+        splits = {name: split for name, split in corpus.splits.items() if name != "train"}
+        corpus = replace(corpus, splits=splits)
     else:
         corpus = load_evaluation(data, model.labels, text_column, label_column)
     if not as_json:
@@ -65,15 +67,3 @@ def predict(
             print(json.dumps(line | {"probabilities": probabilities}, ensure_ascii=False))
         else:
             print(f"{model.labels[best]:<{width}}  {100 * row[best]:5.1f} %  {sentence}")
-
-
-def _own_data(folder: Path, model: models.Model) -> Corpus:
-    """What the model's run was scored on: its data without the sentences it learned from."""
-    data, settings = models.trained_on(model), model.config["settings"]
-    if data != "minicola" and not Path(data).exists():
-        raise UserError(f"{data}, which {folder} was trained on, is not here; name data by --data.")
-    corpus = load_corpus(data, settings["text_column"], settings["label_column"])
-    if corpus.sha256 != model.config["data"]["sha256"]:
-        raise UserError(f"{data} has changed since {folder} was trained; name data by --data.")
-    splits = {name: split for name, split in corpus.splits.items() if name != "train"}
-    return replace(corpus, splits=splits, reason="what the model was trained on")

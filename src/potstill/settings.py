@@ -134,3 +134,23 @@ class DistilSettings:
     def __post_init__(self) -> None:
         check("temperature", self.temperature, self.temperature > 0, "more than 0")
         check("alpha", self.alpha, 0 <= self.alpha <= 1, "0 to 1")
+
+
+@dataclass(frozen=True)
+class TransferSettings:
+    """What the set is made of."""
+
+    sampled: int = 50_000
+    """Sentences sampled from the base decoder, tuned to the task's training text."""
+    edited: int = 50_000
+    """Sentences one or two edits away from training sentences, sampled ones and your own."""
+    temperature: float = 1.0
+    """Of sampling; below 1 plays safe, above 1 takes risks."""
+    lm_epochs: int = 1
+    """Passes over the training text when the base decoder is tuned to it."""
+
+    def __post_init__(self) -> None:
+        check("sampled", self.sampled, self.sampled >= 0, "0 or more")
+        check("edited", self.edited, self.edited >= 0, "0 or more")
+        check("temperature", self.temperature, self.temperature > 0, "more than 0")
+        check("lm_epochs", self.lm_epochs, self.lm_epochs >= 1, "1 or more")

@@ -29,9 +29,12 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 Record = dict[str, Any]
 
 
+UNLABELLED = -100  # in place of a label
+
+
 @dataclass(frozen=True)
 class Examples:
-    """Tokenised sentences and their labels."""
+    """Tokenised sentences and their labels; those UNLABELLED are learned from, not scored."""
 
     tokens: list[list[int]]
     labels: list[int]
@@ -102,7 +105,7 @@ def train(
     """
     accelerator = Accelerator(cpu=process().device.type == "cpu")
     rank, world = accelerator.process_index, accelerator.num_processes
-    prepared, optimizer = accelerator.prepare(model, _optimizer(model, settings))
+    prepared, optimizer = accelerator.prepare(model, adamw(model, settings))
     trainable: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
     lengths = [len(t) for t in examples.tokens]
     labels = np.asarray(examples.labels)
@@ -142,9 +145,11 @@ def train(
             if world > 1:
                 seen = gather_object(seen)
             index, logits = (torch.cat(parts) for parts in zip(*seen, strict=True))
+            truth = labels[index.numpy()]
+            scored = truth != UNLABELLED
             record: Record = {
                 "epoch": epoch,
-                "train": score(logits.numpy(), labels[index.numpy()].tolist()),
+                "train": score(logits.numpy()[scored], truth[scored].tolist()),
             }
             for name, held in evaluations.items():
                 record[name] = score(predict_logits(model, held.tokens).numpy(), held.labels)
@@ -169,7 +174,7 @@ def choose(records: list[Record]) -> int:
     return max(records, key=lambda r: (r["holdout"]["mcc"], -r["holdout"]["loss"]))["epoch"]
 
 
-def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+def adamw(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019); biases and norms are not decayed."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [

@@ -8,6 +8,7 @@ import torch
 from potstill import classifier, runs
 from potstill.decoder import find_decoder
 from potstill.distillation import KeptLogits, teacher_hash
+from potstill.lora import halve_frozen
 from potstill.processes import process
 from potstill.reporting import parameter_line, say
 from potstill.settings import DataSettings, LoRASettings, TrainSettings
@@ -48,7 +49,7 @@ def tune(
     )
     precision = resolve_precision(settings.precision)
     if precision == torch.bfloat16:
-        classifier.halve_frozen(model)
+        halve_frozen(model.base)
     total, trainable = classifier.parameter_counts(model)
     say(f"{parameter_line(total, trainable)}; arithmetic: {str(precision).removeprefix('torch.')}")
     config = runs.describe_run("LoRA", SR, task.corpus, [lora, data, settings], epochs)

@@ -1,0 +1,187 @@
+"""New sentences like the task's: the base decoder, tuned as a language model, then sampled.
+
+Tang, Lu and Lin 2019, *Natural Language Generation for Effective Knowledge Distillation*,
+section 3.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from potstill.batching import collate, length_batches
+from potstill.blocks import take_apart
+from potstill.lora import JoinedLinear, add_lora, linear_names, norm_names
+from potstill.settings import LoRASettings, TrainSettings
+from potstill.training import adamw, lr_factor
+
+SLOTS = 256  # sentences sampled side by side
+CHUNK = 256  # tokens of the vocabulary that `draw` sums over at once
+
+
+class LanguageModel(nn.Module):
+    """A decoder of transformers with its vocabulary head, frozen, LoRA on every linear layer of its
+    blocks and trainable norms; `start` and `end` are the tokens around a sentence."""
+
+    def __init__(self, whole: Any, tokenizer: Any, lora: LoRASettings):
+        super().__init__()
+        whole.requires_grad_(False)
+        self.whole, self.base = whole, whole.base_model
+        add_lora(self.base, linear_names(self.base), lora.LoRA_rank, lora.alpha, lora.LoRA_dropout)
+        for name in norm_names(self.base):
+            self.base.get_submodule(name).requires_grad_(True)
+        self.end: int = tokenizer.eos_token_id
+        self.start: int = self.end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+
+    def freeze(self) -> None:
+        """Takes the snapshot of the frozen weights that everything is computed from."""
+        self.blocks = take_apart(self.base)
+        self.head = JoinedLinear([self.whole.get_output_embeddings()])
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """(B, L) tokens to (B, L, width) hidden states."""
+        if self.blocks:
+            return self.blocks.hidden(input_ids)
+        half = self.base.dtype == torch.bfloat16
+        with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=half):
+            return self.base(input_ids=input_ids, use_cache=False).last_hidden_state
+
+
+def tune_language_model(
+    model: LanguageModel,
+    tokens: list[list[int]],
+    settings: TrainSettings,
+    epochs: int,
+    seed: int,
+    show: Callable[[int, str], None],
+) -> float:
+    """Tunes `model` to the sentences `tokens`, start and end included; gives the last epoch's mean
+    loss, nats a token."""
+    sentences = [[model.start, *t, model.end] for t in tokens]
+    lengths = [len(s) for s in sentences]
+    device = next(model.parameters()).device
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = adamw(model, settings)
+    steps = epochs * math.ceil(len(sentences) / settings.batch_size)
+    step = done = 0
+    for epoch in range(1, epochs + 1):
+        losses: list[Tensor] = []
+        for index in length_batches(lengths, settings.batch_size, seed, epoch):
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * lr_factor(step, steps, settings.warmup)
+            batch = collate(sentences, index.tolist()).to(device)
+            places = torch.arange(1, batch.input_ids.shape[1], device=device)
+            real = places < batch.lengths.to(device)[:, None]
+            logits = model.head(model(batch.input_ids[:, :-1])[real])
+            loss = F.cross_entropy(logits.float(), batch.input_ids[:, 1:][real])
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, settings.clip, foreach=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.detach())
+            step, done = step + 1, done + len(index)
+            show(done, "language model")
+    return float(torch.stack(losses).mean())
+
+
+@torch.no_grad()
+def sample(
+    model: LanguageModel, sentences: int, seed: int, temperature: float, max_tokens: int
+) -> Iterator[list[int]]:
+    """Begins as many `sentences` and yields the tokens of each that ends within `max_tokens`.
+
+    A slot whose sentence has ended begins the next one, so that the batch stays full; when none is
+    left to begin, the slots that have ended leave it.
+    """
+    if model.blocks is None:
+        yield from _generate(model, sentences, seed, temperature, max_tokens)
+        return
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    begun = slots = min(SLOTS, sentences)
+    cache = model.blocks.cache(slots, max_tokens + 1)
+    tokens = torch.full((slots,), model.start, device=device)
+    places = torch.zeros(slots, dtype=torch.long, device=device)
+    texts: list[list[int]] = [[] for _ in range(slots)]
+    active = [True] * slots
+    while any(active):
+        logits = model.head(model.blocks.step(tokens, places, cache))
+        tokens = draw(logits, temperature, generator)
+        places += 1
+        drawn = tokens.tolist()
+        for slot, token in enumerate(drawn):
+            ended = token == model.end
+            if active[slot] and ended:
+                yield texts[slot]
+            if ended or len(texts[slot]) == max_tokens or not active[slot]:
+                active[slot] = active[slot] and begun < sentences
+                begun += active[slot]
+                texts[slot] = []
+                drawn[slot] = -1
+            else:
+                texts[slot].append(token)
+        restart = torch.tensor(drawn, device=device) < 0
+        tokens, places = tokens.masked_fill(restart, model.start), places.masked_fill(restart, 0)
+        if 2 * sum(active) < len(active):
+            kept = [slot for slot, alive in enumerate(active) if alive]
+            rows = torch.tensor(kept, dtype=torch.long, device=device)
+            tokens, places, cache = tokens[rows], places[rows], cache.take(rows)
+            texts, active = [texts[slot] for slot in kept], [True] * len(kept)
+
+
+def draw(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    """One class of each row of (B, V) logits by its softmax at `temperature`, (B,).
+
+    By the inverse of the distribution function, first over chunks of the vocabulary, then in one:
+    a random number a row, where torch.multinomial draws one for every class.
+    """
+    # A few rows at a time: what is computed of them stays in the processor's cache.
+    return torch.cat([_draw(part, temperature, generator) for part in logits.split(8)])
+
+
+def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    logits = logits.float() / temperature
+    weights = logits.sub_(logits.amax(1, keepdim=True)).exp_()
+    weights = F.pad(weights, (0, -weights.shape[1] % CHUNK)).unflatten(1, (-1, CHUNK))
+    chunks = weights.sum(2)
+    rest = torch.rand(len(logits), 1, generator=generator, device=logits.device)
+    chunk, rest = _locate(chunks, rest * chunks.sum(1, keepdim=True))
+    inside = weights[torch.arange(len(logits), device=logits.device), chunk]
+    return chunk * CHUNK + _locate(inside, rest)[0]
+
+
+def _locate(weights: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+    """Where (B, 1) `rest` falls among the running sums of (B, N) weights, (B,), and (B, 1) how far
+    into that weight."""
+    ends = weights.cumsum(1)
+    # Rounding may carry `rest` past the last weight that is not zero.
+    last = weights.shape[1] - 1 - (weights > 0).flip(1).int().argmax(1, keepdim=True)
+    place = torch.minimum(torch.searchsorted(ends, rest, right=True), last)
+    return place.squeeze(1), rest - (ends - weights).gather(1, place)
+
+
+def _generate(
+    model: LanguageModel, sentences: int, seed: int, temperature: float, max_tokens: int
+) -> Iterator[list[int]]:
+    """`sample` by transformers, for a decoder that `blocks` has not written out."""
+    torch.manual_seed(seed)
+    device = next(model.parameters()).device
+    half = model.base.dtype == torch.bfloat16
+    for begun in range(0, sentences, SLOTS):
+        rows = min(SLOTS, sentences - begun)
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            whole = model.whole.generate(
+                torch.full((rows, 1), model.start, device=device),
+                do_sample=True,
+                temperature=temperature,
+                top_k=0,
+                max_new_tokens=max_tokens + 1,
+                eos_token_id=model.end,
+                pad_token_id=model.end,
+            )
+        for row in whole[:, 1:].tolist():
+            if model.end in row:
+                yield row[: row.index(model.end)]

@@ -1,0 +1,155 @@
+"""The transfer set: unlabelled sentences with a teacher's logits, kept in shards.
+
+A folder with `transfer.json`, what the set was made of and for which teacher, and compressed JSON
+lines, one file a shard: {"sentence", "source", "parent", "logits"}. Each shard is written whole or
+not at all, so that an interrupted run goes on with the first that is missing.
+"""
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill import UserError
+from potstill.checkpoint import read_json, write_bytes
+
+DESCRIPTION = "transfer.json"
+SHARD = 4096  # sentences
+
+
+@dataclass(frozen=True)
+class TransferSet:
+    """N sentences, the teacher's logits (N, classes), where each comes from ("sampled", "edited:"
+    and the edits, "own") and the sentence that an edited one was made of, else ""."""
+
+    sentences: list[str]
+    logits: np.ndarray
+    sources: list[str]
+    parents: list[str]
+    description: dict[str, Any]
+
+    def without(self, sentences: list[str]) -> "TransferSet":
+        """Those that neither are nor were made of one of `sentences`."""
+        known = {normal(s) for s in sentences}
+        pairs = zip(self.sentences, self.parents, strict=True)
+        kept = [i for i, pair in enumerate(pairs) if not known & {normal(s) for s in pair}]
+        return TransferSet(
+            [self.sentences[i] for i in kept],
+            self.logits[kept],
+            [self.sources[i] for i in kept],
+            [self.parents[i] for i in kept],
+            self.description,
+        )
+
+    def sha256(self) -> str:
+        """Hash over the sentences and their logits."""
+        digest = hashlib.sha256("\n".join(self.sentences).encode())
+        digest.update(self.logits.astype("<f4").tobytes())
+        return digest.hexdigest()
+
+    def summary(self) -> list[str]:
+        """A line for each kind of source: how many, and how the teacher labels them."""
+        labels = self.description["labels"]
+        kinds = [source.split(":")[0] for source in self.sources]
+        called = self.logits.argmax(1)
+        lines = []
+        for kind, total in Counter(kinds).items():
+            mine = Counter(called[[i for i, k in enumerate(kinds) if k == kind]].tolist())
+            shares = ", ".join(f"{100 * mine[c] / total:.0f} % {n}" for c, n in enumerate(labels))
+            lines.append(f"{kind}: {total} sentences; by the teacher {shares}")
+        return lines
+
+
+def normal(sentence: str) -> str:
+    """What makes two sentences duplicates: their words, whatever the case and the final stop."""
+    return " ".join(sentence.casefold().split()).rstrip(" .?!")
+
+
+def shard_file(folder: Path, kind: str, number: int) -> Path:
+    return folder / f"{kind}-{number:05d}.jsonl.gz"
+
+
+def write_shard(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Writes a shard, whole or not at all."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    # No time in the file: the same rows make the same bytes.
+    write_bytes(file, gzip.compress(text.encode(), mtime=0))
+
+
+def read_shard(file: Path, classes: int) -> list[dict[str, Any]]:
+    """The rows of a shard.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        if not (body := file.read_bytes()):
+            raise EOFError("it is empty")
+        text = gzip.decompress(body).decode()
+        # Not splitlines: a sentence may hold one of Unicode's other line ends.
+        rows = [json.loads(line) for line in text.split("\n") if line]
+        for row in rows:
+            if len(row["logits"]) != classes or not row["sentence"] or not row["source"]:
+                raise ValueError(f"{row} has not the form of a row")
+            row["parent"] = str(row["parent"])
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
+        raise UserError(
+            f"{file} is damaged ({error}); remove it and run `potstill transfer` again, which "
+            "makes it anew."
+        ) from error
+    return rows
+
+
+def shards(description: dict[str, Any]) -> list[tuple[str, int]]:
+    """Kind and number of every shard that a set consists of."""
+    return [
+        (kind, number)
+        for kind, sentences in description["sentences"].items()
+        for number in range(-(-sentences // SHARD))
+    ]
+
+
+def read_transfer_set(folder: Path, teacher_sha256: str | None = None) -> TransferSet:
+    """Reads a finished set; sentences that two shards have count once.
+
+    Raises:
+        UserError: no set there, an unfinished or damaged one, or one of another teacher.
+    """
+    if not (folder / DESCRIPTION).is_file():
+        raise UserError(f"{folder} holds no transfer set ({DESCRIPTION} is missing).")
+    description = read_json(folder / DESCRIPTION)
+    try:
+        wanted, teacher = shards(description), description["teacher"]["sha256"]
+        classes = len(description["labels"])
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / DESCRIPTION} is damaged ({error}).") from error
+    if teacher_sha256 and teacher != teacher_sha256:
+        raise UserError(
+            f"the transfer set in {folder} was labelled by another teacher "
+            f"({description['teacher']['path']}, {teacher[:12]}), not by this one "
+            f"({teacher_sha256[:12]}); make one with `potstill transfer`, or name another."
+        )
+    files = [shard_file(folder, *shard) for shard in wanted]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise UserError(
+            f"the transfer set in {folder} is unfinished: {len(missing)} of {len(files)} shards "
+            f"are missing ({missing[0].name}, …); the command that made it goes on with it."
+        )
+    rows: dict[str, dict[str, Any]] = {}
+    for file in files:
+        for row in read_shard(file, classes):
+            rows.setdefault(normal(row["sentence"]), row)
+    return TransferSet(
+        [row["sentence"] for row in rows.values()],
+        np.array([row["logits"] for row in rows.values()], np.float32).reshape(-1, classes),
+        [row["source"] for row in rows.values()],
+        [row["parent"] for row in rows.values()],
+        description,
+    )
