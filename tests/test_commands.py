@@ -20,10 +20,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from PIL import Image
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
-from potstill import classifier, runs, student, training
+from potstill import (
+    classifier,
+    collecting,
+    models,
+    runs,
+    sampling,
+    student,
+    training,
+    transfer,
+)
 from potstill.commands import COMMANDS, SERENITY, main
 from potstill.corpus import load_corpus
 from potstill.decoder import find_decoder
@@ -309,6 +319,163 @@ class TestFirstRun:
             assert words in out
         phenomena = set(load_corpus("minicola").splits["dev"].sources)
         assert phenomena <= {line.split("  ")[0].strip() for line in out.splitlines()}
+
+
+class TestTransfer:
+    """A set from the toy teacher: made, gone on with, shown, learned from."""
+
+    OWN = "The birds is old.\nThe dogs number 3 are old.\nNaïve birds are old.\n"
+
+    @pytest.fixture
+    def order(self, bench: Bench) -> list[object]:
+        Path("own.txt").write_text(self.OWN)
+        flags = ["--model_path", bench.teacher, "--transfer_path", "set", "--unlabelled", "own.txt"]
+        return ["transfer", 1, *flags, "--sampled", 30, "--edited", 60]
+
+    @pytest.fixture
+    def ending(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The tiny decoder hardly ever ends a sentence: its own full stop shall do."""
+        plain = sampling.LanguageModel.__init__
+
+        def init(model: Any, whole: Any, tokenizer: Any, lora: Any) -> None:
+            plain(model, whole, tokenizer, lora)
+            model.end = tokenizer(".")["input_ids"][0]
+
+        monkeypatch.setattr(sampling.LanguageModel, "__init__", init)
+        monkeypatch.setattr(transfer, "SHARD", 25)
+        monkeypatch.setattr(collecting, "SHARD", 25)
+
+    @pytest.mark.usefixtures("ending")
+    def test_made_whole_and_gone_on_with(
+        self, order: list[object], bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said = done(*order)
+        names = ["own-00000", "sampled-00000", "sampled-00001"]
+        names += [f"edited-0000{i}" for i in range(3)]
+        shards = {f"set/{name}.jsonl.gz" for name in names}
+        assert files("set") == shards | {"set/transfer.json", "set/sampler.safetensors"}
+        found = transfer.read_transfer_set(Path("set"))
+        kinds = [source.partition(":")[0] for source in found.sources]
+        # One of the user's own three is a training sentence.
+        assert (kinds.count("own"), kinds.count("sampled"), kinds.count("edited")) == (2, 30, 60)
+        assert f"sampled: {kinds.count('sampled')} sentences; by the teacher" in said
+        for split in load_corpus(str(bench.toy)).splits.values():
+            known = {transfer.normal(s) for s in split.sentences}
+            assert not known & {transfer.normal(s) for s in found.sentences}
+        teacher = models.load_model(bench.teacher)
+        expected = teacher.logits(found.sentences)
+        torch.testing.assert_close(torch.from_numpy(found.logits), expected, rtol=0, atol=2e-2)
+        train = set(load_corpus(str(bench.toy)).splits["train"].sentences)
+        others = {s for s, kind in zip(found.sentences, kinds, strict=True) if kind != "edited"}
+        assert {p for p in found.parents if p} <= train | others
+        assert all(bool(p) == (k == "edited") for p, k in zip(found.parents, kinds, strict=True))
+
+        # Twice in a row: nothing is made anew.
+        before = {file: Path(file).read_bytes() for file in files("set")}
+        monkeypatch.setattr(collecting, "_sampler", None)
+        done(*order)
+        assert {file: Path(file).read_bytes() for file in files("set")} == before
+        monkeypatch.undo()
+
+    @pytest.mark.usefixtures("ending")
+    def test_interrupted_it_goes_on(
+        self, order: list[object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done(*order)
+        before = {file: Path(file).read_bytes() for file in files("set")}
+        write = collecting.write_shard
+
+        def interrupted(file: Path, rows: Any) -> None:
+            if file.name.startswith("edited-00001"):
+                raise KeyboardInterrupt
+            write(file, rows)
+
+        shutil.rmtree("set")
+        with monkeypatch.context() as patch:
+            patch.setattr(collecting, "write_shard", interrupted)
+            assert run(*order).code == 130
+        assert not Path("set/edited-00001.jsonl.gz").exists()
+        flags = ("--model_path", order[3], "--transfer_set", "set", *SMALL)
+        refused = run("distil", 1, *flags)
+        assert refused.code == 1
+        assert "unfinished: 2 of 6 shards are missing" in refused.err
+        done(*order)
+        assert {file: Path(file).read_bytes() for file in files("set")} == before
+        # More may be asked for; what is there stays.
+        done(*order[:-1], 80)
+        assert files("set") == {*before, "set/edited-00003.jsonl.gz"}
+        assert all(
+            Path(file).read_bytes() == body
+            for file, body in before.items()
+            if file != "set/transfer.json"
+        )
+
+    @pytest.mark.usefixtures("ending")
+    def test_shown_and_learned_from(self, order: list[object], bench: Bench) -> None:
+        done(*order)
+        shown = done("transfer", 1, "--transfer_path", "set", "--show", 8)
+        assert shown.count(" %, ") == 8
+        assert "sampled: 30 sentences; by the teacher" in shown
+        distil = bench.order("distil", 2, "student", "--transfer_set", "set", "--dropout", 0)
+        said = done(*distil)
+        learned = int(re.search(r"transfer set: (\d+) sentences of set", said)[1])  # type: ignore[index]
+        config = read_json("student/config.json")
+        assert sum(config["transfer_set"]["sentences"].values()) == learned <= 92
+        found = transfer.read_transfer_set(Path("set"))
+        assert learned < len(found.sentences)  # some were made of sentences held out
+        assert f"; {92 - learned} others came of" in said
+        done("evaluate", "--model_path", "student")
+        # A run without the set is another run.
+        other = ["student" if word == "student" else word for word in distil]
+        Path("student.unfinished").mkdir()
+        assert "no interrupted run" in run(*other, "--resume").err
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (
+                ("--temperature", 0.5),
+                r"set holds a transfer set of another temperature \(1\.0, not",
+            ),
+            (("--unlabelled", "other.txt"), "set holds a transfer set of another own"),
+            (("--model_path", "teacher"), "set holds a transfer set of another teacher"),
+        ],
+    )
+    def test_other_settings_are_not_mixed_in(
+        self, change: tuple[object, ...], words: str, order: list[object], bench: Bench
+    ) -> None:
+        small = [*order[:-4], "--sampled", 0, "--edited", 5]
+        done(*small)
+        Path("other.txt").write_text("Other birds are old.\n")
+        done(*bench.order("LoRA", 3, "teacher"))
+        before = {file: Path(file).read_bytes() for file in files("set")}
+        result = run(*small, *change)
+        assert (result.code, result.err.count("\n")) == (1, 1)
+        assert re.search(words, result.err)
+        assert {file: Path(file).read_bytes() for file in files("set")} == before
+        if change[0] == "--model_path":
+            learn = ("distil", 1, "--model_path", "teacher", "--transfer_set", "set", *SMALL)
+            result = run(*learn)
+            assert result.code == 1
+            assert "was labelled by another teacher" in result.err
+
+    @pytest.mark.parametrize(
+        ("body", "words"),
+        [
+            (b"", r"--unlabelled own\.txt has no sentences"),
+            (b"One.\n\nTwo.\n", r"own\.txt:2: the line is empty; give a sentence a line"),
+            (b"One.\n" + b"word " * 300, r"own\.txt:2: 1500 characters are no sentence"),
+            (b"One.\nCaf\xe9.\n", r"--unlabelled own\.txt is not UTF-8 text"),
+        ],
+    )
+    def test_text_that_is_none_of_sentences(
+        self, body: bytes, words: str, order: list[object]
+    ) -> None:
+        Path("own.txt").write_bytes(body)
+        result = run(*order)
+        assert (result.code, result.out) == (1, "")
+        assert re.search(words, result.err)
+        assert files() == {"own.txt"}
 
 
 class TestPredict:
@@ -618,6 +785,9 @@ USAGE = {
     "rnn 1 --holdout 1": "--holdout 1.0 is out of range: it takes 0 to below 1",
     "rnn 1 --vocab_size 100": "--vocab_size 100 is out of range",
     "rnn 1 --cell cnn": "invalid choice 'cnn' for argument '--cell'",
+    "transfer 1 --sampled -1": "--sampled -1 is out of range: it takes 0 or more",
+    "transfer 1 --temperature 0": "--temperature 0.0 is out of range",
+    "transfer 1 --show 0": "--show 0 is out of range",
     "distil 1 --temperature 0": "--temperature 0.0 is out of range",
     "distil 1 --alpha 2": "--alpha 2.0 is out of range: it takes 0 to 1",
     "gen 1 --max_new_tokens 0": "--max_new_tokens 0 is out of range: it takes 1 or more",
@@ -648,6 +818,12 @@ REFUSED = {
     "rnn 1 --data latin.tsv": r"latin\.tsv:2: not UTF-8 text; save the file as UTF-8",
     "rnn 1 --data toy.csv --text_column body": r"toy\.csv has no column 'body' \(--text_column\)",
     "rnn 1 --data two.tsv": "training sentences are too few to hold out",
+    "transfer 1": "--model_path runs/LoRA-1: there is no such folder; train a model",
+    "transfer 1 --unlabelled nowhere": "--unlabelled nowhere can't be read: No such file",
+    "transfer 1 --transfer_path file": "--transfer_path: file can't be written",
+    "transfer 1 --model_path {teacher} --transfer_path foreign": "holds something else than a tran",
+    "transfer 1 --transfer_path foreign --show 3": "foreign holds no transfer set",
+    "distil 1 --model_path {teacher} --transfer_set foreign": "foreign holds no transfer set",
     "distil 1": "--model_path runs/LoRA-1: there is no such folder; train a model",
     "distil 1 --model_path file": "--model_path file: there is no such folder",
     "distil 1 --model_path foreign": r"foreign holds neither an adapter \(adapter_config\.json\)",

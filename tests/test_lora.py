@@ -191,6 +191,27 @@ def test_dropout_is_on_the_update_only(base, path):
     assert torch.equal(function(x), base(x))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_under_dropout_are_those_of_the_inputs_kept(base, dtype):
+    """Against the plain formula with the same inputs zeroed."""
+    layer = adapted(base, dropout=0.4)
+    base.to(dtype)
+    x, weights = torch.randn(SHAPE), torch.randn(*SHAPE[:-1], OUTPUTS)
+    torch.manual_seed(1)
+    ours = outcome(fused(layer), x.to(dtype), weights.to(dtype), layer.U, layer.V)
+    torch.manual_seed(1)
+    kept = nn.functional.dropout(torch.ones(SHAPE, dtype=dtype), 0.4).float()
+    base.float()
+
+    def formula(x):
+        return base(x) + layer.scaling * ((x * kept) @ layer.U.T @ layer.V.T)
+
+    exact = outcome(formula, x, weights, layer.U, layer.V)
+    for value, reference in zip(ours, exact, strict=True):
+        error = (value.float() - reference).norm() / reference.norm()
+        assert error < (1e-5 if dtype == torch.float32 else 2**-6)
+
+
 def test_no_dropout_in_evaluation(base):
     layer = adapted(base, dropout=0.5).eval()
     without = LoRALinear(base, 4, 6.0)

@@ -12,6 +12,7 @@ from potstill import UserError
 from potstill.transfer import (
     DESCRIPTION,
     SHARD,
+    check_teacher,
     normal,
     read_shard,
     read_transfer_set,
@@ -44,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_read_back_without_duplicates(folder):
-    found = read_transfer_set(folder, "a" * 64)
+    found = read_transfer_set(folder)
     assert found.sentences == ["It rains.", "Tom „ran“\u2028off.", "It rain."]
     assert found.sources == ["sampled", "sampled", "edited:change_form"]
     assert found.parents == ["", "", "It rains."]
@@ -118,8 +119,10 @@ def test_a_damaged_shard_is_named(folder, damage):
 
 
 def test_another_teacher(folder):
+    found = read_transfer_set(folder)
+    check_teacher(found, folder, "a" * 64)
     with pytest.raises(UserError, match=r"by another teacher \(runs/LoRA-1, aaaaaaaaaaaa\)"):
-        read_transfer_set(folder, "b" * 64)
+        check_teacher(found, folder, "b" * 64)
 
 
 def test_unfinished(folder):

@@ -59,6 +59,9 @@ def collect(
     folder: Path,
 ) -> None:
     """Makes a transfer set, or goes on with one; see `commands.transfer`."""
+    check_writable(folder, "--transfer_path")
+    if not (folder / DESCRIPTION).is_file() and any(folder.iterdir()):
+        raise UserError(f"--transfer_path: {folder} holds something else than a transfer set.")
     own = read_unlabelled(unlabelled) if unlabelled else []
     with process().main_process_first():
         teacher = models.load_model(teacher_path, precision, gpt_variant)
@@ -78,7 +81,7 @@ def collect(
         # Edits come last: they are made of what the others have brought.
         "sentences": {"own": len(own), "sampled": transfer.sampled, "edited": transfer.edited},
     }
-    _prepare_folder(folder, description)
+    _describe(folder, description)
     seen = {normal(s) for split in corpus.splits.values() for s in split.sentences}
     for kind, number in shards(description):
         if (file := shard_file(folder, kind, number)).is_file():
@@ -164,23 +167,18 @@ def read_unlabelled(file: Path) -> list[str]:
     return [line.strip() for line in lines]
 
 
-def _prepare_folder(folder: Path, description: dict[str, Any]) -> None:
+def _describe(folder: Path, description: dict[str, Any]) -> None:
     """Writes the description, once it is sure that the folder holds no other set."""
-    check_writable(folder, "--transfer_path")
-    if (folder / DESCRIPTION).is_file():
-        there = read_json(folder / DESCRIPTION)
-        for key, value in description.items():
-            # A set may grow; the path of a teacher says nothing.
-            old, new = there.get(key), value
-            if key == "teacher":
-                old, new = (there.get(key) or {}).get("sha256"), description[key]["sha256"]
-            if key != "sentences" and old != new:
-                raise UserError(
-                    f"{folder} holds a transfer set of another {key} ({_short(old)}, not "
-                    f"{_short(new)}); repeat its settings, or name another --transfer_path."
-                )
-    elif any(folder.iterdir()):
-        raise UserError(f"--transfer_path: {folder} holds something else than a transfer set.")
+    there = read_json(folder / DESCRIPTION) if (folder / DESCRIPTION).is_file() else description
+    for key, value in description.items():
+        old, new = there.get(key), value
+        if key == "teacher":  # where it lies says nothing
+            old, new = (old or {}).get("sha256"), new["sha256"]
+        if key != "sentences" and old != new:  # a set may grow
+            raise UserError(
+                f"{folder} holds a transfer set of another {key} ({_short(old)}, not "
+                f"{_short(new)}); repeat its settings, or name another --transfer_path."
+            )
     process().wait_for_everyone()
     if process().is_main_process:
         write_json(folder / DESCRIPTION, description)
@@ -253,7 +251,7 @@ def _sampler(
     file = folder / SAMPLER
     if process().is_main_process and not file.is_file():
         sentences = corpus.splits["train"].sentences
-        tokens, _ = classifier.encode(tokenizer, sentences, MAX_TOKENS)
+        tokens, _ = classifier.encode(tokenizer, sentences, _room(model))
         settings = TrainSettings(lr=SAMPLER_LR)
         with progress_bar(transfer.lm_epochs * len(tokens)) as show:
             loss = tune_language_model(model, tokens, settings, transfer.lm_epochs, SR, show)
@@ -268,6 +266,12 @@ def _sampler(
     return model, tokenizer
 
 
+def _room(model: LanguageModel) -> int:
+    """Tokens that a sentence may have; the start takes a place, too."""
+    positions = getattr(model.whole.config, "max_position_embeddings", None) or MAX_TOKENS + 1
+    return min(MAX_TOKENS, positions - 1)
+
+
 def _sampled_candidates(
     model: LanguageModel, tokenizer: Any, SR: int, temperature: float
 ) -> Callable[[int], Iterator[Candidate]]:
@@ -277,7 +281,7 @@ def _sampled_candidates(
             itertools.chain([SHARD], itertools.repeat(512)), itertools.count()
         ):
             seed = int(np.random.default_rng([SR, number, attempt]).integers(2**62))
-            for tokens in sample(model, sentences, seed, temperature, MAX_TOKENS):
+            for tokens in sample(model, sentences, seed, temperature, _room(model)):
                 text = tokenizer.decode(tokens, skip_special_tokens=True)
                 yield " ".join(text.split()), "sampled", ""
 

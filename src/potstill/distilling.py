@@ -18,7 +18,7 @@ from potstill.processes import process
 from potstill.reporting import comparison_table, count, say
 from potstill.settings import DataSettings, DistilSettings, StudentSettings, TrainSettings
 from potstill.training import UNLABELLED, Examples, LossFunction
-from potstill.transfer import read_transfer_set
+from potstill.transfer import check_teacher, read_transfer_set
 
 EPOCHS = 20
 TITLES = {"distil": "DistilRNN, distilled", "rnn": "DistilRNN, no teacher"}
@@ -38,6 +38,7 @@ def distil(
 ) -> None:
     """Distils a tuned decoder and writes the student to `folder`; see `commands.distil`."""
     runs.check_target(folder, "--student_path", plots_path, settings.resume)
+    extra = read_transfer_set(transfer_set) if transfer_set else None
     with process().main_process_first():
         teacher = models.load_model(teacher_path, settings.precision, gpt_variant)
     if not teacher.sha256:
@@ -54,9 +55,8 @@ def distil(
             f"the teacher in {teacher_path} knows {', '.join(teacher.labels)}, "
             f"but {task.corpus.path} is labelled {', '.join(task.corpus.labels)}."
         )
-    extra = None
-    if transfer_set:
-        extra = read_transfer_set(transfer_set, teacher.sha256)
+    if extra and transfer_set:
+        check_teacher(extra, transfer_set, teacher.sha256)
         whole = len(extra.sentences)
         scored = [s for split in task.scored.values() for s in split.sentences]
         extra = extra.without(scored)

@@ -115,26 +115,31 @@ def shards(description: dict[str, Any]) -> list[tuple[str, int]]:
     ]
 
 
-def read_transfer_set(folder: Path, teacher_sha256: str | None = None) -> TransferSet:
+def check_teacher(found: TransferSet, folder: Path, sha256: str) -> None:
+    """Raises UserError unless the teacher of this hash labelled the set `found` in `folder`."""
+    teacher = found.description["teacher"]
+    if teacher["sha256"] != sha256:
+        raise UserError(
+            f"the transfer set in {folder} was labelled by another teacher ({teacher['path']}, "
+            f"{teacher['sha256'][:12]}), not by this one ({sha256[:12]}); make one with `potstill "
+            "transfer`, or name another."
+        )
+
+
+def read_transfer_set(folder: Path) -> TransferSet:
     """Reads a finished set; sentences that two shards have count once.
 
     Raises:
-        UserError: no set there, an unfinished or damaged one, or one of another teacher.
+        UserError: no set there, or an unfinished or damaged one.
     """
     if not (folder / DESCRIPTION).is_file():
         raise UserError(f"{folder} holds no transfer set ({DESCRIPTION} is missing).")
     description = read_json(folder / DESCRIPTION)
     try:
-        wanted, teacher = shards(description), description["teacher"]["sha256"]
-        classes = len(description["labels"])
+        wanted, classes = shards(description), len(description["labels"])
+        str(description["teacher"]["sha256"] + description["teacher"]["path"])
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{folder / DESCRIPTION} is damaged ({error}).") from error
-    if teacher_sha256 and teacher != teacher_sha256:
-        raise UserError(
-            f"the transfer set in {folder} was labelled by another teacher "
-            f"({description['teacher']['path']}, {teacher[:12]}), not by this one "
-            f"({teacher_sha256[:12]}); make one with `potstill transfer`, or name another."
-        )
     files = [shard_file(folder, *shard) for shard in wanted]
     missing = [file for file in files if not file.is_file()]
     if missing:
