@@ -482,3 +482,6 @@ def test_encode_cuts_and_counts(tiny_decoder):
     assert none == 0
     assert [tokenizer.decode(tokens) for tokens in whole] == sentences
     assert encode(tokenizer, sentences, 3) == ([tokens[:3] for tokens in whole], 1)
+    begun = [[7, *tokens] for tokens in whole]
+    assert encode(tokenizer, sentences, 128, start=7) == (begun, 0)
+    assert encode(tokenizer, sentences, 3, start=7) == ([tokens[:3] for tokens in begun], 1)

@@ -252,6 +252,22 @@ class TestFirstRun:
             "sha256": find_decoder(str(tiny_gpt2)).sha256(),
         }
 
+    def test_sentences_begin_with_the_start_token(self, shop: Shop, tiny_gpt2: Path) -> None:
+        """As the run records it; without the record another model reads them."""
+        config = read_json("runs/LoRA-7/config.json")
+        tokenizer = find_decoder(str(tiny_gpt2)).tokenizer()
+        assert config["start_token"] == tokenizer.bos_token_id == 0
+        folder = Path("without")
+        shutil.copytree("runs/LoRA-7", folder)
+        try:
+            (folder / "config.json").write_text(json.dumps(config | {"start_token": None}))
+            models_there = [models.load_model(f) for f in (Path("runs/LoRA-7"), folder)]
+        finally:
+            shutil.rmtree(folder)
+        assert models_there[0].sha256 != models_there[1].sha256
+        one, other = (model.logits(["The cat is old."]) for model in models_there)
+        assert not torch.allclose(one, other)
+
     @pytest.mark.parametrize("name", ["lora", "distilrnn", "rnn"])
     def test_plots_are_pictures(self, name: str, shop: Shop) -> None:
         with Image.open(f"plots/{name}_training_plot.png") as picture:

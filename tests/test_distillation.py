@@ -7,6 +7,7 @@ import torch
 from potstill import UserError
 from potstill.checkpoint import cache_folder
 from potstill.distillation import KeptLogits, distillation_loss, label_sentences, teacher_hash
+from potstill.training import UNLABELLED
 
 TEMPERATURES = pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
 ALPHAS = pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
@@ -190,15 +191,31 @@ def test_kept_in_the_cache_folder():
     assert cache_folder() in KeptLogits("t").file.parents
 
 
+@pytest.mark.parametrize("loss", ["kl", "mse"])
+def test_sentences_without_label_learn_from_the_teacher_alone(loss):
+    torch.manual_seed(0)
+    student, teacher = torch.randn(5, 3), torch.randn(5, 3)
+    labels = torch.tensor([0, UNLABELLED, 2, UNLABELLED, 1])
+    found = distillation_loss(student, teacher, labels, 2.0, 0.3, loss)
+    soft = distillation_loss(student, teacher, torch.zeros(5, dtype=torch.long), 2.0, 1.0, loss)
+    hard = -sum(student.log_softmax(1)[i, labels[i]] for i in (0, 2, 4)) / 5
+    torch.testing.assert_close(found, 0.3 * soft + 0.7 * hard)
+    none = torch.full((5,), UNLABELLED)
+    torch.testing.assert_close(
+        distillation_loss(student, teacher, none, 2.0, 0.3, loss), 0.3 * soft
+    )
+
+
 def test_hash_tells_teachers_apart(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_bytes(b"1")
     other.write_bytes(b"2")
     hashes = [
-        teacher_hash("base", one, 128),
-        teacher_hash("base", other, 128),
-        teacher_hash("esab", one, 128),
-        teacher_hash("base", one, 64),
+        teacher_hash("base", one, 128, None),
+        teacher_hash("base", other, 128, None),
+        teacher_hash("esab", one, 128, None),
+        teacher_hash("base", one, 64, None),
+        teacher_hash("base", one, 128, 0),
     ]
-    assert len(set(hashes)) == 4
-    assert teacher_hash("base", one, 128) == hashes[0]
+    assert len(set(hashes)) == 5
+    assert teacher_hash("base", one, 128, None) == hashes[0]

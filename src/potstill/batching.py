@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from potstill.processes import process
+from potstill.processes import process, side_by_side
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,6 @@ def length_batches(
     return [np.resize(batch, max(len(batch), world_size))[rank::world_size] for batch in batches]
 
 
-@torch.no_grad()
 def predict_logits(
     model: nn.Module, tokens: Sequence[Sequence[int]], batch_tokens: int = 1024
 ) -> Tensor:
@@ -79,22 +78,24 @@ def predict_logits(
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]), reverse=True)
     order = order[state.process_index :: state.num_processes]
     device = next(model.parameters()).device
+
+    @torch.no_grad()
+    def predict(index: list[int]) -> tuple[list[int], Tensor]:
+        batch = collate(tokens, index).to(device)
+        return index, model(batch.input_ids, batch.lengths).float().cpu()
+
+    batches = []
+    while order:
+        size = max(1, batch_tokens // len(tokens[order[0]]))
+        batches.append(order[:size])
+        order = order[size:]
     was_training = model.training
     model.eval()
-    index: list[int] = []
-    logits: list[Tensor] = []
-    start = 0
-    while start < len(order):
-        size = max(1, batch_tokens // len(tokens[order[start]]))
-        batch = collate(tokens, order[start : start + size]).to(device)
-        index += batch.index.tolist()
-        logits.append(model(batch.input_ids, batch.lengths).float().cpu())
-        start += size
+    parts = side_by_side(predict, batches) if device.type == "cpu" else list(map(predict, batches))
     model.train(was_training)
-    parts = [(index, torch.cat(logits))] if logits else []
     if state.num_processes > 1:
         parts = gather_object(parts)
     whole = torch.empty(len(tokens), parts[0][1].shape[1])
-    for part_index, part_logits in parts:
-        whole[part_index] = part_logits
+    for index, logits in parts:
+        whole[index] = logits
     return whole

@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from potstill import UserError
 from potstill.blocks import Blocks, take_apart
 from potstill.checkpoint import read_json, write_json, write_tensors
-from potstill.lora import add_lora, linear_names, lora_layers, norm_names
+from potstill.lora import LOCK, add_lora, linear_names, lora_layers, norm_names
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -52,8 +52,9 @@ class Classifier(nn.Module):
         """
         frozen = [p for p in self.base.parameters() if not p.requires_grad]
         state = [(p.data_ptr(), p._version, p.dtype) for p in frozen]
-        if state != self._taken_apart:
-            self._blocks, self._taken_apart = take_apart(self.base), state
+        with LOCK:
+            if state != self._taken_apart:
+                self._blocks, self._taken_apart = take_apart(self.base), state
         if self._blocks:
             last = self._blocks.last_hidden(input_ids, lengths)
         else:
@@ -219,8 +220,17 @@ def _absent(name: str, tensors: dict[str, Tensor]) -> bool:
     return key not in tensors
 
 
-def encode(tokenizer: Any, sentences: list[str], max_length: int) -> tuple[list[list[int]], int]:
-    """Tokens of each sentence and how many sentences were cut at `max_length` tokens."""
+def encode(
+    tokenizer: Any, sentences: list[str], max_length: int, start: int | None = None
+) -> tuple[list[list[int]], int]:
+    """Tokens of each sentence and how many sentences were cut at `max_length` tokens.
+
+    start: a token to put before each. Decoders attend to their first token whatever it is (Xiao et
+    al. 2024, *Efficient Streaming Language Models with Attention Sinks*, section 3.1), so it had
+    better not be the sentence's first word.
+    """
     tokens = tokenizer(sentences, add_special_tokens=False)["input_ids"]
+    if start is not None:
+        tokens = [[start, *t] for t in tokens]
     cut = sum(len(t) > max_length for t in tokens)
     return [t[:max_length] for t in tokens], cut

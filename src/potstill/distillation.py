@@ -48,10 +48,12 @@ def distillation_loss(
     return alpha * soft + (1 - alpha) * hard / len(labels)
 
 
-def teacher_hash(base_sha256: str, adapter_weights: Path, max_length: int) -> str:
-    """What settles a teacher's logits: its base, its adapter and where it cuts sentences."""
+def teacher_hash(
+    base_sha256: str, adapter_weights: Path, max_length: int, start: int | None
+) -> str:
+    """What settles a teacher's logits: its base, its adapter, and how it takes sentences."""
     adapter = hashlib.sha256(adapter_weights.read_bytes()).hexdigest()
-    return hashlib.sha256(f"{base_sha256} {adapter} {max_length}".encode()).hexdigest()
+    return hashlib.sha256(f"{base_sha256} {adapter} {max_length} {start}".encode()).hexdigest()
 
 
 class KeptLogits:

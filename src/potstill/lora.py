@@ -4,6 +4,7 @@ Hu et al. 2021, *LoRA: Low-Rank Adaptation of Large Language Models*, section 4.
 """
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from potstill import UserError
+
+LOCK = threading.Lock()  # what is made when first asked for is made by one thread
 
 
 class LoRALinear(nn.Module):
@@ -91,13 +94,14 @@ class FrozenWeights:
 
     def _way(self, way: str) -> Tensor:
         """The weight as (out, in) for "forward", as (in, out) for "backward"; made when asked."""
-        if way not in self._ways:
-            parts = [_weight(layer).detach() for layer in self._layers]
-            weight = torch.cat(parts) if len(parts) > 1 else parts[0]
-            weight = weight if way == "forward" else weight.T
-            if self._packs:
-                weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
-            self._ways[way] = weight
+        with LOCK:
+            if way not in self._ways:
+                parts = [_weight(layer).detach() for layer in self._layers]
+                weight = torch.cat(parts) if len(parts) > 1 else parts[0]
+                weight = weight if way == "forward" else weight.T
+                if self._packs:
+                    weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+                self._ways[way] = weight
         return self._ways[way]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -241,6 +245,10 @@ def halve_frozen(decoder: nn.Module) -> None:
     for module in decoder.modules():
         if isinstance(module, nn.Linear | Conv1D | nn.Embedding):
             module.bfloat16()
+    for parameter in decoder.parameters():
+        if parameter.dtype != torch.bfloat16:
+            # A view of the file it was read from would hold all of that in memory.
+            parameter.data = parameter.data.clone()
 
 
 def lora_layers(module: nn.Module) -> Iterator[tuple[str, LoRALinear]]:

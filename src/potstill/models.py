@@ -88,7 +88,9 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
         recorded = config.get("decoder") or {}
         variant = gpt_variant or recorded.get("variant") or peft["base_model_name_or_path"]
         title, sha256 = recorded.get("title"), recorded.get("sha256")
-    except (AttributeError, KeyError, TypeError) as error:
+        start = config.get("start_token")
+        start = None if start is None else int(start)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{folder}: config.json or {classifier.ADAPTER_CONFIG} is damaged ({error}); tune it "
             "again."
@@ -125,10 +127,10 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
         raise UserError(f"{folder} has {classes} classes, but {len(labels)} labels in config.json.")
 
     def logits(sentences: list[str]) -> Tensor:
-        tokens, _ = classifier.encode(tokenizer, sentences, max_length)
+        tokens, _ = classifier.encode(tokenizer, sentences, max_length, start)
         return predict_logits(model, tokens)
 
-    sha256 = teacher_hash(base_sha256, folder / classifier.ADAPTER_WEIGHTS, max_length)
+    sha256 = teacher_hash(base_sha256, folder / classifier.ADAPTER_WEIGHTS, max_length, start)
     return Model(f"{decoder.title} + LoRA", labels, parameters, config, logits, sha256)
 
 

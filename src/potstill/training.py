@@ -4,7 +4,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from potstill import UserError
 from potstill.batching import collate, length_batches, predict_logits
 from potstill.checkpoint import atomic_folder, read_json, write_json, write_tensors
 from potstill.metrics import score
-from potstill.processes import process
+from potstill.processes import process, side_by_side
 from potstill.reporting import progress_bar
 from potstill.settings import TrainSettings
 
@@ -30,6 +31,7 @@ Record = dict[str, Any]
 
 
 UNLABELLED = -100  # in place of a label
+PART_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -111,60 +113,129 @@ def train(
     labels = np.asarray(examples.labels)
     steps = epochs * math.ceil(len(lengths) / settings.batch_size)
     trained = Trained([], 0, {})
+    # What is scored and kept: the weights themselves, or their running average.
+    kept = trainable
+    if settings.average:
+        kept = {n: p.detach().clone() for n, p in trainable.items()}
     if settings.resume:
-        trained = state.load(trainable, optimizer)
+        trained = state.load(trainable, kept, optimizer)
     step = steps // epochs * len(trained.records)
+
+    # Random numbers would come to the threads in another order each time.
+    draws = any(isinstance(m, nn.Dropout) and m.p for m in model.modules())
+    apart = world == 1 and accelerator.device.type == "cpu" and not draws
 
     with progress_bar(epochs * len(lengths)) as show:
         for epoch in range(len(trained.records) + 1, epochs + 1):
             torch.manual_seed(seed * 1_000_003 + epoch)
             started, done = time.perf_counter(), 0
-            places: list[Tensor] = []
-            running: list[Tensor] = []
+            outputs: list[tuple[Tensor, Tensor]] = []  # places, logits
             model.train()
             for batch_index in length_batches(
                 lengths, settings.batch_size, seed, epoch, rank, world
             ):
                 for group in optimizer.param_groups:
                     group["lr"] = settings.lr * lr_factor(step, steps, settings.warmup)
-                batch = collate(examples.tokens, batch_index.tolist()).to(accelerator.device)
-                logits = prepared(batch.input_ids, batch.lengths)
-                accelerator.backward(loss_function(logits, batch.index))
+                if apart:
+                    passed = backward_apart(model, examples.tokens, batch_index, loss_function)
+                else:
+                    batch = collate(examples.tokens, batch_index.tolist()).to(accelerator.device)
+                    logits = prepared(batch.input_ids, batch.lengths)
+                    accelerator.backward(loss_function(logits, batch.index))
+                    passed = [(batch.index, logits.detach())]
                 # foreach: else several operations from Python for each of hundreds of tensors
                 nn.utils.clip_grad_norm_(trainable.values(), settings.clip, foreach=True)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 step += 1
-                places.append(batch.index)
-                running.append(logits.detach())
+                if settings.average:
+                    follow(kept, trainable, max(1 - settings.average, 1 / step))
+                outputs += passed
                 done = min(done + len(batch_index) * world, len(lengths))
                 show((epoch - 1) * len(lengths) + done, f"epoch {epoch}/{epochs}")
             seconds = time.perf_counter() - started
             # Scored on the logits as they came, while the weights moved: no second pass.
-            seen = [(torch.cat(places), torch.cat(running).cpu())]
+            outputs = [(index, logits.cpu()) for index, logits in outputs]
             if world > 1:
-                seen = gather_object(seen)
-            index, logits = (torch.cat(parts) for parts in zip(*seen, strict=True))
+                outputs = gather_object(outputs)
+            index, logits = (torch.cat(part) for part in zip(*outputs, strict=True))
             truth = labels[index.numpy()]
             scored = truth != UNLABELLED
             record: Record = {
                 "epoch": epoch,
                 "train": score(logits.numpy()[scored], truth[scored].tolist()),
             }
-            for name, held in evaluations.items():
-                record[name] = score(predict_logits(model, held.tokens).numpy(), held.labels)
+            with borrowed(trainable, kept):
+                for name, held in evaluations.items():
+                    record[name] = score(predict_logits(model, held.tokens).numpy(), held.labels)
             record["seconds"] = round(seconds, 2)
             record["sentences_per_second"] = round(len(lengths) / seconds, 1)
             records = [*trained.records, record]
             chosen, tensors = choose(records), trained.tensors
             if chosen == epoch:
-                tensors = {n: p.detach().cpu().clone() for n, p in trainable.items()}
+                tensors = {n: p.detach().cpu().clone() for n, p in kept.items()}
             trained = Trained(records, chosen, tensors)
             if accelerator.is_main_process:
-                state.save(trained, trainable, optimizer)
+                state.save(trained, trainable, kept, optimizer)
                 report(record)
             accelerator.wait_for_everyone()
     return trained
+
+
+def backward_apart(
+    model: nn.Module,
+    tokens: list[list[int]],
+    batch_index: np.ndarray,
+    loss_function: LossFunction,
+) -> list[tuple[Tensor, Tensor]]:
+    """The backward pass of one batch, cut into parts that are passed through side by side, each of
+    at most PART_TOKENS, so that long sentences take no more memory than short ones.
+
+    Sets the gradients of the mean loss over all; returns each part's places and logits.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    sentences, threads = len(batch_index), torch.get_num_threads()
+    rounds = math.ceil(sum(len(tokens[i]) for i in batch_index) / (threads * PART_TOKENS))
+    parts = np.array_split(batch_index, threads * rounds)
+
+    def run(index: np.ndarray) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        batch = collate(tokens, index.tolist())
+        logits = model(batch.input_ids, batch.lengths)
+        loss = loss_function(logits, batch.index) * (len(index) / sentences)
+        # Not backward(): the threads would add to the same gradients at once.
+        return batch.index, logits.detach(), torch.autograd.grad(loss, parameters)
+
+    passed = side_by_side(run, [index for index in parts if len(index)])
+    grads = list(passed[0][2])
+    for _, _, more in passed[1:]:
+        torch._foreach_add_(grads, more)
+    for parameter, grad in zip(parameters, grads, strict=True):
+        parameter.grad = grad
+    return [(index, logits) for index, logits, _ in passed]
+
+
+@torch.no_grad()
+def follow(average: dict[str, Tensor], now: dict[str, Tensor], share: float) -> None:
+    """Moves an exponential running average a `share` of the way to the weights as they are `now`
+    (Polyak and Juditsky 1992, *Acceleration of Stochastic Approximation by Averaging*)."""
+    torch._foreach_lerp_(list(average.values()), list(now.values()), share)
+
+
+@contextmanager
+@torch.no_grad()
+def borrowed(trainable: dict[str, Tensor], kept: dict[str, Tensor]) -> Iterator[None]:
+    """`trainable` with the values of `kept`, for a while."""
+    if kept is trainable:
+        yield
+        return
+    own = {name: parameter.clone() for name, parameter in trainable.items()}
+    for name, parameter in trainable.items():
+        parameter.copy_(kept[name])
+    try:
+        yield
+    finally:
+        for name, parameter in trainable.items():
+            parameter.copy_(own[name])
 
 
 def choose(records: list[Record]) -> int:
@@ -193,9 +264,13 @@ class TrainingState:
     def __init__(self, folder: Path, settings: dict[str, Any]):
         self.folder, self.settings = folder, settings
 
-    def save(self, trained: Trained, now: dict[str, Tensor], optimizer: Any) -> None:
+    def save(
+        self, trained: Trained, now: dict[str, Tensor], kept: dict[str, Tensor], optimizer: Any
+    ) -> None:
         tensors = {f"best.{name}": value for name, value in trained.tensors.items()}
         tensors |= {f"now.{name}": value.detach() for name, value in now.items()}
+        if kept is not now:
+            tensors |= {f"kept.{name}": value for name, value in kept.items()}
         for i, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{key}": value for key, value in values.items()}
         with atomic_folder(self.folder) as staging:
@@ -203,8 +278,9 @@ class TrainingState:
             state = {"settings": self.settings, "records": trained.records}
             write_json(staging / "state.json", state | {"chosen": trained.chosen})
 
-    def load(self, now: dict[str, Tensor], optimizer: Any) -> Trained:
-        """Restores parameters and optimizer in place; returns what had been trained.
+    def load(self, now: dict[str, Tensor], kept: dict[str, Tensor], optimizer: Any) -> Trained:
+        """Restores parameters, their average and the optimizer in place; returns what had been
+        trained.
 
         Raises:
             UserError: there is no state, or one of a run with other settings.
@@ -223,6 +299,8 @@ class TrainingState:
         with torch.no_grad():
             for name, parameter in now.items():
                 parameter.copy_(tensors[f"now.{name}"])
+                if kept is not now:
+                    kept[name].copy_(tensors[f"kept.{name}"])
         stored: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):

@@ -36,9 +36,10 @@ def tune(
     base, tokenizer = decoder.base(), decoder.tokenizer()
     positions = getattr(base.config, "max_position_embeddings", data.max_length)
     data = replace(data, max_length=min(data.max_length, positions))
+    start = tokenizer.bos_token_id
     examples = {}
     for name, split in task.splits().items():
-        tokens, cut = classifier.encode(tokenizer, split.sentences, data.max_length)
+        tokens, cut = classifier.encode(tokenizer, split.sentences, data.max_length, start)
         if cut:
             say(f"{cut} sentences of {name} are cut at --max_length {data.max_length} tokens")
         examples[name] = Examples(tokens, split.labels)
@@ -54,6 +55,7 @@ def tune(
     say(f"{parameter_line(total, trainable)}; arithmetic: {str(precision).removeprefix('torch.')}")
     config = runs.describe_run("LoRA", SR, task.corpus, [lora, data, settings], epochs)
     config["decoder"] = decoder.describe()
+    config["start_token"] = start
     config["parameters"] = {"total": total, "trainable": trainable}
 
     def save(staging: Path) -> None:
@@ -70,6 +72,8 @@ def tune(
     # What was just computed needs no second time when this model becomes a teacher.
     if process().is_main_process:
         weights = folder / classifier.ADAPTER_WEIGHTS
-        kept = KeptLogits(teacher_hash(config["decoder"]["sha256"], weights, data.max_length))
+        kept = KeptLogits(
+            teacher_hash(config["decoder"]["sha256"], weights, data.max_length, start)
+        )
         for name, split in task.scored.items():
             kept.put(split.sentences, outcome.logits[name])

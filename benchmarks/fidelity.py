@@ -1,0 +1,110 @@
+"""Does the fast way compute the same: 50 steps against fp32, and dev MCC over three seeds.
+
+    python benchmarks/fidelity.py [--steps 50] [--seeds 1 2 3] [--decoder smollm2]
+
+The first part trains the same weights on the same MiniCoLA batches three times: by transformers'
+own modules in fp32, by the same in bf16, and by potstill in bf16. bf16's own noise is what the
+second differs from the first by; potstill should differ by no more. The second part tunes by
+`potstill LoRA` in both precisions. About half an hour on two cores.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from potstill.batching import collate, length_batches
+from potstill.classifier import Classifier, encode, tunable_classifier
+from potstill.corpus import load_corpus
+from potstill.decoder import find_decoder
+from potstill.lora import halve_frozen
+from potstill.settings import TrainSettings
+from potstill.training import adamw, lr_factor
+
+HERE = Path(__file__).parent
+WAYS = ("transformers, fp32", "transformers, bf16", "potstill, bf16")
+
+
+def losses(way: str, decoder: str, steps: int) -> list[float]:
+    """Training loss of each step."""
+    found = find_decoder(decoder)
+    tokenizer, train = found.tokenizer(), load_corpus("minicola").splits["train"]
+    tokens, _ = encode(tokenizer, train.sentences, 128, tokenizer.bos_token_id)
+    torch.manual_seed(0)
+    model = tunable_classifier(found.base(), 2, 4, 8)
+    if "bf16" in way:
+        halve_frozen(model.base)
+    if way.startswith("transformers"):
+        model.forward = lambda ids, lengths: model.score(  # type: ignore[method-assign]
+            Classifier.plain_last_hidden(model, ids, lengths).float()
+        )
+    model.train()
+    settings = TrainSettings(lr=6e-4)
+    optimizer = adamw(model, settings)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    batches = length_batches([len(t) for t in tokens], settings.batch_size, 0, 1)
+    curve = []
+    for step, index in enumerate(batches[:steps]):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.lr * lr_factor(step, steps, settings.warmup)
+        batch = collate(tokens, index.tolist())
+        labels = torch.tensor([train.labels[i] for i in index])
+        loss = F.cross_entropy(model(batch.input_ids, batch.lengths), labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        curve.append(float(loss.detach()))
+    return curve
+
+
+def dev_mcc(precision: str, seed: int, decoder: str) -> dict[str, float]:
+    """Dev MCC of the chosen epoch and of the last, by the command line."""
+    with tempfile.TemporaryDirectory() as scratch:
+        words = ["LoRA", str(seed), "--data", "minicola", "--gpt_variant", decoder]
+        words += ["--precision", precision, "--model_path", f"{scratch}/run"]
+        words += ["--plots_path", f"{scratch}/plots"]
+        command = [sys.executable, "-m", "potstill", *words]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        results = json.loads(Path(scratch, "run", "results.json").read_text())
+    return {"chosen": results["chosen"]["dev"]["mcc"], "last": results["last"]["dev"]["mcc"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
+    parser.add_argument("--decoder", default="smollm2")
+    parser.add_argument("--output", type=Path, default=HERE / "fidelity.json")
+    arguments = parser.parse_args()
+    curves = {way: losses(way, arguments.decoder, arguments.steps) for way in WAYS}
+    exact = np.array(curves[WAYS[0]])
+    print("| loss at step | " + " | ".join(WAYS) + " |\n|---:|---:|---:|---:|")
+    for step in range(arguments.steps // 5 - 1, arguments.steps, arguments.steps // 5):
+        print(f"| {step + 1} | " + " | ".join(f"{curves[w][step]:.4f}" for w in WAYS) + " |")
+    away = {way: float(np.abs(np.array(curves[way]) - exact).mean()) for way in WAYS}
+    print("| mean distance from fp32 | " + " | ".join(f"{away[w]:.4f}" for w in WAYS) + " |\n")
+    report: dict = {"curves": curves, "distance": away, "dev_mcc": {}}
+    print("| dev MCC, chosen epoch (last) | bf16 | fp32 |\n|---|---:|---:|", flush=True)
+    for seed in arguments.seeds:
+        both = {p: dev_mcc(p, seed, arguments.decoder) for p in ("bf16", "fp32")}
+        report["dev_mcc"][str(seed)] = both
+        cells = [f"{both[p]['chosen']:.3f} ({both[p]['last']:.3f})" for p in both]
+        print(f"| SR {seed} | {' | '.join(cells)} |", flush=True)
+    if arguments.seeds:
+        means = [
+            np.mean([report["dev_mcc"][str(s)][p]["chosen"] for s in arguments.seeds])
+            for p in ("bf16", "fp32")
+        ]
+        print(f"| mean | {means[0]:.3f} | {means[1]:.3f} |")
+    arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
