@@ -33,11 +33,16 @@ OURS = ("potstill", "labels", "student")
 RANK, ALPHA, LR = 4, 8, 6e-4
 
 
+def length_histogram() -> dict[str, int]:
+    """How many of CoLA's training sentences have how many tokens; see cola_lengths.py."""
+    return json.loads((HERE / "cola_lengths.json").read_text())
+
+
 def draw_sentences(number: int, vocabulary: int, round_: int) -> list[list[int]]:
     """Random tokens with CoLA's distribution of lengths; a number of its own for each round."""
     import numpy as np
 
-    histogram = json.loads((HERE / "cola_lengths.json").read_text())
+    histogram = length_histogram()
     lengths, counts = np.array(list(map(int, histogram))), np.array(list(histogram.values()))
     rng = np.random.default_rng([round_, number])
     # Even quantiles rather than chance, so that every side and round has the same mean length.
@@ -276,8 +281,11 @@ def run_side(side: str, folder: Path, started: float) -> None:
         "student": student_side,
     }
     work = makers[side](folder)
-    # One step first: it warms up, and tells how long a user waits for it.
-    work(draw_sentences(128 if side == "classic" else 32, 40_000, 0))
+    # One step first: it warms up, tells how long a user waits for it, and has CoLA's longest
+    # sentence in it, so that the peak of memory is an epoch's.
+    first_batch = draw_sentences(128 if side == "classic" else 32, 40_000, 0)
+    first_batch[0] = list(range(10, 10 + max(map(int, length_histogram()))))
+    work(first_batch)
     first = time.time() - started
     print(json.dumps({"first_step_s": first}), flush=True)
     for line in sys.stdin:

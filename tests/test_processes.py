@@ -34,7 +34,9 @@ def launch(words: list[str], folder: Path, processes: int) -> str:
     # One cache each: the second run shall compute its teacher's logits itself.
     surroundings = os.environ | {"OMP_NUM_THREADS": "1", "POTSTILL_CACHE": str(folder / "cache")}
     command = [sys.executable, *launcher, str(REPOSITORY / "run.py"), *words]
-    done = subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=folder, env=surroundings, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -67,16 +67,21 @@ def length_batches(
 
 
 def predict_logits(
-    model: nn.Module, tokens: Sequence[Sequence[int]], batch_tokens: int = 1024
+    model: nn.Module,
+    tokens: Sequence[Sequence[int]],
+    batch_tokens: int = 1024,
+    together: bool = True,
 ) -> Tensor:
     """Logits of every sentence in order, (N, classes), fp32, on the CPU.
 
     The sentences go through `model(input_ids, lengths)` sorted by length, about `batch_tokens`
-    tokens at a time; several processes share the work and all get the whole.
+    tokens at a time. Several processes do that `together`, sharing the work, and all get the whole;
+    or each for sentences of its own.
     """
     state = process()
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]), reverse=True)
-    order = order[state.process_index :: state.num_processes]
+    if together:
+        order = order[state.process_index :: state.num_processes]
     device = next(model.parameters()).device
 
     @torch.no_grad()
@@ -93,7 +98,7 @@ def predict_logits(
     model.eval()
     parts = side_by_side(predict, batches) if device.type == "cpu" else list(map(predict, batches))
     model.train(was_training)
-    if state.num_processes > 1:
+    if together and state.num_processes > 1:
         parts = gather_object(parts)
     whole = torch.empty(len(tokens), parts[0][1].shape[1])
     for index, logits in parts:

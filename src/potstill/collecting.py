@@ -5,6 +5,7 @@ import itertools
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def collect(
         if (file := shard_file(folder, kind, number)).is_file():
             seen |= {normal(row["sentence"]) for row in read_shard(file, len(teacher.labels))}
 
+    label = partial(teacher.logits, together=False)
     for kind, total in description["sentences"].items():
         missing = [
             number
@@ -112,7 +114,7 @@ def collect(
             for number in mine:
                 wanted = _size(number, total)
                 rows: list[dict[str, Any]] = []
-                for part in _label(candidates(number), wanted, teacher.logits, seen, tally):
+                for part in _label(candidates(number), wanted, label, seen, tally):
                     rows += part
                     show(made + len(rows), kind)
                 write_shard(shard_file(folder, kind, number), rows)
@@ -149,12 +151,12 @@ def read_unlabelled(file: Path) -> list[str]:
         UserError: it can't be read, has none, or has an empty or an over-long line.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except OSError as error:
         raise UserError(f"--unlabelled {file} can't be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"--unlabelled {file} is not UTF-8 text; save it as UTF-8.") from error
-    if not lines:
+    if lines == [""]:
         raise UserError(f"--unlabelled {file} has no sentences.")
     for number, line in enumerate(lines, 1):
         if not line.strip():

@@ -25,15 +25,15 @@ class Model:
     """A saved model at hand.
 
     title: for tables; labels: names of its classes; parameters: their number; config: the run's
-    config.json; logits: maps N sentences to (N, classes); sha256: of a teacher, what settles its
-    logits, else empty.
+    config.json; logits: maps N sentences to (N, classes), by all processes together or, told
+    `together=False`, by each for its own; sha256: of a teacher, what settles its logits, else "".
     """
 
     title: str
     labels: tuple[str, ...]
     parameters: int
     config: dict[str, Any]
-    logits: Callable[[list[str]], Tensor]
+    logits: Callable[..., Tensor]
     sha256: str = ""
 
 
@@ -57,8 +57,9 @@ def load_model(folder: Path, precision: str = "auto", gpt_variant: str | None = 
         )
     model, tokenizer, config = _load_student(folder)
 
-    def logits(sentences: list[str]) -> Tensor:
-        return predict_logits(model, student.encode(tokenizer, sentences, config["max_length"]))
+    def logits(sentences: list[str], together: bool = True) -> Tensor:
+        tokens = student.encode(tokenizer, sentences, config["max_length"])
+        return predict_logits(model, tokens, together=together)
 
     parameters, _ = classifier.parameter_counts(model)
     return Model("DistilRNN", tuple(config["labels"]), parameters, config, logits)
@@ -126,9 +127,9 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
     if len(labels) != classes:
         raise UserError(f"{folder} has {classes} classes, but {len(labels)} labels in config.json.")
 
-    def logits(sentences: list[str]) -> Tensor:
+    def logits(sentences: list[str], together: bool = True) -> Tensor:
         tokens, _ = classifier.encode(tokenizer, sentences, max_length, start)
-        return predict_logits(model, tokens)
+        return predict_logits(model, tokens, together=together)
 
     sha256 = teacher_hash(base_sha256, folder / classifier.ADAPTER_WEIGHTS, max_length, start)
     return Model(f"{decoder.title} + LoRA", labels, parameters, config, logits, sha256)
