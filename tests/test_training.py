@@ -198,6 +198,39 @@ def test_unlabelled_sentences_are_learned_from_and_not_scored(tmp_path):
     assert round(record["accuracy"] * len(known), 6) % 1 == 0
 
 
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
+def test_tuning_is_a_plain_loop_in_torch(tiny_decoder, tmp_path, half):
+    """A decoder with LoRA, by backward() and an optimizer that is not fused."""
+    models = []
+    for _ in range(2):
+        torch.manual_seed(2)
+        models.append(tunable_classifier(tiny_decoder.base(), 2, 2, 4))
+        if half:
+            halve_frozen(models[-1].base)
+    run = Run(tmp_path / "s", epochs=2, model=models[0], evaluations={})
+    model = models[1].train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": SETTINGS.weight_decay},
+        {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=SETTINGS.lr, foreach=False, fused=False)
+    step = 0
+    for epoch in (1, 2):
+        for index in length_batches(list(map(len, TRAIN.tokens)), 8, SEED, epoch):
+            for group in optimizer.param_groups:
+                group["lr"] = SETTINGS.lr * lr_factor(step, 16, SETTINGS.warmup)
+            batch = collate(TRAIN.tokens, index.tolist())
+            cross_entropy()(model(batch.input_ids, batch.lengths), batch.index).backward()
+            nn.utils.clip_grad_norm_(parameters, SETTINGS.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            step += 1
+    moved = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    for name, value in run.trained.tensors.items():
+        torch.testing.assert_close(value, moved[name], rtol=0, atol=1e-2 if half else 1e-4)
+
+
 @pytest.mark.parametrize("clip", [1.0, 0.05])
 def test_training_is_a_plain_loop_in_torch(tmp_path, clip):
     settings = replace(SETTINGS, warmup=0.2, weight_decay=0.1, clip=clip)

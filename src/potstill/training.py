@@ -206,7 +206,8 @@ def backward_apart(
         return batch.index, logits.detach(), torch.autograd.grad(loss, parameters)
 
     passed = side_by_side(run, [index for index in parts if len(index)])
-    grads = list(passed[0][2])
+    # Dense, as backward() leaves them: the fused AdamW reads a view of another order wrongly.
+    grads = [grad.contiguous() for grad in passed[0][2]]
     for _, _, more in passed[1:]:
         torch._foreach_add_(grads, more)
     for parameter, grad in zip(parameters, grads, strict=True):
