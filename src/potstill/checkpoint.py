@@ -1,4 +1,7 @@
-"""Files that are there whole or not at all, and taking an interrupted run up again."""
+"""Files of a run: their names, and how they come to be there whole or not at all.
+
+Nothing heavy is imported here: `predict` needs it where there is no torch.
+"""
 
 import json
 import os
@@ -6,12 +9,28 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import save
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from potstill import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+STUDENT_WEIGHTS = "model.safetensors"
+STUDENT_TOKENIZER = "tokenizer.json"
+STUDENT_ONNX = "model.onnx"
+
+
+def newest_run(runs: Path = Path("runs")) -> Path | None:
+    """The student trained last in `runs`, else the adapter tuned last, else none."""
+    for weights in (STUDENT_WEIGHTS, ADAPTER_WEIGHTS):
+        found = sorted(runs.glob(f"*/{weights}"), key=lambda file: file.stat().st_mtime)
+        if found:
+            return found[-1].parent
+    return None
 
 
 def cache_folder() -> Path:
@@ -64,8 +83,10 @@ def write_json(file: Path, value: Any) -> None:
     write_text(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
+def write_tensors(file: Path, tensors: "dict[str, Tensor]") -> None:
     """Writes a safetensors file, readable for whoever may read the folder (save_file's is not)."""
+    from safetensors.torch import save
+
     whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     write_bytes(file, save(whole, metadata={"format": "pt"}))
 

@@ -10,11 +10,15 @@ from transformers.pytorch_utils import Conv1D
 
 from potstill import UserError
 from potstill.blocks import Blocks, take_apart
-from potstill.checkpoint import read_json, write_json, write_tensors
+from potstill.checkpoint import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    read_json,
+    write_json,
+    write_tensors,
+)
 from potstill.lora import LOCK, add_lora, linear_names, lora_layers, norm_names
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # Settings of PEFT's that change what an adapter computes and that LoRALinear does not know.
 UNKNOWN_TO_US = (
     "use_dora",

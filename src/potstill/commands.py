@@ -256,7 +256,8 @@ def predict(
     Args:
         sentences: Sentences, each in quotes. Without any, and without --file, standard input.
         file: A text file with a sentence a line; - for standard input.
-        model_path: Folder of an adapter or a student. Default: the student trained last in runs/.
+        model_path: Folder of an adapter or a student. Default: the student trained last in runs/,
+            else the one that comes with potstill.
         precision: Arithmetic of a decoder.
         gpt_variant: An adapter's base. Default: the one it names.
         json: Print a JSON object a line instead of a table.
@@ -266,10 +267,27 @@ def predict(
     if not all(map(str.strip, sentences)):
         raise UsageError("one of the sentences is empty.")
     texts = list(sentences) or _read_sentences(file or "-")
-    _prepare_libraries()
-    from potstill import scoring
+    from potstill import predicting
 
-    scoring.predict(texts, model_path, precision, gpt_variant, json)
+    predicting.predict(texts, model_path, precision, gpt_variant, json, _prepare_libraries)
+
+
+def export(
+    model_path: OptionalPath = None,
+    onnx_path: OptionalPath = None,
+    int8: Switch = False,
+) -> None:
+    """Write a student as ONNX, for predict without torch and for other programs.
+
+    Args:
+        model_path: Folder of a student. Default: the student trained last in runs/.
+        onnx_path: Folder to write to, with all that predict needs. Default: the student's own.
+        int8: Keep the matrices as 8-bit integers: a quarter of the size.
+    """
+    _prepare_libraries()
+    from potstill import exporting
+
+    exporting.export(model_path, onnx_path, int8)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -280,6 +298,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "rnn": rnn,
     "evaluate": evaluate,
     "predict": predict,
+    "export": export,
 }
 DESCRIPTION = """\
 Turn a GPT into a tiny classifier: tune it with LoRA, distil it into DistilRNN.

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from potstill import UserError, classifier, models, runs
 from potstill import student as students
-from potstill.checkpoint import read_json
+from potstill.checkpoint import ADAPTER_CONFIG, read_json
 from potstill.distillation import KeptLogits, distillation_loss, label_sentences
 from potstill.metrics import evaluation
 from potstill.processes import process
@@ -101,7 +101,7 @@ def distil(
             "sentences": dict(kinds),
             "sha256": extra.sha256(),
         }
-    rank = read_json(teacher_path / classifier.ADAPTER_CONFIG)["r"]
+    rank = read_json(teacher_path / ADAPTER_CONFIG)["r"]
     title = f"DistilRNN from {teacher.title} rank {rank}, on {task.corpus.name}, SR {SR}"
     plot = plots_path / "distilrnn_training_plot.png"
     sentences = extra.sentences if extra else []

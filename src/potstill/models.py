@@ -11,11 +11,18 @@ from torch import Tensor
 
 from potstill import UserError, classifier, student
 from potstill.batching import predict_logits
-from potstill.checkpoint import read_json
+from potstill.checkpoint import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    STUDENT_ONNX,
+    STUDENT_WEIGHTS,
+    read_json,
+)
 from potstill.corpus import Corpus, load_corpus
 from potstill.decoder import find_decoder
 from potstill.distillation import teacher_hash
 from potstill.lora import halve_frozen, merge
+from potstill.predictor import load_predictor
 from potstill.settings import DataSettings
 from potstill.training import resolve_precision
 
@@ -48,12 +55,14 @@ def load_model(folder: Path, precision: str = "auto", gpt_variant: str | None = 
             f"--model_path {folder}: there is no such folder; train a model, or name another."
             f"{_runs_nearby(folder)}"
         )
-    if (folder / classifier.ADAPTER_CONFIG).is_file():
+    if (folder / ADAPTER_CONFIG).is_file():
         return _load_adapter(folder, precision, gpt_variant)
-    if not (folder / student.STUDENT_WEIGHTS).is_file():
+    if (folder / STUDENT_ONNX).is_file() and not (folder / STUDENT_WEIGHTS).is_file():
+        return _load_exported(folder)
+    if not (folder / STUDENT_WEIGHTS).is_file():
         raise UserError(
-            f"--model_path {folder} holds neither an adapter ({classifier.ADAPTER_CONFIG}) nor a "
-            f"student ({student.STUDENT_WEIGHTS}).{_runs_nearby(folder)}"
+            f"--model_path {folder} holds neither an adapter ({ADAPTER_CONFIG}) nor a "
+            f"student ({STUDENT_WEIGHTS}).{_runs_nearby(folder)}"
         )
     model, tokenizer, config = _load_student(folder)
 
@@ -63,6 +72,17 @@ def load_model(folder: Path, precision: str = "auto", gpt_variant: str | None = 
 
     parameters, _ = classifier.parameter_counts(model)
     return Model("DistilRNN", tuple(config["labels"]), parameters, config, logits)
+
+
+def _load_exported(folder: Path) -> Model:
+    exported = load_predictor(folder)
+
+    def logits(sentences: list[str], together: bool = True) -> Tensor:
+        return torch.from_numpy(exported.logits(sentences))
+
+    config = read_json(folder / "config.json")
+    parameters = config.get("parameters", {}).get("total", 0)
+    return Model("DistilRNN", exported.labels, parameters, config, logits)
 
 
 def _load_student(folder: Path) -> tuple[student.DistilRNN, Tokenizer, dict[str, Any]]:
@@ -84,7 +104,7 @@ def _load_student(folder: Path) -> tuple[student.DistilRNN, Tokenizer, dict[str,
 def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Model:
     sidecar = folder / "config.json"
     config = read_json(sidecar) if sidecar.is_file() else {}
-    peft = read_json(folder / classifier.ADAPTER_CONFIG)
+    peft = read_json(folder / ADAPTER_CONFIG)
     try:
         recorded = config.get("decoder") or {}
         variant = gpt_variant or recorded.get("variant") or peft["base_model_name_or_path"]
@@ -93,8 +113,7 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
         start = None if start is None else int(start)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{folder}: config.json or {classifier.ADAPTER_CONFIG} is damaged ({error}); tune it "
-            "again."
+            f"{folder}: config.json or {ADAPTER_CONFIG} is damaged ({error}); tune it again."
         ) from error
     try:
         decoder = find_decoder(variant)
@@ -131,7 +150,7 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
         tokens, _ = classifier.encode(tokenizer, sentences, max_length, start)
         return predict_logits(model, tokens, together=together)
 
-    sha256 = teacher_hash(base_sha256, folder / classifier.ADAPTER_WEIGHTS, max_length, start)
+    sha256 = teacher_hash(base_sha256, folder / ADAPTER_WEIGHTS, max_length, start)
     return Model(f"{decoder.title} + LoRA", labels, parameters, config, logits, sha256)
 
 
@@ -139,17 +158,6 @@ def _runs_nearby(folder: Path) -> str:
     """A hint at the runs that are beside a folder that wasn't one."""
     there = sorted(f.parent for f in folder.parent.glob("*/config.json") if f.parent != folder)
     return f" There is {', '.join(map(str, there))}." if there else ""
-
-
-def newest_run(runs: Path = Path("runs")) -> Path:
-    """The student trained last in `runs`, else the adapter tuned last."""
-    for weights in (student.STUDENT_WEIGHTS, classifier.ADAPTER_WEIGHTS):
-        found = sorted(runs.glob(f"*/{weights}"), key=lambda file: file.stat().st_mtime)
-        if found:
-            return found[-1].parent
-    raise UserError(
-        f"there is no trained model in {runs}/ yet; train one, or name it with --model_path."
-    )
 
 
 def training_corpus(folder: Path, model: Model) -> Corpus:

@@ -1,11 +1,11 @@
-"""The commands evaluate and predict: a saved model in, scores or classes out."""
+"""The command evaluate: a saved model and labelled data in, scores out."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-from potstill import models, runs
+from potstill import UserError, models, runs
+from potstill.checkpoint import newest_run
 from potstill.corpus import load_evaluation
 from potstill.metrics import evaluation
 from potstill.reporting import evaluation_table, say
@@ -21,7 +21,11 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Scores a saved model on labelled data; see `commands.evaluate`."""
-    folder = model_path or models.newest_run()
+    folder = model_path or newest_run()
+    if folder is None:
+        raise UserError(
+            "there is no trained model in runs/ yet; train one, or name it with --model_path."
+        )
     model = models.load_model(folder, precision, gpt_variant)
     if data == "auto" and "data" in model.config:
         corpus = models.training_corpus(folder, model)
@@ -43,27 +47,3 @@ def evaluate(
     if as_json:
         about = {"model": str(folder), "parameters": model.parameters, "data": corpus.describe()}
         print(json.dumps(about | {"scores": scores}, ensure_ascii=False))
-
-
-def predict(
-    sentences: list[str],
-    model_path: Path | None,
-    precision: str,
-    gpt_variant: str | None,
-    as_json: bool,
-) -> None:
-    """Classifies sentences; see `commands.predict`."""
-    folder = model_path or models.newest_run()
-    model = models.load_model(folder, precision, gpt_variant)
-    # The answers alone go to standard output, for whoever pipes them on.
-    why = "" if model_path else " (auto: trained last)"
-    print(f"model: {model.title} in {folder}{why}", file=sys.stderr)
-    width = max(map(len, model.labels))
-    for sentence, row in zip(sentences, model.logits(sentences).softmax(1).tolist(), strict=True):
-        best = row.index(max(row))
-        if as_json:
-            probabilities = dict(zip(model.labels, (round(p, 4) for p in row), strict=True))
-            line = {"sentence": sentence, "label": model.labels[best]}
-            print(json.dumps(line | {"probabilities": probabilities}, ensure_ascii=False))
-        else:
-            print(f"{model.labels[best]:<{width}}  {100 * row[best]:5.1f} %  {sentence}")

@@ -12,10 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from potstill import UserError
-from potstill.checkpoint import read_json, write_tensors
+from potstill.checkpoint import STUDENT_TOKENIZER, STUDENT_WEIGHTS, read_json, write_tensors
 
-STUDENT_WEIGHTS = "model.safetensors"
-STUDENT_TOKENIZER = "tokenizer.json"
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 

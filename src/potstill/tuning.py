@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from potstill import classifier, runs
+from potstill.checkpoint import ADAPTER_WEIGHTS
 from potstill.decoder import find_decoder
 from potstill.distillation import KeptLogits, teacher_hash
 from potstill.lora import halve_frozen
@@ -71,7 +72,7 @@ def tune(
     say(f"adapter: {folder}\nplot: {plot}")
     # What was just computed needs no second time when this model becomes a teacher.
     if process().is_main_process:
-        weights = folder / classifier.ADAPTER_WEIGHTS
+        weights = folder / ADAPTER_WEIGHTS
         kept = KeptLogits(
             teacher_hash(config["decoder"]["sha256"], weights, data.max_length, start)
         )

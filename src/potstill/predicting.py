@@ -1,0 +1,55 @@
+"""The command predict: sentences in, classes out; without torch where the student is exported."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from potstill import UserError
+from potstill.checkpoint import STUDENT_ONNX, newest_run
+from potstill.predictor import load_predictor
+
+BOX = Path(__file__).parent / "box"  # the student that comes with the package
+
+
+def predict(
+    sentences: list[str],
+    model_path: Path | None,
+    precision: str,
+    gpt_variant: str | None,
+    as_json: bool,
+    prepare: Callable[[], None],
+) -> None:
+    """Classifies sentences; see `commands.predict`. `prepare` is called before torch is loaded."""
+    folder, why = model_path, ""
+    if folder is None:
+        folder, why = newest_run(), " (auto: trained last)"
+    if folder is None and (BOX / STUDENT_ONNX).is_file():
+        folder, why = BOX, " (auto: nothing is trained in runs/ yet)"
+    if folder is None:
+        raise UserError(
+            "there is no trained model in runs/ yet; train one, or name it with --model_path."
+        )
+    if (folder / STUDENT_ONNX).is_file():
+        exported = load_predictor(folder)
+        title, labels = exported.title, exported.labels
+        shares = exported.probabilities(sentences).tolist()
+    else:
+        prepare()
+        from potstill import models
+
+        model = models.load_model(folder, precision, gpt_variant)
+        title, labels = model.title, model.labels
+        shares = model.logits(sentences).softmax(1).tolist()
+    # The answers alone go to standard output, for whoever pipes them on.
+    where = "the one that comes with potstill" if folder == BOX else str(folder)
+    print(f"model: {title} in {where}{why}", file=sys.stderr)
+    width = max(map(len, labels))
+    for sentence, row in zip(sentences, shares, strict=True):
+        best = row.index(max(row))
+        if as_json:
+            probabilities = dict(zip(labels, (round(p, 4) for p in row), strict=True))
+            line = {"sentence": sentence, "label": labels[best]}
+            print(json.dumps(line | {"probabilities": probabilities}, ensure_ascii=False))
+        else:
+            print(f"{labels[best]:<{width}}  {100 * row[best]:5.1f} %  {sentence}")
