@@ -784,8 +784,8 @@ USAGE = {
     "LoRA 4294967296": "SR 4294967296 is out of range",
     "distil 99999999999999999999": "SR 99999999999999999999 is out of range",
     "rnn 1 2": "Unrecognized options: 2",
-    "": "name a command: gen, LoRA, .*predict; --help",
-    "brew 1": "no command 'brew' among gen, LoRA, transfer, distil, rnn, evaluate, predict",
+    "": "name a command: gen, LoRA, .*export; --help",
+    "brew 1": "no command 'brew' among gen, LoRA, transfer, distil, rnn, evaluate, predict, export",
     "lora 1": "did you mean LoRA",
     "distill 1": "did you mean distil",
     "gen 1 --max-newtokens 3": "Perhaps you meant: .*--max_new_tokens",
@@ -849,6 +849,8 @@ REFUSED = {
     "distil 1 --model_path {teacher} --gpt_variant {other}": (
         "was tuned on tiny-gpt2 with weights [0-9a-f]{12}, but .* name the right base"
     ),
+    "export": "there is no student in runs/; train one, or name it by --model_path",
+    "export --model_path {teacher}": "there is no student in .*teacher; train one",
     "evaluate": "there is no trained model in runs/ yet; train one, or name it with --model_path",
     "evaluate --model_path {teacher} --data toy.csv": r"toy\.csv:2: label 'good' is none of",
     "evaluate --model_path {teacher} --data nowhere": "--data nowhere: there is no such file",

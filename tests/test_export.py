@@ -6,17 +6,26 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx import numpy_helper
 
 from potstill import UserError
-from potstill.checkpoint import STUDENT_ONNX, STUDENT_TOKENIZER, STUDENT_WEIGHTS
+from potstill.checkpoint import STUDENT_ONNX, STUDENT_TOKENIZER
 from potstill.commands import main
 from potstill.corpus import load_corpus
 from potstill.export import write_onnx
 from potstill.predictor import load_predictor
-from potstill.student import DistilRNN, StudentConfig, encode, save_student, train_tokenizer
+from potstill.student import (
+    DistilRNN,
+    StudentConfig,
+    encode,
+    load_student,
+    save_student,
+    train_tokenizer,
+)
 
 SENTENCES = load_corpus("minicola").splits["dev"].sentences[:150]
 BLOCKED = """
@@ -77,9 +86,6 @@ def test_int8_rounds_each_row_to_its_own_scale(tmp_path):
     step = rounded.abs().amax(1, keepdim=True) / 127
     rounded = torch.where(step > 0, (rounded / step).round() * step, 0.0)
     write_onnx(model, tmp_path / "m.onnx", int8=True)
-    import onnx
-    from onnx import numpy_helper
-
     stored = {
         t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "m.onnx").graph.initializer
     }
@@ -110,20 +116,12 @@ def test_export_into_the_student_s_own_folder(folder, capsys):
     main(args=["export", "--model_path", str(folder)])
     assert (folder / STUDENT_ONNX).read_bytes() == first
     predictor = load_predictor(folder)
-    model, tokenizer = (
-        DistilRNN(StudentConfig(**json.loads((folder / "config.json").read_text())["student"])),
-        None,
-    )
-    from safetensors.torch import load_file
-    from tokenizers import Tokenizer
-
-    model.load_state_dict(load_file(folder / STUDENT_WEIGHTS))
-    tokenizer = Tokenizer.from_file(str(folder / STUDENT_TOKENIZER))
+    model, tokenizer = load_student(folder)
     found = predictor.logits(SENTENCES)
     for sentence, row in zip(SENTENCES, found, strict=True):
         tokens = torch.tensor(encode(tokenizer, [sentence], 16))
         with torch.no_grad():
-            alone = model.eval()(tokens, torch.tensor([tokens.shape[1]]))[0].numpy()
+            alone = model(tokens, torch.tensor([tokens.shape[1]]))[0].numpy()
         np.testing.assert_allclose(row, alone, rtol=0, atol=1e-5)
     np.testing.assert_allclose(predictor.probabilities(SENTENCES).sum(1), 1)
 
