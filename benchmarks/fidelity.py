@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from potstill.batching import collate, length_batches
@@ -25,7 +26,7 @@ from potstill.corpus import load_corpus
 from potstill.decoder import find_decoder
 from potstill.lora import halve_frozen
 from potstill.settings import TrainSettings
-from potstill.training import adamw, lr_factor
+from potstill.training import Examples, LossFunction, TrainingState, lr_factor, train
 
 HERE = Path(__file__).parent
 WAYS = ("transformers, fp32", "transformers, bf16", "potstill, bf16")
@@ -34,34 +35,60 @@ WAYS = ("transformers, fp32", "transformers, bf16", "potstill, bf16")
 def losses(way: str, decoder: str, steps: int) -> list[float]:
     """Training loss of each step."""
     found = find_decoder(decoder)
-    tokenizer, train = found.tokenizer(), load_corpus("minicola").splits["train"]
-    tokens, _ = encode(tokenizer, train.sentences, 128, tokenizer.bos_token_id)
+    tokenizer, settings = found.tokenizer(), TrainSettings(lr=6e-4)
+    split = load_corpus("minicola").splits["train"]
+    split = split.take(list(range(steps * settings.batch_size)))
+    tokens, _ = encode(tokenizer, split.sentences, 128, tokenizer.bos_token_id)
+    labels = torch.tensor(split.labels)
     torch.manual_seed(0)
     model = tunable_classifier(found.base(), 2, 4, 8)
     if "bf16" in way:
         halve_frozen(model.base)
-    if way.startswith("transformers"):
-        model.forward = lambda ids, lengths: model.score(  # type: ignore[method-assign]
-            Classifier.plain_last_hidden(model, ids, lengths).float()
-        )
-    model.train()
-    settings = TrainSettings(lr=6e-4)
-    optimizer = adamw(model, settings)
+    parts: list[tuple[int, float]] = []  # sentences and their mean loss, in the order of the steps
+
+    def loss_function(logits: Tensor, index: Tensor) -> Tensor:
+        loss = F.cross_entropy(logits, labels[index])
+        parts.append((len(index), float(loss.detach())))
+        return loss
+
+    if way.startswith("potstill"):
+        with tempfile.TemporaryDirectory() as scratch:
+            state = TrainingState(Path(scratch) / "state", {})
+            examples = Examples(tokens, split.labels)
+            train(model, examples, loss_function, {}, settings, 1, 0, state, lambda record: None)
+    else:
+        train_plainly(model.train(), tokens, loss_function, settings)
+    size = settings.batch_size
+    ends = np.cumsum([n for n, _ in parts]) - 1
+    return [
+        sum(n * loss for (n, loss), end in zip(parts, ends, strict=True) if end // size == step)
+        / size
+        for step in range(steps)
+    ]
+
+
+def train_plainly(
+    model: Classifier, tokens: list[list[int]], loss_function: LossFunction, settings: TrainSettings
+) -> None:
+    """The same epoch by transformers' modules, autograd and an optimizer that is not fused."""
     parameters = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if p.ndim > 1]
+    others = [p for p in parameters if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=settings.lr, fused=False)
     batches = length_batches([len(t) for t in tokens], settings.batch_size, 0, 1)
-    curve = []
-    for step, index in enumerate(batches[:steps]):
+    for step, index in enumerate(batches):
         for group in optimizer.param_groups:
-            group["lr"] = settings.lr * lr_factor(step, steps, settings.warmup)
+            group["lr"] = settings.lr * lr_factor(step, len(batches), settings.warmup)
         batch = collate(tokens, index.tolist())
-        labels = torch.tensor([train.labels[i] for i in index])
-        loss = F.cross_entropy(model(batch.input_ids, batch.lengths), labels)
-        loss.backward()
+        hidden = model.plain_last_hidden(batch.input_ids, batch.lengths)
+        loss_function(model.score(hidden.float()), batch.index).backward()
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
         optimizer.step()
         optimizer.zero_grad()
-        curve.append(float(loss.detach()))
-    return curve
 
 
 def dev_mcc(precision: str, seed: int, decoder: str) -> dict[str, float]:
