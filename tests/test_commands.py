@@ -427,6 +427,24 @@ class TestTransfer:
         )
 
     @pytest.mark.usefixtures("ending")
+    def test_damaged_files_are_named(self, order: list[object]) -> None:
+        done(*order)
+        shard = Path("set/sampled-00001.jsonl.gz")
+        body = shard.read_bytes()
+        shard.write_bytes(body[:-9])
+        result = run(*order)
+        assert result.code == 1
+        assert "sampled-00001.jsonl.gz is damaged" in result.err
+        shard.unlink()
+        Path("set/sampler.safetensors").write_bytes(b"damaged")
+        result = run(*order)
+        assert result.code == 1
+        assert "sampler.safetensors is damaged or of another base" in result.err
+        Path("set/sampler.safetensors").unlink()
+        done(*order)
+        assert shard.is_file()
+
+    @pytest.mark.usefixtures("ending")
     def test_shown_and_learned_from(self, order: list[object], bench: Bench) -> None:
         done(*order)
         shown = done("transfer", 1, "--transfer_path", "set", "--show", 8)

@@ -44,7 +44,9 @@ class Classifier(nn.Module):
         super().__init__()
         self.base = base
         self.score = nn.Linear(base.config.hidden_size, classes, bias=False)
-        nn.init.normal_(self.score.weight, std=0.02)
+        # A decoder's states are large: random weights would begin with sure answers, and a loss
+        # far above that of none.
+        nn.init.zeros_(self.score.weight)
         # A snapshot of the base, and the state of the frozen weights that it was taken in.
         self._blocks: Blocks | None = None
         self._taken_apart: list[Any] = []

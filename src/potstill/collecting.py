@@ -260,11 +260,17 @@ def _sampler(
         say(f"language model: tuned on {len(tokens)} sentences, {loss:.3f} nats a token")
         write_tensors(file, {n: p.detach() for n, p in model.named_parameters() if p.requires_grad})
     process().wait_for_everyone()
-    tensors = load_file(file)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(tensors[name])
+    try:
+        tensors = load_file(file)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(tensors[name])
+    except Exception as error:  # safetensors raises its own, torch RuntimeError
+        raise UserError(
+            f"{file} is damaged or of another base ({str(error).splitlines()[0]}); remove it, and "
+            "the language model is tuned again."
+        ) from error
     return model, tokenizer
 
 
