@@ -143,6 +143,8 @@ def test_logits_and_gradients_are_pefts(tiny_decoder, batch):
 @pytest.mark.usefixtures("way")
 def test_starts_as_exactly_the_pretrained_model(tiny_decoder, batch):
     model = tunable_classifier(tiny_decoder.base(), CLASSES, RANK, ALPHA).eval()
+    assert not model.score.weight.any()  # its head says nothing yet
+    nn.init.normal_(model.score.weight)
     plain = Classifier(tiny_decoder.base().requires_grad_(False), CLASSES).eval()
     plain.score.load_state_dict(model.score.state_dict())
     logits = logits_of(model, batch)
@@ -155,9 +157,10 @@ def test_starts_as_exactly_the_pretrained_model(tiny_decoder, batch):
 
 def test_a_base_trained_whole_gets_its_gradients(tiny_decoder, batch):
     model = Classifier(tiny_decoder.base(), CLASSES)
+    nn.init.normal_(model.score.weight)
     model(batch.input_ids, batch.lengths).sum().backward()
     assert all(
-        model.base.get_submodule(n).weight.grad is not None for n in linear_names(model.base)
+        model.base.get_submodule(n).weight.grad.any() for n in linear_names(model.base)
     )
 
 

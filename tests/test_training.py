@@ -106,6 +106,7 @@ def test_batches_in_parts_give_the_gradients_of_the_whole(
     """Parts of unlike size, some empty, in several threads."""
     model = tunable_classifier(tiny_decoder.base(), 2, 2, 4).train()
     with torch.no_grad():
+        model.score.weight.normal_()
         for _, layer in lora_layers(model.base):
             layer.V.normal_(std=0.1)
     for index in ([5], [0, 1], list(range(20, 31))):
@@ -205,6 +206,7 @@ def test_tuning_is_a_plain_loop_in_torch(tiny_decoder, tmp_path, half):
     for _ in range(2):
         torch.manual_seed(2)
         models.append(tunable_classifier(tiny_decoder.base(), 2, 2, 4))
+        nn.init.normal_(models[-1].score.weight, std=0.02)
         if half:
             halve_frozen(models[-1].base)
     run = Run(tmp_path / "s", epochs=2, model=models[0], evaluations={})
