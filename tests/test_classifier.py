@@ -159,9 +159,7 @@ def test_a_base_trained_whole_gets_its_gradients(tiny_decoder, batch):
     model = Classifier(tiny_decoder.base(), CLASSES)
     nn.init.normal_(model.score.weight)
     model(batch.input_ids, batch.lengths).sum().backward()
-    assert all(
-        model.base.get_submodule(n).weight.grad.any() for n in linear_names(model.base)
-    )
+    assert all(model.base.get_submodule(n).weight.grad.any() for n in linear_names(model.base))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
