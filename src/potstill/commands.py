@@ -136,9 +136,7 @@ def transfer(
     transfer_path: OptionalPath = None,
     show: OptionalInt = None,
 ) -> None:
-    """Make a transfer set: sentences without labels, each with the teacher's logits.
-
-    An interrupted set is gone on with by the same command; with more sentences, one grows.
+    """Make a transfer set, or go on with one: unlabelled sentences with the teacher's logits.
 
     Args:
         unlabelled: A text file of your own with a sentence a line, to be in the set.
@@ -256,8 +254,7 @@ def predict(
     Args:
         sentences: Sentences, each in quotes. Without any, and without --file, standard input.
         file: A text file with a sentence a line; - for standard input.
-        model_path: Folder of an adapter or a student. Default: the student trained last in runs/,
-            else the one that comes with potstill.
+        model_path: Folder of an adapter or a student. Default: the student trained last in runs/.
         precision: Arithmetic of a decoder.
         gpt_variant: An adapter's base. Default: the one it names.
         json: Print a JSON object a line instead of a table.

@@ -9,8 +9,6 @@ from potstill import UserError
 from potstill.checkpoint import STUDENT_ONNX, newest_run
 from potstill.predictor import load_predictor
 
-BOX = Path(__file__).parent / "box"  # the student that comes with the package
-
 
 def predict(
     sentences: list[str],
@@ -21,11 +19,7 @@ def predict(
     prepare: Callable[[], None],
 ) -> None:
     """Classifies sentences; see `commands.predict`. `prepare` is called before torch is loaded."""
-    folder, why = model_path, ""
-    if folder is None:
-        folder, why = newest_run(), " (auto: trained last)"
-    if folder is None and (BOX / STUDENT_ONNX).is_file():
-        folder, why = BOX, " (auto: nothing is trained in runs/ yet)"
+    folder = model_path or newest_run()
     if folder is None:
         raise UserError(
             "there is no trained model in runs/ yet; train one, or name it with --model_path."
@@ -42,8 +36,8 @@ def predict(
         title, labels = model.title, model.labels
         shares = model.logits(sentences).softmax(1).tolist()
     # The answers alone go to standard output, for whoever pipes them on.
-    where = "the one that comes with potstill" if folder == BOX else str(folder)
-    print(f"model: {title} in {where}{why}", file=sys.stderr)
+    why = "" if model_path else " (auto: trained last)"
+    print(f"model: {title} in {folder}{why}", file=sys.stderr)
     width = max(map(len, labels))
     for sentence, row in zip(sentences, shares, strict=True):
         best = row.index(max(row))
