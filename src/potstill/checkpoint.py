@@ -33,6 +33,15 @@ def newest_run(runs: Path = Path("runs")) -> Path | None:
     return None
 
 
+def named_or_newest(model_path: Path | None) -> Path:
+    """`model_path`, else the run trained last; a UserError where there is none."""
+    if folder := model_path or newest_run():
+        return folder
+    raise UserError(
+        "there is no trained model in runs/ yet; train one, or name it with --model_path."
+    )
+
+
 def cache_folder() -> Path:
     """Where converted decoders and teacher logits are kept: $POTSTILL_CACHE, else in ~/.cache."""
     if named := os.environ.get("POTSTILL_CACHE"):

@@ -64,10 +64,7 @@ def collect(
     if not (folder / DESCRIPTION).is_file() and any(folder.iterdir()):
         raise UserError(f"--transfer_path: {folder} holds something else than a transfer set.")
     own = read_unlabelled(unlabelled) if unlabelled else []
-    with process().main_process_first():
-        teacher = models.load_model(teacher_path, precision, gpt_variant)
-    if not teacher.sha256:
-        raise UserError(f"--model_path {teacher_path} is a student; a teacher is a LoRA adapter.")
+    teacher = models.load_teacher(teacher_path, precision, gpt_variant)
     runs.say_choice("teacher", f"{teacher.title} in {teacher_path}")
     corpus = models.training_corpus(teacher_path, teacher)
     runs.say_choice("data", corpus.name, corpus.reason)

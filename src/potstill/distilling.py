@@ -14,7 +14,6 @@ from potstill import student as students
 from potstill.checkpoint import ADAPTER_CONFIG, read_json
 from potstill.distillation import KeptLogits, distillation_loss, label_sentences
 from potstill.metrics import evaluation
-from potstill.processes import process
 from potstill.reporting import comparison_table, count, say
 from potstill.settings import DataSettings, DistilSettings, StudentSettings, TrainSettings
 from potstill.training import UNLABELLED, Examples, LossFunction
@@ -39,10 +38,7 @@ def distil(
     """Distils a tuned decoder and writes the student to `folder`; see `commands.distil`."""
     runs.check_target(folder, "--student_path", plots_path, settings.resume)
     extra = read_transfer_set(transfer_set) if transfer_set else None
-    with process().main_process_first():
-        teacher = models.load_model(teacher_path, settings.precision, gpt_variant)
-    if not teacher.sha256:
-        raise UserError(f"--model_path {teacher_path} is a student; a teacher is a LoRA adapter.")
+    teacher = models.load_teacher(teacher_path, settings.precision, gpt_variant)
     runs.say_choice("teacher", f"{teacher.title} in {teacher_path}")
     reason = ""
     if data.data == "auto" and "data" in teacher.config:

@@ -146,27 +146,25 @@ def _put(words: Words, place: int, new: str) -> Words:
     return [*words[:place], f"{head}{new}{tail}", *words[place + 1 :]]
 
 
-def _replace_from(table: dict[str, list[str]]) -> Edit:
-    """An edit that replaces one of the words that `table` has by one of its alternatives."""
-
-    def edit(words: Words, lexicon: Lexicon, rng: np.random.Generator) -> Words | None:
-        places = [i for i, word in enumerate(words) if core(word) in table]
-        if not places:
-            return None
-        place = int(rng.choice(places))
-        return _put(words, place, str(rng.choice(table[core(words[place])])))
-
-    return edit
+def _replace_one(
+    words: Words, table: dict[str, list[str]], rng: np.random.Generator
+) -> Words | None:
+    """`words` with one of those that `table` has replaced by one of its alternatives."""
+    places = [i for i, word in enumerate(words) if core(word) in table]
+    if not places:
+        return None
+    place = int(rng.choice(places))
+    return _put(words, place, str(rng.choice(table[core(words[place])])))
 
 
 def change_form(words: Words, lexicon: Lexicon, rng: np.random.Generator) -> Words | None:
     """walks for walked, book for books."""
-    return _replace_from(lexicon.forms)(words, lexicon, rng)
+    return _replace_one(words, lexicon.forms, rng)
 
 
 def change_function_word(words: Words, lexicon: Lexicon, rng: np.random.Generator) -> Words | None:
     """him for he, of for to, has for is."""
-    return _replace_from(lexicon.classes)(words, lexicon, rng)
+    return _replace_one(words, lexicon.classes, rng)
 
 
 def substitute(words: Words, lexicon: Lexicon, rng: np.random.Generator) -> Words | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from potstill import UserError, student
+from potstill.batching import predict_logits
 from potstill.checkpoint import (
     STUDENT_ONNX,
     STUDENT_TOKENIZER,
@@ -14,7 +15,7 @@ from potstill.checkpoint import (
     newest_run,
 )
 from potstill.export import write_onnx
-from potstill.models import load_model
+from potstill.models import load_student
 from potstill.predictor import load_predictor
 from potstill.reporting import say
 
@@ -33,14 +34,14 @@ def export(model_path: Path | None, onnx_path: Path | None, int8: bool) -> None:
     if target.exists() and not target.is_dir():
         raise UserError(f"--onnx_path: {target} is a file; name a folder.")
     check_writable(target, "--onnx_path")
-    loaded = load_model(folder)
-    model, _ = student.load_student(folder)
+    model, tokenizer, config = load_student(folder)
     write_onnx(model, target / STUDENT_ONNX, int8)
     if target.resolve() != folder.resolve():
         for name in ("config.json", STUDENT_TOKENIZER):
             shutil.copyfile(folder / name, target / name)
     exported = load_predictor(target)
-    away = np.abs(exported.logits(PROBES) - loaded.logits(PROBES).numpy()).max()
+    tokens = student.encode(tokenizer, PROBES, config["max_length"])
+    away = np.abs(exported.logits(PROBES) - predict_logits(model, tokens).numpy()).max()
     if not away < CLOSE[int8]:
         (target / STUDENT_ONNX).unlink()
         raise RuntimeError(f"the exported student answers otherwise: logits differ by {away}")

@@ -23,6 +23,7 @@ from potstill.decoder import find_decoder
 from potstill.distillation import teacher_hash
 from potstill.lora import halve_frozen, merge
 from potstill.predictor import load_predictor
+from potstill.processes import process
 from potstill.settings import DataSettings
 from potstill.training import resolve_precision
 
@@ -64,7 +65,7 @@ def load_model(folder: Path, precision: str = "auto", gpt_variant: str | None = 
             f"--model_path {folder} holds neither an adapter ({ADAPTER_CONFIG}) nor a "
             f"student ({STUDENT_WEIGHTS}).{_runs_nearby(folder)}"
         )
-    model, tokenizer, config = _load_student(folder)
+    model, tokenizer, config = load_student(folder)
 
     def logits(sentences: list[str], together: bool = True) -> Tensor:
         tokens = student.encode(tokenizer, sentences, config["max_length"])
@@ -72,6 +73,15 @@ def load_model(folder: Path, precision: str = "auto", gpt_variant: str | None = 
 
     parameters, _ = classifier.parameter_counts(model)
     return Model("DistilRNN", tuple(config["labels"]), parameters, config, logits)
+
+
+def load_teacher(folder: Path, precision: str, gpt_variant: str | None) -> Model:
+    """`load_model` of an adapter, by the first process first; a student is a UserError."""
+    with process().main_process_first():
+        teacher = load_model(folder, precision, gpt_variant)
+    if not teacher.sha256:
+        raise UserError(f"--model_path {folder} is a student; a teacher is a LoRA adapter.")
+    return teacher
 
 
 def _load_exported(folder: Path) -> Model:
@@ -85,7 +95,7 @@ def _load_exported(folder: Path) -> Model:
     return Model("DistilRNN", exported.labels, parameters, config, logits)
 
 
-def _load_student(folder: Path) -> tuple[student.DistilRNN, Tokenizer, dict[str, Any]]:
+def load_student(folder: Path) -> tuple[student.DistilRNN, Tokenizer, dict[str, Any]]:
     """A student, its tokenizer and its config.json, once they fit each other."""
     config = read_json(folder / "config.json")
     try:

@@ -5,8 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from potstill import UserError
-from potstill.checkpoint import STUDENT_ONNX, newest_run
+from potstill.checkpoint import STUDENT_ONNX, named_or_newest
 from potstill.predictor import load_predictor
 
 
@@ -19,11 +18,7 @@ def predict(
     prepare: Callable[[], None],
 ) -> None:
     """Classifies sentences; see `commands.predict`. `prepare` is called before torch is loaded."""
-    folder = model_path or newest_run()
-    if folder is None:
-        raise UserError(
-            "there is no trained model in runs/ yet; train one, or name it with --model_path."
-        )
+    folder = named_or_newest(model_path)
     if (folder / STUDENT_ONNX).is_file():
         exported = load_predictor(folder)
         title, labels = exported.title, exported.labels

@@ -16,7 +16,7 @@ from potstill.batching import collate, length_batches
 from potstill.blocks import take_apart
 from potstill.lora import JoinedLinear, add_lora, linear_names, norm_names
 from potstill.settings import LoRASettings, TrainSettings
-from potstill.training import adamw, lr_factor
+from potstill.training import adamw, update
 
 SLOTS = 256  # sentences sampled side by side
 CHUNK = 256  # tokens of the vocabulary that `draw` sums over at once
@@ -70,17 +70,13 @@ def tune_language_model(
     for epoch in range(1, epochs + 1):
         losses: list[Tensor] = []
         for index in length_batches(lengths, settings.batch_size, seed, epoch):
-            for group in optimizer.param_groups:
-                group["lr"] = settings.lr * lr_factor(step, steps, settings.warmup)
             batch = collate(sentences, index.tolist()).to(device)
             places = torch.arange(1, batch.input_ids.shape[1], device=device)
             real = places < batch.lengths.to(device)[:, None]
             logits = model.head(model(batch.input_ids[:, :-1])[real])
             loss = F.cross_entropy(logits.float(), batch.input_ids[:, 1:][real])
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, settings.clip, foreach=True)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            update(optimizer, parameters, settings, step, steps)
             losses.append(loss.detach())
             step, done = step + 1, done + len(index)
             show(done, "language model")

@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from potstill import UserError, models, runs
-from potstill.checkpoint import newest_run
+from potstill import models, runs
+from potstill.checkpoint import named_or_newest
 from potstill.corpus import load_evaluation
 from potstill.metrics import evaluation
 from potstill.reporting import evaluation_table, say
@@ -21,11 +21,7 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Scores a saved model on labelled data; see `commands.evaluate`."""
-    folder = model_path or newest_run()
-    if folder is None:
-        raise UserError(
-            "there is no trained model in runs/ yet; train one, or name it with --model_path."
-        )
+    folder = named_or_newest(model_path)
     model = models.load_model(folder, precision, gpt_variant)
     if data == "auto" and "data" in model.config:
         corpus = models.training_corpus(folder, model)

@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,8 +134,6 @@ def train(
             for batch_index in length_batches(
                 lengths, settings.batch_size, seed, epoch, rank, world
             ):
-                for group in optimizer.param_groups:
-                    group["lr"] = settings.lr * lr_factor(step, steps, settings.warmup)
                 if apart:
                     passed = backward_apart(model, examples.tokens, batch_index, loss_function)
                 else:
@@ -143,10 +141,7 @@ def train(
                     logits = prepared(batch.input_ids, batch.lengths)
                     accelerator.backward(loss_function(logits, batch.index))
                     passed = [(batch.index, logits.detach())]
-                # foreach: else several operations from Python for each of hundreds of tensors
-                nn.utils.clip_grad_norm_(trainable.values(), settings.clip, foreach=True)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+                update(optimizer, trainable.values(), settings, step, steps)
                 step += 1
                 if settings.average:
                     follow(kept, trainable, max(1 - settings.average, 1 / step))
@@ -213,6 +208,18 @@ def backward_apart(
     for parameter, grad in zip(parameters, grads, strict=True):
         parameter.grad = grad
     return [(index, logits) for index, logits, _ in passed]
+
+
+def update(
+    optimizer: Any, parameters: Iterable[Tensor], settings: TrainSettings, step: int, steps: int
+) -> None:
+    """Clips the gradients, takes step number `step` of `steps`, and drops the gradients."""
+    for group in optimizer.param_groups:
+        group["lr"] = settings.lr * lr_factor(step, steps, settings.warmup)
+    # foreach: else several operations from Python for each of hundreds of tensors
+    nn.utils.clip_grad_norm_(parameters, settings.clip, foreach=True)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 @torch.no_grad()
