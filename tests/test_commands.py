@@ -34,7 +34,8 @@ from potstill import (
     training,
     transfer,
 )
-from potstill.commands import COMMANDS, SERENITY, main
+from potstill.cli import COMMANDS, main
+from potstill.commands import SERENITY
 from potstill.corpus import load_corpus
 from potstill.decoder import find_decoder
 from potstill.settings import (
@@ -496,10 +497,10 @@ class TestTransfer:
     @pytest.mark.parametrize(
         ("body", "words"),
         [
-            (b"", r"--unlabelled own\.txt has no sentences"),
+            (b"", r"own\.txt is empty"),
             (b"One.\n\nTwo.\n", r"own\.txt:2: the line is empty; give a sentence a line"),
             (b"One.\n" + b"word " * 300, r"own\.txt:2: 1500 characters are no sentence"),
-            (b"One.\nCaf\xe9.\n", r"--unlabelled own\.txt is not UTF-8 text"),
+            (b"One.\nCaf\xe9.\n", r"own\.txt:2: not UTF-8 text"),
         ],
     )
     def test_text_that_is_none_of_sentences(
@@ -557,7 +558,7 @@ class TestPredict:
         assert shares[0] == pytest.approx(shares[1], abs=2e-4)
 
     @pytest.mark.parametrize(
-        ("body", "words"), [(b" \n\n", "no sentences"), (b"A.\n\xe9", "line 2: not UTF-8")]
+        ("body", "words"), [(b" \n\n", "is empty"), (b"A.\n\xe9", ":2: not UTF-8")]
     )
     def test_standard_input_that_is_no_text(
         self, body: bytes, words: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
@@ -849,11 +850,11 @@ REFUSED = {
     "rnn 1 --data label.tsv": r"label\.tsv:2: label 'yes' is neither 0 nor 1",
     "rnn 1 --data empty.tsv": r"empty\.tsv is empty",
     "rnn 1 --data single.tsv": r"single\.tsv has one label only, '1'; a classifier needs two",
-    "rnn 1 --data latin.tsv": r"latin\.tsv:2: not UTF-8 text; save the file as UTF-8",
+    "rnn 1 --data latin.tsv": r"latin\.tsv:2: not UTF-8 text; save it as UTF-8",
     "rnn 1 --data toy.csv --text_column body": r"toy\.csv has no column 'body' \(--text_column\)",
     "rnn 1 --data two.tsv": "training sentences are too few to hold out",
     "transfer 1": "--model_path runs/LoRA-1: there is no such folder; train a model",
-    "transfer 1 --unlabelled nowhere": "--unlabelled nowhere can't be read: No such file",
+    "transfer 1 --unlabelled nowhere": "nowhere can't be read: No such file",
     "transfer 1 --transfer_path file": "--transfer_path: file can't be written",
     "transfer 1 --model_path {teacher} --transfer_path foreign": "holds something else than a tran",
     "transfer 1 --transfer_path foreign --show 3": "foreign holds no transfer set",
@@ -873,9 +874,9 @@ REFUSED = {
     "evaluate --model_path {teacher} --data toy.csv": r"toy\.csv:2: label 'good' is none of",
     "evaluate --model_path {teacher} --data nowhere": "--data nowhere: there is no such file",
     "predict One. --model_path nowhere": "--model_path nowhere: there is no such folder",
-    "predict --file nowhere": "--file nowhere can't be read: No such file or directory",
-    "predict --file empty.tsv": r"--file empty\.tsv has no sentences",
-    "predict --file latin.tsv": r"--file latin\.tsv, line 2: not UTF-8 text",
+    "predict --file nowhere": "nowhere can't be read: No such file or directory",
+    "predict --file empty.tsv": r"empty\.tsv is empty",
+    "predict --file latin.tsv": r"latin\.tsv:2: not UTF-8 text",
 }
 
 
@@ -1038,7 +1039,7 @@ class TestHelp:
     @pytest.mark.parametrize("command", ["", *COMMANDS])
     def test_help_imports_nothing_heavy(self, command: str) -> None:
         code = (
-            "import sys; from potstill.commands import main\n"
+            "import sys; from potstill.cli import main\n"
             f"try: main(args={[*command.split(), '--help']})\n"
             "except SystemExit: pass\n"
             "print(sorted({'torch', 'transformers', 'matplotlib', 'numpy'} & set(sys.modules)))"

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from potstill import UserError
 from potstill.checkpoint import STUDENT_ONNX, STUDENT_TOKENIZER
-from potstill.commands import main
+from potstill.cli import main
 from potstill.corpus import load_corpus
 from potstill.export import write_onnx
 from potstill.predictor import load_predictor
@@ -35,7 +35,7 @@ class Blocked:
         if name.split(".")[0] in {blocked}:
             raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Blocked())
-from potstill.commands import main
+from potstill.cli import main
 main(args={args})
 """
 

@@ -19,6 +19,7 @@ from potstill.checkpoint import check_writable, read_json, write_json, write_ten
 from potstill.corpus import Corpus
 from potstill.decoder import find_decoder
 from potstill.edits import EDITS, edit_sentence, read_lexicon
+from potstill.formats import read_lines
 from potstill.lora import halve_frozen
 from potstill.processes import process
 from potstill.reporting import progress_bar, say
@@ -147,15 +148,8 @@ def read_unlabelled(file: Path) -> list[str]:
     Raises:
         UserError: it can't be read, has none, or has an empty or an over-long line.
     """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
-    except OSError as error:
-        raise UserError(f"--unlabelled {file} can't be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"--unlabelled {file} is not UTF-8 text; save it as UTF-8.") from error
-    if lines == [""]:
-        raise UserError(f"--unlabelled {file} has no sentences.")
-    for number, line in enumerate(lines, 1):
+    sentences = []
+    for number, line in read_lines(file):
         if not line.strip():
             raise UserError(f"{file}:{number}: the line is empty; give a sentence a line.")
         if len(line) > MAX_CHARACTERS:
@@ -163,7 +157,8 @@ def read_unlabelled(file: Path) -> list[str]:
                 f"{file}:{number}: {len(line)} characters are no sentence (at most "
                 f"{MAX_CHARACTERS}); give a sentence a line."
             )
-    return [line.strip() for line in lines]
+        sentences.append(line.strip())
+    return sentences
 
 
 def _describe(folder: Path, description: dict[str, Any]) -> None:

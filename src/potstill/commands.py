@@ -1,21 +1,17 @@
-"""The command line: one function per command; their signatures are its flags.
+"""One function per command; their signatures are the command line's flags.
 
 Thin on purpose: each wires the rooms together. Heavy imports stand inside the functions, so that
 `--help` answers at once.
 """
 
-import difflib
-import errno
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
 from tyro.conf import Positional, arg
 
-from potstill import UsageError, UserError
+from potstill import UsageError
 from potstill.settings import (
     DataSettings,
     DistilSettings,
@@ -263,9 +259,9 @@ def predict(
         raise UsageError("give sentences or --file, not both.")
     if not all(map(str.strip, sentences)):
         raise UsageError("one of the sentences is empty.")
-    texts = list(sentences) or _read_sentences(file or "-")
     from potstill import predicting
 
+    texts = list(sentences) or predicting.read_sentences(file or "-")
     predicting.predict(texts, model_path, precision, gpt_variant, json, _prepare_libraries)
 
 
@@ -287,98 +283,9 @@ def export(
     exporting.export(model_path, onnx_path, int8)
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "gen": gen,
-    "LoRA": LoRA,
-    "transfer": transfer,
-    "distil": distil,
-    "rnn": rnn,
-    "evaluate": evaluate,
-    "predict": predict,
-    "export": export,
-}
-DESCRIPTION = """\
-Turn a GPT into a tiny classifier: tune it with LoRA, distil it into DistilRNN.
-
-A first look: {prog} gen 12345, then LoRA 12345, distil 12345, predict "A sentence."
-"""
-
-
-def main(prog: str = "potstill", args: list[str] | None = None) -> None:
-    """Runs one command; ends with code 0, 2 for usage, 130 when interrupted, else 1."""
-    args = sys.argv[1:] if args is None else args
-    try:
-        _check_command(args)
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog=prog,
-            description=DESCRIPTION.format(prog=prog),
-            args=args,
-            use_underscores=True,
-            config=(
-                tyro.conf.OmitArgPrefixes,
-                tyro.conf.CascadeSubcommandArgs,
-                tyro.conf.DisallowNone,
-            ),
-        )
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
-    except ModuleNotFoundError as error:
-        if (error.name or "potstill").startswith("potstill"):
-            raise
-        print(
-            f"{prog}: {error.name} is not installed; pip install 'potstill[train]' brings it.",
-            file=sys.stderr,
-        )
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print(f"\n{prog}: interrupted.", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read our output has had enough; nothing more can be said to them.
-        sys.stderr.close()
-        sys.exit(0)
-    except Exception as error:
-        # safetensors and SQLite have no class for it, only the words.
-        if not any(words in str(error) for words in (os.strerror(errno.ENOSPC), "disk is full")):
-            raise
-        print(f"{prog}: the disk is full ({error}); make room and try again.", file=sys.stderr)
-        sys.exit(1)
-
-
-def _check_command(args: list[str]) -> None:
-    if not args:
-        raise UsageError(f"name a command: {', '.join(COMMANDS)}; --help tells what each does.")
-    if args[0].startswith("-") or args[0] in COMMANDS:
-        return
-    known = {name.lower(): name for name in COMMANDS}
-    near = difflib.get_close_matches(args[0].lower(), known, n=1, cutoff=0.5)
-    hint = f"; did you mean {known[near[0]]}?" if near else "."
-    raise UsageError(f"there is no command {args[0]!r} among {', '.join(COMMANDS)}{hint}")
-
-
 def _check_serial(SR: int) -> None:
     if not 0 <= SR < 2**32:
         raise UsageError(f"SR {SR} is out of range: it takes a whole number from 0 to 4294967295.")
-
-
-def _read_sentences(file: str) -> list[str]:
-    """Lines of a file or of standard input, those that hold text."""
-    name = "standard input" if file == "-" else f"--file {file}"
-    try:
-        body = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        text = body.decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{name} can't be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        line = body.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{name}, line {line}: not UTF-8 text; save it as UTF-8.") from error
-    sentences = [line.strip() for line in text.split("\n") if line.strip()]
-    if not sentences:
-        raise UserError(f"{name} has no sentences.")
-    return sentences
 
 
 def _prepare_libraries() -> None:

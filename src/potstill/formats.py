@@ -25,29 +25,38 @@ class Row(NamedTuple):
     source: str
 
 
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines, without their ends; only the end of the file may be empty."""
+def read_lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines, without their ends; only the end of the file may be empty.
+
+    Raises:
+        UserError: the file can't be read, has nothing but empty lines, or is not UTF-8.
+    """
     try:
         body = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file} can't be read: {error.strerror}.") from error
+    return split_lines(body, str(file))
+
+
+def split_lines(body: bytes, name: str) -> Iterator[tuple[int, str]]:
+    """`read_lines` of a file's `body`; `name` stands for it in errors."""
     raw = body.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     while raw and not raw[-1].strip():
         raw.pop()
     if not raw:
-        raise UserError(f"{file} is empty.")
+        raise UserError(f"{name} is empty.")
     for number, line in enumerate(raw, 1):
         try:
             yield number, line.removesuffix(b"\r").decode()
         except UnicodeDecodeError as error:
-            raise UserError(f"{file}:{number}: not UTF-8 text; save the file as UTF-8.") from error
+            raise UserError(f"{name}:{number}: not UTF-8 text; save it as UTF-8.") from error
 
 
 def is_cola_format(file: Path, text_column: str | None) -> bool:
     """Whether a file is in CoLA's format rather than one with a header."""
     if file.suffix in (".csv", ".jsonl", ".json") or text_column:
         return False
-    _, first = next(_lines(file))
+    _, first = next(read_lines(file))
     return not set(first.split("\t")) & set(TEXT_COLUMNS)
 
 
@@ -79,7 +88,7 @@ def read_rows(file: Path, text_column: str | None, label_column: str | None) -> 
 
 
 def _read_cola(file: Path) -> Iterator[Row]:
-    for number, line in _lines(file):
+    for number, line in read_lines(file):
         columns = line.split("\t")
         if len(columns) not in (3, 4):
             raise UserError(
@@ -96,7 +105,7 @@ def _read_cola(file: Path) -> Iterator[Row]:
 def _read_with_header(
     file: Path, text_column: str | None, label_column: str | None
 ) -> Iterator[Row]:
-    lines = (line + "\n" for _, line in _lines(file))
+    lines = (line + "\n" for _, line in read_lines(file))
     if file.suffix == ".csv":
         reader = csv.reader(lines, strict=True)
     else:
@@ -131,7 +140,7 @@ def _column(
 def _read_json_lines(
     file: Path, text_column: str | None, label_column: str | None
 ) -> Iterator[Row]:
-    for number, line in _lines(file):
+    for number, line in read_lines(file):
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:

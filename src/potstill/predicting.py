@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from potstill.checkpoint import STUDENT_ONNX, named_or_newest
+from potstill.formats import read_lines, split_lines
 from potstill.predictor import load_predictor
 
 
@@ -42,3 +43,16 @@ def predict(
             print(json.dumps(line | {"probabilities": probabilities}, ensure_ascii=False))
         else:
             print(f"{labels[best]:<{width}}  {100 * row[best]:5.1f} %  {sentence}")
+
+
+def read_sentences(file: str) -> list[str]:
+    """The lines of a file, or with "-" of standard input, that hold text.
+
+    Raises:
+        UserError: there are none, or they can't be read.
+    """
+    if file == "-":
+        lines = split_lines(sys.stdin.buffer.read(), "standard input")
+    else:
+        lines = read_lines(Path(file))
+    return [text for _, line in lines if (text := line.strip())]
