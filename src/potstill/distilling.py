@@ -16,7 +16,7 @@ from potstill.distillation import KeptLogits, distillation_loss, label_sentences
 from potstill.metrics import evaluation
 from potstill.reporting import comparison_table, count, say
 from potstill.settings import DataSettings, DistilSettings, StudentSettings, TrainSettings
-from potstill.training import UNLABELLED, Examples, LossFunction
+from potstill.training import UNLABELLED, Examples, LossFunction, resolve_precision
 from potstill.transfer import check_teacher, read_transfer_set
 
 EPOCHS = 20
@@ -149,6 +149,7 @@ def _train_student(
     wanted = {f.name: getattr(shape, f.name) for f in fields(shape)}
     wanted |= {"vocab_size": tokenizer.get_vocab_size(), "classes": len(task.corpus.labels)}
     model = students.DistilRNN(students.StudentConfig(**wanted))
+    model.product_dtype = resolve_precision(settings.precision)
     total, _ = classifier.parameter_counts(model)
     teacher = config.get("teacher")
     ratio = f"; 1/{teacher['parameters'] / total:.0f} of {teacher['title']}" if teacher else ""

@@ -61,7 +61,7 @@ class TrainSettings:
     average: float = 0.0
     """Decay of a running average of the weights, which is scored and kept; 0 for none."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Arithmetic of the decoder; auto takes bf16 where the hardware speeds it up."""
+    """Products of the decoder and of a GRU in training; auto: bf16 where hardware speeds it up."""
     resume: Switch = False
     """Go on after the last finished epoch of an interrupted run."""
 

@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from potstill import UserError
 from potstill.checkpoint import STUDENT_TOKENIZER, STUDENT_WEIGHTS, read_json, write_tensors
+from potstill.recurrence import gru
 
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -36,7 +37,11 @@ class DistilRNN(nn.Module):
 
     The student of Tang et al. 2019, *Distilling Task-Specific Knowledge from BERT into Simple
     Neural Networks*, section 3.1, with the kind of recurrence left open.
+
+    Training on a CPU, a GRU makes its products in `product_dtype`; all else is in fp32.
     """
+
+    product_dtype = torch.float32
 
     def __init__(self, config: StudentConfig):
         super().__init__()
@@ -56,14 +61,29 @@ class DistilRNN(nn.Module):
 
     def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
         """(B, L) tokens, padded on the right, and their (B,) lengths to (B, classes) logits."""
+        states = self.states(input_ids, lengths)
+        B, H = len(lengths), self.config.hidden_size
+        last = states[torch.arange(B, device=states.device), lengths - 1, :H]
+        if self.config.bidirectional:  # backwards the first token is read last
+            last = torch.cat([last, states[:, 0, H:]], dim=1)
+        return self.score(self.dropout(last))
+
+    def states(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """(B, L, directions · hidden) of the last recurrent layer; what stands in the padding means
+        nothing."""
         x: Any = self.dropout(self.embedding(input_ids))
+        if self.config.cell == "gru" and x.is_cpu:
+            dtype = self.product_dtype if self.training else x.dtype
+            ways = self.directions
+            for layer in range(self.config.layers):
+                weights = self.rnn.all_weights[layer * ways : (layer + 1) * ways]
+                x = gru(self.dropout(x) if layer else x, lengths, weights, dtype)
+            return x
         if bool((lengths < input_ids.shape[1]).any()):
             # Else the backward direction would start in the padding.
-            x = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        _, state = self.rnn(x)
-        hidden = state[0] if self.config.cell == "lstm" else state
-        last = torch.cat(list(hidden[-self.directions :]), dim=1)
-        return self.score(self.dropout(last))
+            packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+            return pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0]
+        return self.rnn(x)[0]
 
 
 def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
