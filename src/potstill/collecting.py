@@ -29,6 +29,7 @@ from potstill.training import resolve_precision
 from potstill.transfer import (
     DESCRIPTION,
     SHARD,
+    TransferSet,
     normal,
     read_shard,
     read_transfer_set,
@@ -55,6 +56,7 @@ def collect(
     SR: int,
     transfer: TransferSettings,
     unlabelled: Path | None,
+    sentences_of: Path | None,
     teacher_path: Path,
     gpt_variant: str | None,
     precision: str,
@@ -65,6 +67,7 @@ def collect(
     if not (folder / DESCRIPTION).is_file() and any(folder.iterdir()):
         raise UserError(f"--transfer_path: {folder} holds something else than a transfer set.")
     own = read_unlabelled(unlabelled) if unlabelled else []
+    earlier = read_transfer_set(sentences_of) if sentences_of else None
     teacher = models.load_teacher(teacher_path, precision, gpt_variant)
     runs.say_choice("teacher", f"{teacher.title} in {teacher_path}")
     corpus = models.training_corpus(teacher_path, teacher)
@@ -80,6 +83,8 @@ def collect(
         # Edits come last: they are made of what the others have brought.
         "sentences": {"own": len(own), "sampled": transfer.sampled, "edited": transfer.edited},
     }
+    if earlier:
+        description["sentences_of"] = earlier.sha256()
     _describe(folder, description)
     seen = {normal(s) for split in corpus.splits.values() for s in split.sentences}
     for kind, number in shards(description):
@@ -97,22 +102,27 @@ def collect(
         if not missing:
             continue
         tally: Tally = defaultdict(Counter)
-        if kind == "own":
-            candidates = _own_candidates(own)
+        repeated = partial(_repeated_candidates, sentences_of, earlier, kind)
+        fresh: Callable[[int], Iterator[Candidate]] | None = None
+        if all(len(repeated(number)) == _size(number, total) for number in missing):
+            pass  # nothing new is needed
+        elif kind == "own":
+            fresh = partial(_own_candidates, own)
         elif kind == "sampled":
             recorded = teacher.config.get("decoder") or {}
             variant = gpt_variant or recorded.get("variant") or "auto"
             model, tokenizer = _sampler(SR, transfer, variant, precision, corpus, folder)
-            candidates = _sampled_candidates(model, tokenizer, SR, transfer.temperature)
+            fresh = partial(_sampled_candidates, model, tokenizer, SR, transfer.temperature)
         else:
-            candidates = _edited_candidates(SR, corpus, folder, description, tally)
+            fresh = _edited_candidates(SR, corpus, folder, description, tally)
         mine = missing[process().process_index :: process().num_processes]
         started, made = time.perf_counter(), 0
         with progress_bar(sum(_size(n, total) for n in mine)) as show:
             for number in mine:
                 wanted = _size(number, total)
                 rows: list[dict[str, Any]] = []
-                for part in _label(candidates(number), wanted, label, seen, tally):
+                candidates = itertools.chain(repeated(number), fresh(number) if fresh else ())
+                for part in _label(candidates, wanted, label, seen, tally):
                     rows += part
                     show(made + len(rows), kind)
                 write_shard(shard_file(folder, kind, number), rows)
@@ -218,12 +228,19 @@ def _label(
         left -= len(rows)
 
 
-def _own_candidates(own: list[str]) -> Callable[[int], Iterator[Candidate]]:
-    def candidates(number: int) -> Iterator[Candidate]:
-        for sentence in own[number * SHARD : (number + 1) * SHARD]:
-            yield sentence, "own", ""
+def _repeated_candidates(
+    folder: Path | None, earlier: TransferSet | None, kind: str, number: int
+) -> list[Candidate]:
+    """What the earlier set in `folder` has in a shard; nothing where it has no such shard."""
+    if folder is None or earlier is None or (kind, number) not in shards(earlier.description):
+        return []
+    rows = read_shard(shard_file(folder, kind, number), earlier.logits.shape[1])
+    return [(row["sentence"], row["source"], row["parent"]) for row in rows]
 
-    return candidates
+
+def _own_candidates(own: list[str], number: int) -> Iterator[Candidate]:
+    for sentence in own[number * SHARD : (number + 1) * SHARD]:
+        yield sentence, "own", ""
 
 
 def _sampler(
@@ -273,19 +290,16 @@ def _room(model: LanguageModel) -> int:
 
 
 def _sampled_candidates(
-    model: LanguageModel, tokenizer: Any, SR: int, temperature: float
-) -> Callable[[int], Iterator[Candidate]]:
-    def candidates(number: int) -> Iterator[Candidate]:
-        # The first round is about enough; the others make up for duplicates.
-        for sentences, attempt in zip(
-            itertools.chain([SHARD], itertools.repeat(512)), itertools.count()
-        ):
-            seed = int(np.random.default_rng([SR, number, attempt]).integers(2**62))
-            for tokens in sample(model, sentences, seed, temperature, _room(model)):
-                text = tokenizer.decode(tokens, skip_special_tokens=True)
-                yield " ".join(text.split()), "sampled", ""
-
-    return candidates
+    model: LanguageModel, tokenizer: Any, SR: int, temperature: float, number: int
+) -> Iterator[Candidate]:
+    # The first round is about enough; the others make up for duplicates.
+    for sentences, attempt in zip(
+        itertools.chain([SHARD], itertools.repeat(512)), itertools.count()
+    ):
+        seed = int(np.random.default_rng([SR, number, attempt]).integers(2**62))
+        for tokens in sample(model, sentences, seed, temperature, _room(model)):
+            text = tokenizer.decode(tokens, skip_special_tokens=True)
+            yield " ".join(text.split()), "sampled", ""
 
 
 def _edited_candidates(
