@@ -1,0 +1,241 @@
+"""How much a student has learnt, over several seeds, and by what.
+
+    python benchmarks/student_quality.py --teacher runs/LoRA-12345 \\
+        --transfer_set runs/transfer-12345 --folder runs/quality
+
+Each row is a recipe, trained with every seed by the command line; the epoch is chosen on a slice of
+train each time. The control learns from the labels alone, for as many steps as the best recipe.
+Runs that are there already are not made again, so that an interrupted benchmark goes on; with
+`--jobs 2` two run side by side, a thread each. Hours on two cores.
+
+Printed, and written as JSON and as a picture: mean and standard deviation over the seeds, and how
+far each recipe is above the control, with a 95 % interval by the paired bootstrap: sentences are
+drawn with replacement, the same for both, and each draw compares the means over the seeds.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill import metrics, models
+from potstill.checkpoint import write_json
+from potstill.corpus import load_corpus
+from potstill.transfer import DESCRIPTION, SHARD, read_transfer_set, shard_file
+
+HERE = Path(__file__).parent
+SPLITS = {"dev": "dev", "ood": "out of domain"}
+SHARES = (0.25, 0.5)  # of the set, for the learning curve
+EPOCHS = 20  # where there is no transfer set to learn from
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A row: its name, the command and flags that train it, the sentences of its transfer set."""
+
+    name: str
+    words: list[str]
+    sentences: int = 0
+
+
+def part_of(whole: Path, target: Path, share: float, kinds: tuple[str, ...]) -> int:
+    """Makes a transfer set of the first shards of another's `kinds`; returns its sentences."""
+    description = json.loads((whole / DESCRIPTION).read_text())
+    target.mkdir(parents=True, exist_ok=True)
+    for kind, total in description["sentences"].items():
+        number = math.ceil(share * total / SHARD) if kind in kinds else 0
+        description["sentences"][kind] = min(total, number * SHARD)
+        for i in range(number):
+            file = shard_file(target, kind, i)
+            if not file.exists():
+                os.link(shard_file(whole, kind, i), file)
+    write_json(target / DESCRIPTION, description)
+    return len(read_transfer_set(target).sentences)
+
+
+def recipes(teacher: Path, whole: Path, folder: Path, epochs: int, own: int) -> list[Recipe]:
+    """own: labelled sentences; epochs: over them and the whole set, which settles the steps of
+    every recipe that has a part of the set."""
+    distil = ["distil", "--model_path", str(teacher)]
+    total = len(read_transfer_set(whole).sentences)
+    steps = epochs * (own + total)
+    found = [
+        Recipe("control: labels alone", ["rnn", "--epochs", str(round(steps / own))]),
+        Recipe("CoLA alone", [*distil, "--epochs", str(EPOCHS)]),
+    ]
+    parts = [(f"{share:g} of the set", share, ("own", "sampled", "edited")) for share in SHARES]
+    parts += [("sampled", 1.0, ("sampled",)), ("edited", 1.0, ("edited",))]
+    for name, share, kinds in parts:
+        target = folder / "sets" / name.replace(" ", "-")
+        sentences = part_of(whole, target, share, kinds)
+        count = str(round(steps / (own + sentences)))
+        words = [*distil, "--transfer_set", str(target), "--epochs", count]
+        found.append(Recipe(name, words, sentences))
+    words = [*distil, "--transfer_set", str(whole), "--epochs", str(epochs)]
+    return [*found, Recipe("the whole set", words, total)]
+
+
+def train(recipe: Recipe, seed: int, folder: Path, flags: list[str], threads: int) -> Path:
+    """Trains one student by the command line, unless it is there; returns its folder."""
+    target = folder / recipe.name.replace(" ", "-").replace(":", "") / str(seed)
+    if not (target / "results.json").is_file():
+        command, *words = recipe.words
+        words += [
+            "--student_path",
+            str(target),
+            "--plots_path",
+            str(target.parent / f"{seed}-plot"),
+        ]
+        if target.with_name(f"{target.name}.unfinished").is_dir():
+            words.append("--resume")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        run = [sys.executable, "-m", "potstill", command, str(seed), *words, *flags]
+        with (target.parent / f"{seed}.log").open("w") as log:
+            environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+            subprocess.run(run, check=True, stdout=log, stderr=log, env=environment)
+        print(f"trained: {target}", file=sys.stderr, flush=True)
+    return target
+
+
+def bootstrap(called: np.ndarray, control: np.ndarray, labels: np.ndarray) -> list[float]:
+    """95 % interval of the difference of mean MCCs; called, control: (seeds, N) answers."""
+    classes = int(labels.max()) + 1
+    drawn = np.random.default_rng(0).multinomial(
+        len(labels), np.full(len(labels), 1 / len(labels)), RESAMPLES
+    )
+
+    def mean_mcc(answers: np.ndarray) -> np.ndarray:
+        found = []
+        for row in answers:
+            cells = np.eye(classes * classes)[labels * classes + row]  # (N, cells)
+            found.append(metrics.mcc((drawn @ cells).reshape(-1, classes, classes)))
+        return np.mean(found, axis=0)
+
+    low, high = np.percentile(mean_mcc(called) - mean_mcc(control), [2.5, 97.5])
+    return [float(low), float(high)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("--transfer_set", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, default=Path("runs/quality"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--epochs", type=int, default=10, help="over CoLA and the whole set")
+    parser.add_argument("--only", nargs="+", help="names of recipes; by default all")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=HERE / "student_quality.json")
+    arguments, flags = parser.parse_known_args()
+    teacher = models.load_model(arguments.teacher)
+    corpus = load_corpus(models.trained_on(teacher))
+    own = len(corpus.splits["train"].sentences)
+    chosen = [
+        recipe
+        for recipe in recipes(
+            arguments.teacher, arguments.transfer_set, arguments.folder, arguments.epochs, own
+        )
+        if not arguments.only or recipe.name in arguments.only
+    ]
+    pairs = [(recipe, seed) for seed in arguments.seeds for recipe in chosen]
+    threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        folders = list(pool.map(lambda pair: train(*pair, arguments.folder, flags, threads), pairs))
+    report = summarise(corpus, teacher, chosen, pairs, folders)
+    print_table(report)
+    write_json(arguments.output, report)
+    draw(report, arguments.output.with_suffix(".png"))
+
+
+def summarise(
+    corpus: Any, teacher: Any, chosen: list[Recipe], pairs: list[Any], folders: list[Path]
+) -> dict[str, Any]:
+    """Scores of every student on dev and out of domain, and how they compare with the control."""
+    students = {folder: models.load_model(folder) for folder in folders}
+    report: dict[str, Any] = {"data": corpus.describe(), "recipes": {}}
+    for split in (s for s in SPLITS if s in corpus.splits):
+        sentences, labels = corpus.splits[split].sentences, np.array(corpus.splits[split].labels)
+        report[split] = {"sentences": len(labels), "majority": metrics.majority_share(labels)}
+        report[split]["teacher"] = metrics.score(teacher.logits(sentences).numpy(), labels)
+        logits = {f: student.logits(sentences).numpy() for f, student in students.items()}
+        control: np.ndarray | None = None
+        for recipe in chosen:
+            mine = [f for (r, _), f in zip(pairs, folders, strict=True) if r is recipe]
+            scores = [metrics.score(logits[f], labels) for f in mine]
+            called = np.stack([logits[f].argmax(1) for f in mine])
+            row = report["recipes"].setdefault(
+                recipe.name,
+                {
+                    "command": " ".join(recipe.words),
+                    "sentences": recipe.sentences,
+                    "parameters": students[mine[0]].parameters,
+                },
+            )
+            row[split] = {k: [s[k] for s in scores] for k in ("mcc", "accuracy")}
+            if recipe.words[0] == "rnn":
+                control = called
+            elif control is not None:
+                row[split]["above_control_95"] = bootstrap(called, control, labels)
+    return report
+
+
+def print_table(report: dict[str, Any]) -> None:
+    for split, title in SPLITS.items():
+        if split not in report:
+            continue
+        about = report[split]
+        print(f"\n| {title} | further sentences | accuracy | MCC | MCC above the control |")
+        print("|---|---:|---:|---:|---:|")
+        print(f"| majority class | | {100 * about['majority']:.1f} % | 0 | |")
+        for name, row in report["recipes"].items():
+            scores = row[split]
+            above = scores.get("above_control_95")
+            shown = f"{above[0]:+.3f} to {above[1]:+.3f}" if above else ""
+            mean, sd = (f(scores["mcc"]) for f in (np.mean, spread))
+            share = 100 * np.mean(scores["accuracy"])
+            print(
+                f"| {name} | {row['sentences'] or ''} | {share:.1f} % | {mean:.3f} ± {sd:.3f} "
+                f"| {shown} |"
+            )
+        scores = about["teacher"]
+        print(f"| teacher | | {100 * scores['accuracy']:.1f} % | {scores['mcc']:.3f} | |")
+
+
+def spread(values: list[float]) -> float:
+    """Standard deviation of a sample."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def draw(report: dict[str, Any], file: Path) -> None:
+    """The learning curve: MCC against the size of the transfer set."""
+    from matplotlib import pyplot as plt
+
+    names = ["CoLA alone", *(f"{share:g} of the set" for share in SHARES), "the whole set"]
+    rows = [report["recipes"][name] for name in names if name in report["recipes"]]
+    figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    sizes = [row["sentences"] / 1000 for row in rows]
+    for split, colour in (("dev", "#D55E00"), ("ood", "#009E73")):
+        if split in report:
+            means = [np.mean(row[split]["mcc"]) for row in rows]
+            spreads = [spread(row[split]["mcc"]) for row in rows]
+            axis.errorbar(
+                sizes, means, spreads, color=colour, marker="o", capsize=3, label=SPLITS[split]
+            )
+    axis.axhline(0, color="black", linestyle="--", linewidth=1, label="majority class")
+    axis.set_xlabel("sentences of the transfer set, thousands")
+    axis.set_ylabel("MCC, mean and standard deviation over seeds")
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False)
+    figure.savefig(file, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
