@@ -42,6 +42,7 @@ from potstill.settings import (
     DataSettings,
     DistilSettings,
     LoRASettings,
+    PretrainSettings,
     StudentSettings,
     TrainSettings,
 )
@@ -221,8 +222,12 @@ class TestFirstRun:
         ("name", "groups", "own"),
         [
             ("LoRA", (LoRASettings,), {"adapter_config.json", "adapter_model.safetensors"}),
-            ("distil", (DistilSettings, StudentSettings), {"model.safetensors", "tokenizer.json"}),
-            ("rnn", (StudentSettings,), {"model.safetensors", "tokenizer.json"}),
+            (
+                "distil",
+                (DistilSettings, PretrainSettings, StudentSettings),
+                {"model.safetensors", "tokenizer.json"},
+            ),
+            ("rnn", (PretrainSettings, StudentSettings), {"model.safetensors", "tokenizer.json"}),
         ],
     )
     def test_a_run_is_a_whole_folder(

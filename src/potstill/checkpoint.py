@@ -22,6 +22,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 STUDENT_WEIGHTS = "model.safetensors"
 STUDENT_TOKENIZER = "tokenizer.json"
 STUDENT_ONNX = "model.onnx"
+BOX = Path(__file__).parent / "box"  # an exported student that comes with the package
 
 
 def newest_run(runs: Path = Path("runs")) -> Path | None:
@@ -33,13 +34,13 @@ def newest_run(runs: Path = Path("runs")) -> Path | None:
     return None
 
 
-def named_or_newest(model_path: Path | None) -> Path:
-    """`model_path`, else the run trained last; a UserError where there is none."""
-    if folder := model_path or newest_run():
-        return folder
-    raise UserError(
-        "there is no trained model in runs/ yet; train one, or name it with --model_path."
-    )
+def named_or_newest(model_path: Path | None) -> tuple[Path, str]:
+    """`model_path`, else the run trained last, else the student in the box; and why."""
+    if model_path:
+        return model_path, ""
+    if folder := newest_run():
+        return folder, "trained last"
+    return BOX, "nothing is trained in runs/ yet; this one came with potstill"
 
 
 def cache_folder() -> Path:

@@ -18,6 +18,7 @@ from potstill.settings import (
     LoRASettings,
     OptionalInt,
     OptionalText,
+    PretrainSettings,
     StudentSettings,
     Switch,
     TrainSettings,
@@ -163,6 +164,7 @@ def distil(
     SR: Serial,
     distillation: DistilSettings = DistilSettings(),
     student: StudentSettings = StudentSettings(),
+    pretraining: PretrainSettings = PretrainSettings(),
     data: DataSettings = DataSettings(),
     train: TrainSettings = TrainSettings(),
     model_path: OptionalPath = None,
@@ -186,7 +188,7 @@ def distil(
     _prepare_libraries()
     from potstill import distilling
 
-    settings = student, data, train
+    settings = student, pretraining, data, train
     distilling.distil(
         SR, distillation, *settings, teacher, gpt_variant, transfer_set, folder, plots_path
     )
@@ -195,6 +197,7 @@ def distil(
 def rnn(
     SR: Serial,
     student: StudentSettings = StudentSettings(),
+    pretraining: PretrainSettings = PretrainSettings(),
     data: DataSettings = DataSettings(),
     train: TrainSettings = TrainSettings(),
     student_path: OptionalPath = None,
@@ -211,7 +214,7 @@ def rnn(
     _prepare_libraries()
     from potstill import distilling
 
-    distilling.train_control(SR, student, data, train, folder, plots_path)
+    distilling.train_control(SR, student, pretraining, data, train, folder, plots_path)
 
 
 def evaluate(
@@ -226,7 +229,8 @@ def evaluate(
     """Score a saved model on labelled data.
 
     Args:
-        model_path: Folder of an adapter or a student. Default: the student trained last in runs/.
+        model_path: Folder of an adapter or a student. Default: the student trained last in runs/,
+            else the one that came with potstill.
         data: A file, a folder's dev files, cola, minicola, or auto: what the model learned from.
         text_column: Column (or JSON key) of the text. Default: sentence or text.
         label_column: Column (or JSON key) of the label. Default: label.
@@ -253,7 +257,8 @@ def predict(
     Args:
         sentences: Sentences, each in quotes. Without any, and without --file, standard input.
         file: A text file with a sentence a line; - for standard input.
-        model_path: Folder of an adapter or a student. Default: the student trained last in runs/.
+        model_path: Folder of an adapter or a student. Default: the student trained last in runs/,
+            else the one that came with potstill.
         precision: Arithmetic of a decoder.
         gpt_variant: An adapter's base. Default: the one it names.
         json: Print a JSON object a line instead of a table.

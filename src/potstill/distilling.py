@@ -1,5 +1,7 @@
 """The commands distil and rnn: a student with a teacher, and its control without."""
 
+import itertools
+import time
 from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,10 +16,17 @@ from potstill import student as students
 from potstill.checkpoint import ADAPTER_CONFIG, read_json
 from potstill.distillation import KeptLogits, distillation_loss, label_sentences
 from potstill.metrics import evaluation
-from potstill.reporting import comparison_table, count, say
-from potstill.settings import DataSettings, DistilSettings, StudentSettings, TrainSettings
+from potstill.pretraining import pretrain
+from potstill.reporting import comparison_table, count, progress_bar, say
+from potstill.settings import (
+    DataSettings,
+    DistilSettings,
+    PretrainSettings,
+    StudentSettings,
+    TrainSettings,
+)
 from potstill.training import UNLABELLED, Examples, LossFunction, resolve_precision
-from potstill.transfer import check_teacher, read_transfer_set
+from potstill.transfer import TransferSet, check_teacher, read_transfer_set
 
 EPOCHS = 20
 TITLES = {"distil": "DistilRNN, distilled", "rnn": "DistilRNN, no teacher"}
@@ -27,6 +36,7 @@ def distil(
     SR: int,
     distillation: DistilSettings,
     shape: StudentSettings,
+    pretraining: PretrainSettings,
     data: DataSettings,
     settings: TrainSettings,
     teacher_path: Path,
@@ -81,7 +91,9 @@ def distil(
             distillation.loss,
         )
 
-    config = runs.describe_run("distil", SR, task.corpus, [distillation, shape, data, settings], 0)
+    config = runs.describe_run(
+        "distil", SR, task.corpus, [distillation, shape, pretraining, data, settings], 0
+    )
     scores = {n: evaluation(logits[n].numpy(), s.labels) for n, s in task.scored.items()}
     config["teacher"] = {
         "path": str(teacher_path),
@@ -100,13 +112,13 @@ def distil(
     rank = read_json(teacher_path / ADAPTER_CONFIG)["r"]
     title = f"DistilRNN from {teacher.title} rank {rank}, on {task.corpus.name}, SR {SR}"
     plot = plots_path / "distilrnn_training_plot.png"
-    sentences = extra.sentences if extra else []
-    _train_student(shape, settings, task, sentences, config, loss, folder, plot, title)
+    _train_student(shape, pretraining, settings, task, extra, config, loss, folder, plot, title)
 
 
 def train_control(
     SR: int,
     shape: StudentSettings,
+    pretraining: PretrainSettings,
     data: DataSettings,
     settings: TrainSettings,
     folder: Path,
@@ -115,24 +127,27 @@ def train_control(
     """Trains the student that `distil` would, on the labels alone; see `commands.rnn`."""
     runs.check_target(folder, "--student_path", plots_path, settings.resume)
     task = runs.read_task(data, SR)
-    config = runs.describe_run("rnn", SR, task.corpus, [shape, data, settings], 0)
+    config = runs.describe_run("rnn", SR, task.corpus, [shape, pretraining, data, settings], 0)
     title = f"DistilRNN without a teacher, on {task.corpus.name}, SR {SR}"
     plot = plots_path / "rnn_training_plot.png"
-    _train_student(shape, settings, task, [], config, task.cross_entropy(), folder, plot, title)
+    loss = task.cross_entropy()
+    _train_student(shape, pretraining, settings, task, None, config, loss, folder, plot, title)
 
 
 def _train_student(
     shape: StudentSettings,
+    pretraining: PretrainSettings,
     settings: TrainSettings,
     task: runs.Task,
-    unlabelled: list[str],
+    extra: TransferSet | None,
     config: dict[str, Any],
     loss: LossFunction,
     folder: Path,
     plot: Path,
     title: str,
 ) -> None:
-    """Trains, writes and reports a student; `unlabelled` sentences stand behind those of train."""
+    """Trains, writes and reports a student; those of train come before the sentences of `extra`."""
+    unlabelled = extra.sentences if extra else []
     tokenizer = students.train_tokenizer([*task.train.sentences, *unlabelled], shape.vocab_size)
     examples = {
         name: Examples(
@@ -154,6 +169,12 @@ def _train_student(
     teacher = config.get("teacher")
     ratio = f"; 1/{teacher['parameters'] / total:.0f} of {teacher['title']}" if teacher else ""
     say(f"student: DistilRNN, {count(total)} parameters{ratio}")
+    if pretraining.pretrain_epochs and not settings.resume:
+        # Edits are mostly not what a language model should learn to write.
+        written = [not source.startswith("edited") for source in extra.sources] if extra else []
+        written = [True] * len(task.train.sentences) + written
+        text = list(itertools.compress(examples["train"].tokens, written))
+        _pretrain(model, text, pretraining, settings, config["SR"])
     config["settings"]["epochs"] = settings.epochs or EPOCHS
     config["student"] = wanted
     config["parameters"] = {"total": total, "trainable": total}
@@ -170,6 +191,26 @@ def _train_student(
     order = sorted(rows, key=lambda name: (name in TITLES.values(), name))
     comparison_table(f"{task.corpus.name}, SR {config['SR']}", {name: rows[name] for name in order})
     say(f"student: {folder}\nplot: {plot}")
+
+
+def _pretrain(
+    model: students.DistilRNN,
+    text: list[list[int]],
+    pretraining: PretrainSettings,
+    settings: TrainSettings,
+    seed: int,
+) -> None:
+    """Makes a language model of the student, and says what became of it."""
+    epochs = pretraining.pretrain_epochs
+    started = time.perf_counter()
+    with progress_bar(epochs * len(text)) as show:
+        settings = replace(settings, lr=pretraining.pretrain_lr)
+        loss = pretrain(model, text, settings, epochs, seed, show)
+    seconds = time.perf_counter() - started
+    say(
+        f"language model first: {epochs} epochs over {len(text)} sentences, {seconds:.0f} s, "
+        f"{loss:.3f} nats a token"
+    )
 
 
 def _relatives(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
@@ -198,7 +239,11 @@ def _relatives(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """The settings of two students' runs that would make them unfit to compare."""
-    shared = [f.name for group in (StudentSettings, TrainSettings) for f in fields(group)]
+    shared = [
+        f.name
+        for group in (StudentSettings, PretrainSettings, TrainSettings)
+        for f in fields(group)
+    ]
     differing = [
         key
         for key in (*shared, "holdout", "max_length")

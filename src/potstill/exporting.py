@@ -13,6 +13,7 @@ from potstill.checkpoint import (
     STUDENT_WEIGHTS,
     check_writable,
     newest_run,
+    write_json,
 )
 from potstill.export import write_onnx
 from potstill.models import load_student
@@ -21,6 +22,7 @@ from potstill.reporting import say
 
 # As far as rounding may take a logit of the exported student: of fp32, of 8-bit matrices.
 CLOSE = {False: 1e-3, True: 0.5}
+NEEDED = ("SR", "labels", "max_length", "student", "parameters", "versions")
 PROBES = ["The books on the table are old.", "Is.", "Whom did they say that never not has slept?"]
 
 
@@ -37,8 +39,9 @@ def export(model_path: Path | None, onnx_path: Path | None, int8: bool) -> None:
     model, tokenizer, config = load_student(folder)
     write_onnx(model, target / STUDENT_ONNX, int8)
     if target.resolve() != folder.resolve():
-        for name in ("config.json", STUDENT_TOKENIZER):
-            shutil.copyfile(folder / name, target / name)
+        shutil.copyfile(folder / STUDENT_TOKENIZER, target / STUDENT_TOKENIZER)
+        # What goes out into the world need not tell of folders here.
+        write_json(target / "config.json", {key: config[key] for key in NEEDED if key in config})
     exported = load_predictor(target)
     tokens = student.encode(tokenizer, PROBES, config["max_length"])
     away = np.abs(exported.logits(PROBES) - predict_logits(model, tokens).numpy()).max()

@@ -19,7 +19,7 @@ def predict(
     prepare: Callable[[], None],
 ) -> None:
     """Classifies sentences; see `commands.predict`. `prepare` is called before torch is loaded."""
-    folder = named_or_newest(model_path)
+    folder, why = named_or_newest(model_path)
     if (folder / STUDENT_ONNX).is_file():
         exported = load_predictor(folder)
         title, labels = exported.title, exported.labels
@@ -32,8 +32,8 @@ def predict(
         title, labels = model.title, model.labels
         shares = model.logits(sentences).softmax(1).tolist()
     # The answers alone go to standard output, for whoever pipes them on.
-    why = "" if model_path else " (auto: trained last)"
-    print(f"model: {title} in {folder}{why}", file=sys.stderr)
+    choice = f" (auto: {why})" if why else ""
+    print(f"model: {title} in {folder}{choice}", file=sys.stderr)
     width = max(map(len, labels))
     for sentence, row in zip(sentences, shares, strict=True):
         best = row.index(max(row))

@@ -4,7 +4,6 @@ Tang, Lu and Lin 2019, *Natural Language Generation for Effective Knowledge Dist
 section 3.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from potstill.batching import collate, length_batches
+from potstill.batching import collate
 from potstill.blocks import take_apart
 from potstill.lora import JoinedLinear, add_lora, linear_names, norm_names
 from potstill.settings import LoRASettings, TrainSettings
-from potstill.training import adamw, update
+from potstill.training import descend
 
 SLOTS = 256  # sentences sampled side by side
 CHUNK = 256  # tokens of the vocabulary that `draw` sums over at once
@@ -61,26 +60,17 @@ def tune_language_model(
     """Tunes `model` to the sentences `tokens`, start and end included; gives the last epoch's mean
     loss, nats a token."""
     sentences = [[model.start, *t, model.end] for t in tokens]
-    lengths = [len(s) for s in sentences]
     device = next(model.parameters()).device
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = adamw(model, settings)
-    steps = epochs * math.ceil(len(sentences) / settings.batch_size)
-    step = done = 0
-    for epoch in range(1, epochs + 1):
-        losses: list[Tensor] = []
-        for index in length_batches(lengths, settings.batch_size, seed, epoch):
-            batch = collate(sentences, index.tolist()).to(device)
-            places = torch.arange(1, batch.input_ids.shape[1], device=device)
-            real = places < batch.lengths.to(device)[:, None]
-            logits = model.head(model(batch.input_ids[:, :-1])[real])
-            loss = F.cross_entropy(logits.float(), batch.input_ids[:, 1:][real])
-            loss.backward()
-            update(optimizer, parameters, settings, step, steps)
-            losses.append(loss.detach())
-            step, done = step + 1, done + len(index)
-            show(done, "language model")
-    return float(torch.stack(losses).mean())
+
+    def loss(index: list[int]) -> Tensor:
+        batch = collate(sentences, index).to(device)
+        places = torch.arange(1, batch.input_ids.shape[1], device=device)
+        real = places < batch.lengths.to(device)[:, None]
+        logits = model.head(model(batch.input_ids[:, :-1])[real])
+        return F.cross_entropy(logits.float(), batch.input_ids[:, 1:][real])
+
+    lengths = [len(s) for s in sentences]
+    return descend(model, lengths, loss, settings, epochs, seed, show, "language model")
 
 
 @torch.no_grad()

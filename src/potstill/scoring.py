@@ -21,7 +21,7 @@ def evaluate(
     as_json: bool,
 ) -> None:
     """Scores a saved model on labelled data; see `commands.evaluate`."""
-    folder = named_or_newest(model_path)
+    folder, why = named_or_newest(model_path)
     model = models.load_model(folder, precision, gpt_variant)
     if data == "auto" and "data" in model.config:
         corpus = models.training_corpus(folder, model)
@@ -30,7 +30,7 @@ def evaluate(
     else:
         corpus = load_evaluation(data, model.labels, text_column, label_column)
     if not as_json:
-        runs.say_choice("model", f"{model.title} in {folder}", "" if model_path else "trained last")
+        runs.say_choice("model", f"{model.title} in {folder}", why)
         runs.say_choice("data", corpus.name, corpus.reason)
     scores = {}
     for name, split in corpus.splits.items():

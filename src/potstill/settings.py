@@ -124,6 +124,22 @@ class StudentSettings:
 
 
 @dataclass(frozen=True)
+class PretrainSettings:
+    """The student as a language model first."""
+
+    pretrain_epochs: int = 5
+    """Passes over the text, labelled or not, on which the student first learns to predict the next
+    token; 0 for none."""
+    pretrain_lr: float = 2e-3
+    """Peak learning rate meanwhile."""
+
+    def __post_init__(self) -> None:
+        check("pretrain_epochs", self.pretrain_epochs, self.pretrain_epochs >= 0, "0 or more")
+        fits = 0 < self.pretrain_lr < 1
+        check("pretrain_lr", self.pretrain_lr, fits, "more than 0 and less than 1")
+
+
+@dataclass(frozen=True)
 class DistilSettings:
     """Knowledge distillation (Hinton, Vinyals and Dean 2015)."""
 

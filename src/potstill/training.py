@@ -222,6 +222,34 @@ def update(
     optimizer.zero_grad(set_to_none=True)
 
 
+def descend(
+    model: nn.Module,
+    lengths: list[int],
+    batch_loss: Callable[[list[int]], Tensor],
+    settings: TrainSettings,
+    epochs: int,
+    seed: int,
+    show: Callable[[int, str], None],
+    what: str,
+) -> float:
+    """Trains `model` on the loss of batches, given by the places of their sentences, and scores
+    nothing; gives the mean loss of the last epoch."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = adamw(model, settings)
+    steps = epochs * math.ceil(len(lengths) / settings.batch_size)
+    step = done = 0
+    for epoch in range(1, epochs + 1):
+        losses: list[Tensor] = []
+        for index in length_batches(lengths, settings.batch_size, seed, epoch):
+            loss = batch_loss(index.tolist())
+            loss.backward()
+            update(optimizer, parameters, settings, step, steps)
+            losses.append(loss.detach())
+            step, done = step + 1, done + len(index)
+            show(done, what)
+    return float(torch.stack(losses).mean())
+
+
 @torch.no_grad()
 def follow(average: dict[str, Tensor], now: dict[str, Tensor], share: float) -> None:
     """Moves an exponential running average a `share` of the way to the weights as they are `now`
