@@ -902,7 +902,6 @@ REFUSED = {
     ),
     "export": "there is no student in runs/; train one, or name it by --model_path",
     "export --model_path {teacher}": "there is no student in .*teacher; train one",
-    "evaluate": "there is no trained model in runs/ yet; train one, or name it with --model_path",
     "evaluate --model_path {teacher} --data toy.csv": r"toy\.csv:2: label 'good' is none of",
     "evaluate --model_path {teacher} --data nowhere": "--data nowhere: there is no such file",
     "predict One. --model_path nowhere": "--model_path nowhere: there is no such folder",

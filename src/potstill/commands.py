@@ -166,7 +166,7 @@ def distil(
     student: StudentSettings = StudentSettings(),
     pretraining: PretrainSettings = PretrainSettings(),
     data: DataSettings = DataSettings(),
-    train: TrainSettings = TrainSettings(),
+    train: TrainSettings = TrainSettings(batch_size=64),
     model_path: OptionalPath = None,
     gpt_variant: OptionalText = None,
     transfer_set: OptionalPath = None,
@@ -199,7 +199,7 @@ def rnn(
     student: StudentSettings = StudentSettings(),
     pretraining: PretrainSettings = PretrainSettings(),
     data: DataSettings = DataSettings(),
-    train: TrainSettings = TrainSettings(),
+    train: TrainSettings = TrainSettings(batch_size=64),
     student_path: OptionalPath = None,
     plots_path: Path = Path("plots"),
 ) -> None:

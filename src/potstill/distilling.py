@@ -29,6 +29,7 @@ from potstill.training import UNLABELLED, Examples, LossFunction, resolve_precis
 from potstill.transfer import TransferSet, check_teacher, read_transfer_set
 
 EPOCHS = 20
+EPOCHS_WITH_SET = 4  # of a hundred thousand sentences
 TITLES = {"distil": "DistilRNN, distilled", "rnn": "DistilRNN, no teacher"}
 
 
@@ -175,7 +176,7 @@ def _train_student(
         written = [True] * len(task.train.sentences) + written
         text = list(itertools.compress(examples["train"].tokens, written))
         _pretrain(model, text, pretraining, settings, config["SR"])
-    config["settings"]["epochs"] = settings.epochs or EPOCHS
+    config["settings"]["epochs"] = settings.epochs or (EPOCHS_WITH_SET if extra else EPOCHS)
     config["student"] = wanted
     config["parameters"] = {"total": total, "trainable": total}
 

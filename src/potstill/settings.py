@@ -127,7 +127,7 @@ class StudentSettings:
 class PretrainSettings:
     """The student as a language model first."""
 
-    pretrain_epochs: int = 5
+    pretrain_epochs: int = 6
     """Passes over the text, labelled or not, on which the student first learns to predict the next
     token; 0 for none."""
     pretrain_lr: float = 2e-3
@@ -145,8 +145,8 @@ class DistilSettings:
 
     loss: Literal["kl", "mse"] = "kl"
     """What pulls the student to the teacher: KL at a temperature, or the logits' squared error."""
-    temperature: float = 2.0
-    """Softens both distributions of the KL loss."""
+    temperature: float = 1.0
+    """Above 1 softens both distributions of the KL loss."""
     alpha: float = 0.5
     """Weight of the teacher; 1 − alpha is the weight of the labels."""
 
