@@ -25,8 +25,9 @@ from potstill.classifier import Classifier, encode, tunable_classifier
 from potstill.corpus import load_corpus
 from potstill.decoder import find_decoder
 from potstill.lora import halve_frozen
+from potstill.optimisation import lr_factor
 from potstill.settings import TrainSettings
-from potstill.training import Examples, LossFunction, TrainingState, lr_factor, train
+from potstill.training import Examples, LossFunction, TrainingState, train
 
 HERE = Path(__file__).parent
 WAYS = ("transformers, fp32", "transformers, bf16", "potstill, bf16")

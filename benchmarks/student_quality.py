@@ -29,12 +29,12 @@ import numpy as np
 from potstill import metrics, models
 from potstill.checkpoint import write_json
 from potstill.corpus import load_corpus
+from potstill.distilling import EPOCHS, EPOCHS_WITH_SET
 from potstill.transfer import DESCRIPTION, SHARD, read_transfer_set, shard_file
 
 HERE = Path(__file__).parent
 SPLITS = {"dev": "dev", "ood": "out of domain"}
 SHARES = (0.25, 0.5)  # of the set, for the learning curve
-EPOCHS = 20  # where there is no transfer set to learn from
 RESAMPLES = 10_000
 
 
@@ -130,7 +130,9 @@ def main() -> None:
     parser.add_argument("--transfer_set", type=Path, required=True)
     parser.add_argument("--folder", type=Path, default=Path("runs/quality"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--epochs", type=int, default=10, help="over CoLA and the whole set")
+    parser.add_argument(
+        "--epochs", type=int, default=EPOCHS_WITH_SET, help="over CoLA and the whole set"
+    )
     parser.add_argument("--only", nargs="+", help="names of recipes; by default all")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", type=Path, default=HERE / "student_quality.json")

@@ -15,16 +15,15 @@ from potstill.batching import collate, length_batches, predict_logits
 from potstill.classifier import tunable_classifier
 from potstill.lora import halve_frozen, lora_layers
 from potstill.metrics import score
+from potstill.optimisation import adamw, lr_factor
 from potstill.settings import TrainSettings
 from potstill.student import DistilRNN, StudentConfig
 from potstill.training import (
     UNLABELLED,
     Examples,
     TrainingState,
-    adamw,
     backward_apart,
     choose,
-    lr_factor,
     resolve_precision,
     train,
 )

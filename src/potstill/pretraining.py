@@ -10,11 +10,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from potstill.batching import collate
+from potstill.batching import Batch
+from potstill.optimisation import descend
 from potstill.processes import process
 from potstill.settings import TrainSettings
 from potstill.student import DistilRNN
-from potstill.training import descend
 
 ROWS = 128  # tokens whose probabilities are computed at once; they stay in the cache
 
@@ -38,15 +38,12 @@ def pretrain(
     with torch.no_grad():  # as wide as PyTorch makes them, they would begin with sure answers
         lowest.embedding.weight.mul_(0.1)
     tokens = [t for t in tokens if len(t) > 1]
-    device = process().device
-    predictor = NextToken(lowest).to(device).train()
+    predictor = NextToken(lowest).to(process().device).train()
 
-    def loss(index: list[int]) -> Tensor:
-        batch = collate(tokens, index).to(device)
+    def loss(batch: Batch) -> Tensor:
         return predictor(batch.input_ids, batch.lengths)
 
-    lengths = [len(t) for t in tokens]
-    mean = descend(predictor, lengths, loss, settings, epochs, seed, show, "language model")
+    mean = descend(predictor, tokens, loss, settings, epochs, seed, show)
     model.load_state_dict(lowest.state_dict(), strict=False)
     return mean
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from potstill.batching import collate
+from potstill.batching import Batch
 from potstill.blocks import take_apart
 from potstill.lora import JoinedLinear, add_lora, linear_names, norm_names
+from potstill.optimisation import descend
 from potstill.settings import LoRASettings, TrainSettings
-from potstill.training import descend
 
 SLOTS = 256  # sentences sampled side by side
 CHUNK = 256  # tokens of the vocabulary that `draw` sums over at once
@@ -60,17 +60,14 @@ def tune_language_model(
     """Tunes `model` to the sentences `tokens`, start and end included; gives the last epoch's mean
     loss, nats a token."""
     sentences = [[model.start, *t, model.end] for t in tokens]
-    device = next(model.parameters()).device
 
-    def loss(index: list[int]) -> Tensor:
-        batch = collate(sentences, index).to(device)
-        places = torch.arange(1, batch.input_ids.shape[1], device=device)
-        real = places < batch.lengths.to(device)[:, None]
+    def loss(batch: Batch) -> Tensor:
+        places = torch.arange(1, batch.input_ids.shape[1], device=batch.input_ids.device)
+        real = places < batch.lengths[:, None]
         logits = model.head(model(batch.input_ids[:, :-1])[real])
         return F.cross_entropy(logits.float(), batch.input_ids[:, 1:][real])
 
-    lengths = [len(s) for s in sentences]
-    return descend(model, lengths, loss, settings, epochs, seed, show, "language model")
+    return descend(model, sentences, loss, settings, epochs, seed, show)
 
 
 @torch.no_grad()

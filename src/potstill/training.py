@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from potstill import UserError
 from potstill.batching import collate, length_batches, predict_logits
 from potstill.checkpoint import atomic_folder, read_json, write_json, write_tensors
 from potstill.metrics import score
+from potstill.optimisation import adamw, follow, update
 from potstill.processes import process, side_by_side
 from potstill.reporting import progress_bar
 from potstill.settings import TrainSettings
@@ -74,14 +75,6 @@ def resolve_precision(precision: str) -> torch.dtype:
             torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         )
     return torch.bfloat16 if fast else torch.float32
-
-
-def lr_factor(step: int, steps: int, warmup: float) -> float:
-    """Share of the peak learning rate at `step` of `steps`: linear up, then linear down to 0."""
-    rise = math.ceil(warmup * steps)
-    if step < rise:
-        return (step + 1) / rise
-    return max(0.0, (steps - step) / max(1, steps - rise))
 
 
 def train(
@@ -210,53 +203,6 @@ def backward_apart(
     return [(index, logits) for index, logits, _ in passed]
 
 
-def update(
-    optimizer: Any, parameters: Iterable[Tensor], settings: TrainSettings, step: int, steps: int
-) -> None:
-    """Clips the gradients, takes step number `step` of `steps`, and drops the gradients."""
-    for group in optimizer.param_groups:
-        group["lr"] = settings.lr * lr_factor(step, steps, settings.warmup)
-    # foreach: else several operations from Python for each of hundreds of tensors
-    nn.utils.clip_grad_norm_(parameters, settings.clip, foreach=True)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-
-
-def descend(
-    model: nn.Module,
-    lengths: list[int],
-    batch_loss: Callable[[list[int]], Tensor],
-    settings: TrainSettings,
-    epochs: int,
-    seed: int,
-    show: Callable[[int, str], None],
-    what: str,
-) -> float:
-    """Trains `model` on the loss of batches, given by the places of their sentences, and scores
-    nothing; gives the mean loss of the last epoch."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = adamw(model, settings)
-    steps = epochs * math.ceil(len(lengths) / settings.batch_size)
-    step = done = 0
-    for epoch in range(1, epochs + 1):
-        losses: list[Tensor] = []
-        for index in length_batches(lengths, settings.batch_size, seed, epoch):
-            loss = batch_loss(index.tolist())
-            loss.backward()
-            update(optimizer, parameters, settings, step, steps)
-            losses.append(loss.detach())
-            step, done = step + 1, done + len(index)
-            show(done, what)
-    return float(torch.stack(losses).mean())
-
-
-@torch.no_grad()
-def follow(average: dict[str, Tensor], now: dict[str, Tensor], share: float) -> None:
-    """Moves an exponential running average a `share` of the way to the weights as they are `now`
-    (Polyak and Juditsky 1992, *Acceleration of Stochastic Approximation by Averaging*)."""
-    torch._foreach_lerp_(list(average.values()), list(now.values()), share)
-
-
 @contextmanager
 @torch.no_grad()
 def borrowed(trainable: dict[str, Tensor], kept: dict[str, Tensor]) -> Iterator[None]:
@@ -279,16 +225,6 @@ def choose(records: list[Record]) -> int:
     if "holdout" not in records[-1]:
         return records[-1]["epoch"]
     return max(records, key=lambda r: (r["holdout"]["mcc"], -r["holdout"]["loss"]))["epoch"]
-
-
-def adamw(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019); biases and norms are not decayed."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 
 
 class TrainingState:
