@@ -15,7 +15,7 @@ from potstill.batching import collate, length_batches, predict_logits
 from potstill.classifier import tunable_classifier
 from potstill.lora import halve_frozen, lora_layers
 from potstill.metrics import score
-from potstill.optimisation import adamw, lr_factor
+from potstill.optimisation import lr_factor
 from potstill.settings import TrainSettings
 from potstill.student import DistilRNN, StudentConfig
 from potstill.training import (
@@ -122,62 +122,6 @@ def test_batches_in_parts_give_the_gradients_of_the_whole(
         found = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
         model.zero_grad(set_to_none=True)
-
-
-def test_average_of_weights_by_hand(tmp_path):
-    """The weights after each step, by a run cut there; their running average by the formula."""
-    settings = replace(SETTINGS, average=0.7)
-    two_steps = Examples(TRAIN.tokens[:16], TRAIN.labels[:16])
-    whole = {"examples": two_steps, "evaluations": {}, "loss_function": cross_entropy(two_steps)}
-    plain = [Run(tmp_path / f"{n}", SETTINGS, epochs=n, model=student(), **whole) for n in (1, 2)]
-    averaged = Run(tmp_path / "a", settings, epochs=2, model=student(), **whole)
-    # The same path: averaging changes what is kept, not how it is trained.
-    state = load_file(averaged.state.folder / "state.safetensors")
-    for name, value in plain[1].trained.tensors.items():
-        torch.testing.assert_close(state[f"now.{name}"], value)
-        torch.testing.assert_close(state[f"kept.{name}"], averaged.trained.tensors[name])
-    assert not equal(plain[1].trained.tensors, averaged.trained.tensors)
-    steps = weights_after_each_step(student(), two_steps, 2)
-    average = steps[0]
-    for number, weights in enumerate(steps[1:], 2):
-        share = max(0.3, 1 / number)
-        average = {n: (1 - share) * a + share * weights[n] for n, a in average.items()}
-    for name, value in average.items():
-        torch.testing.assert_close(averaged.trained.tensors[name], value, rtol=0, atol=1e-5)
-
-
-def weights_after_each_step(model, of, epochs) -> list[dict]:
-    """By a plain loop."""
-    model.train()
-    optimizer = adamw(model, SETTINGS)
-    steps = epochs * len(of.tokens) // 8
-    found = []
-    for epoch in range(1, epochs + 1):
-        for index in length_batches(list(map(len, of.tokens)), 8, SEED, epoch):
-            optimizer.param_groups[0]["lr"] = SETTINGS.lr * lr_factor(len(found), steps, 0.06)
-            optimizer.param_groups[1]["lr"] = optimizer.param_groups[0]["lr"]
-            batch = collate(of.tokens, index.tolist())
-            cross_entropy(of)(model(batch.input_ids, batch.lengths), batch.index).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), SETTINGS.clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            found.append({n: p.detach().clone() for n, p in model.named_parameters()})
-    return found
-
-
-def test_the_average_is_scored_and_the_weights_go_on(tmp_path):
-    settings = replace(SETTINGS, average=0.9)
-    run = Run(tmp_path / "s", settings, epochs=2, model=student())
-    last = run.trained.records[-1]
-    now = student()
-    names = dict(now.named_parameters())
-    state = load_file(run.state.folder / "state.safetensors")
-    for kind, same in (("kept", True), ("now", False)):
-        with torch.no_grad():
-            for name, parameter in names.items():
-                parameter.copy_(state[f"{kind}.{name}"])
-        logits = predict_logits(now.eval(), DEV.tokens).numpy()
-        assert (score(logits, DEV.labels)["loss"] == pytest.approx(last["dev"]["loss"])) == same
 
 
 def test_unlabelled_sentences_are_learned_from_and_not_scored(tmp_path):
@@ -307,20 +251,18 @@ def interrupted_in_batch(number):
     return {"loss_function": loss}
 
 
-@pytest.mark.parametrize("average", [0.0, 0.8])
 @pytest.mark.parametrize(
     ("interrupted", "number"),
     [(interrupted_after_epoch, 1), (interrupted_after_epoch, 3), (interrupted_in_batch, 19)],
     ids=["after the first epoch", "after the last but one", "in the third"],
 )
-def test_resumed_is_as_if_never_interrupted(tmp_path, interrupted, number, average):
-    settings = replace(SETTINGS, average=average)
-    whole = Run(tmp_path / "whole", settings, epochs=4)
+def test_resumed_is_as_if_never_interrupted(tmp_path, interrupted, number):
+    whole = Run(tmp_path / "whole", epochs=4)
     folder = tmp_path / "halves"
     with pytest.raises(KeyboardInterrupt):
-        Run(folder, settings, epochs=4, **interrupted(number))
+        Run(folder, epochs=4, **interrupted(number))
     before = len(json.loads((folder / "state.json").read_text())["records"])
-    resumed = Run(folder, replace(settings, resume=True), epochs=4, model=student(dropout=0.2))
+    resumed = Run(folder, replace(SETTINGS, resume=True), epochs=4, model=student(dropout=0.2))
     assert [record["epoch"] for record in resumed.reported] == list(range(before + 1, 5))
     assert 0 < before < 4
     assert equal(resumed.trained.tensors, whole.trained.tensors)

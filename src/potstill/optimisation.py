@@ -1,4 +1,4 @@
-"""Steps of the optimizer: schedule, AdamW, a running average, and the plain loop around them."""
+"""Steps of the optimizer: schedule and AdamW, and the plain loop around them."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -39,13 +39,6 @@ def update(
     nn.utils.clip_grad_norm_(parameters, settings.clip, foreach=True)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-
-
-@torch.no_grad()
-def follow(average: dict[str, Tensor], now: dict[str, Tensor], share: float) -> None:
-    """Moves an exponential running average a `share` of the way to the weights as they are `now`
-    (Polyak and Juditsky 1992, *Acceleration of Stochastic Approximation by Averaging*)."""
-    torch._foreach_lerp_(list(average.values()), list(now.values()), share)
 
 
 def descend(

@@ -58,8 +58,6 @@ class TrainSettings:
     """Share of the steps over which the learning rate rises."""
     clip: float = 1.0
     """Largest norm of the gradient."""
-    average: float = 0.0
-    """Decay of a running average of the weights, which is scored and kept; 0 for none."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Products of the decoder and of a GRU in training; auto: bf16 where hardware speeds it up."""
     resume: Switch = False
@@ -72,7 +70,6 @@ class TrainSettings:
         check("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
         check("warmup", self.warmup, 0 <= self.warmup <= 1, "0 to 1")
         check("clip", self.clip, self.clip > 0, "more than 0")
-        check("average", self.average, 0 <= self.average < 1, "0 to below 1")
 
 
 @dataclass(frozen=True)

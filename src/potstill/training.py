@@ -4,8 +4,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from potstill import UserError
 from potstill.batching import collate, length_batches, predict_logits
 from potstill.checkpoint import atomic_folder, read_json, write_json, write_tensors
 from potstill.metrics import score
-from potstill.optimisation import adamw, follow, update
+from potstill.optimisation import adamw, update
 from potstill.processes import process, side_by_side
 from potstill.reporting import progress_bar
 from potstill.settings import TrainSettings
@@ -106,12 +105,8 @@ def train(
     labels = np.asarray(examples.labels)
     steps = epochs * math.ceil(len(lengths) / settings.batch_size)
     trained = Trained([], 0, {})
-    # What is scored and kept: the weights themselves, or their running average.
-    kept = trainable
-    if settings.average:
-        kept = {n: p.detach().clone() for n, p in trainable.items()}
     if settings.resume:
-        trained = state.load(trainable, kept, optimizer)
+        trained = state.load(trainable, optimizer)
     step = steps // epochs * len(trained.records)
 
     # Random numbers would come to the threads in another order each time.
@@ -136,8 +131,6 @@ def train(
                     passed = [(batch.index, logits.detach())]
                 update(optimizer, trainable.values(), settings, step, steps)
                 step += 1
-                if settings.average:
-                    follow(kept, trainable, max(1 - settings.average, 1 / step))
                 outputs += passed
                 done = min(done + len(batch_index) * world, len(lengths))
                 show((epoch - 1) * len(lengths) + done, f"epoch {epoch}/{epochs}")
@@ -153,18 +146,17 @@ def train(
                 "epoch": epoch,
                 "train": score(logits.numpy()[scored], truth[scored].tolist()),
             }
-            with borrowed(trainable, kept):
-                for name, held in evaluations.items():
-                    record[name] = score(predict_logits(model, held.tokens).numpy(), held.labels)
+            for name, held in evaluations.items():
+                record[name] = score(predict_logits(model, held.tokens).numpy(), held.labels)
             record["seconds"] = round(seconds, 2)
             record["sentences_per_second"] = round(len(lengths) / seconds, 1)
             records = [*trained.records, record]
             chosen, tensors = choose(records), trained.tensors
             if chosen == epoch:
-                tensors = {n: p.detach().cpu().clone() for n, p in kept.items()}
+                tensors = {n: p.detach().cpu().clone() for n, p in trainable.items()}
             trained = Trained(records, chosen, tensors)
             if accelerator.is_main_process:
-                state.save(trained, trainable, kept, optimizer)
+                state.save(trained, trainable, optimizer)
                 report(record)
             accelerator.wait_for_everyone()
     return trained
@@ -203,23 +195,6 @@ def backward_apart(
     return [(index, logits) for index, logits, _ in passed]
 
 
-@contextmanager
-@torch.no_grad()
-def borrowed(trainable: dict[str, Tensor], kept: dict[str, Tensor]) -> Iterator[None]:
-    """`trainable` with the values of `kept`, for a while."""
-    if kept is trainable:
-        yield
-        return
-    own = {name: parameter.clone() for name, parameter in trainable.items()}
-    for name, parameter in trainable.items():
-        parameter.copy_(kept[name])
-    try:
-        yield
-    finally:
-        for name, parameter in trainable.items():
-            parameter.copy_(own[name])
-
-
 def choose(records: list[Record]) -> int:
     """Number of the epoch that is best on the held-out slice of train; without one, the last."""
     if "holdout" not in records[-1]:
@@ -236,13 +211,9 @@ class TrainingState:
     def __init__(self, folder: Path, settings: dict[str, Any]):
         self.folder, self.settings = folder, settings
 
-    def save(
-        self, trained: Trained, now: dict[str, Tensor], kept: dict[str, Tensor], optimizer: Any
-    ) -> None:
+    def save(self, trained: Trained, now: dict[str, Tensor], optimizer: Any) -> None:
         tensors = {f"best.{name}": value for name, value in trained.tensors.items()}
         tensors |= {f"now.{name}": value.detach() for name, value in now.items()}
-        if kept is not now:
-            tensors |= {f"kept.{name}": value for name, value in kept.items()}
         for i, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{key}": value for key, value in values.items()}
         with atomic_folder(self.folder) as staging:
@@ -250,9 +221,8 @@ class TrainingState:
             state = {"settings": self.settings, "records": trained.records}
             write_json(staging / "state.json", state | {"chosen": trained.chosen})
 
-    def load(self, now: dict[str, Tensor], kept: dict[str, Tensor], optimizer: Any) -> Trained:
-        """Restores parameters, their average and the optimizer in place; returns what had been
-        trained.
+    def load(self, now: dict[str, Tensor], optimizer: Any) -> Trained:
+        """Restores parameters and the optimizer in place; returns what had been trained.
 
         Raises:
             UserError: there is no state, or one of a run with other settings.
@@ -271,8 +241,6 @@ class TrainingState:
         with torch.no_grad():
             for name, parameter in now.items():
                 parameter.copy_(tensors[f"now.{name}"])
-                if kept is not now:
-                    kept[name].copy_(tensors[f"kept.{name}"])
         stored: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
