@@ -102,7 +102,7 @@ def test_parameter_count_by_hand(cell, layers, bidirectional):
         inputs = hidden * directions if layer else embedding
         gate = hidden * inputs + hidden * hidden + 2 * hidden
         recurrent += directions * CELLS[cell] * gate
-    expected = vocab * embedding + recurrent + classes * hidden * directions + classes
+    expected = vocab * embedding + recurrent + classes * 2 * hidden * directions + classes
     model = random_student(cell, layers, bidirectional, classes, vocab)
     assert sum(p.numel() for p in model.parameters()) == expected
 
@@ -126,7 +126,7 @@ def test_padding_changes_nothing(cell, layers, bidirectional, random_tokens):
 
 @pytest.mark.parametrize("cell", CELLS)
 @SHAPES
-def test_classifies_by_what_each_direction_says_at_its_end(
+def test_classifies_by_each_direction_at_its_end_and_by_each_units_maximum(
     cell, layers, bidirectional, random_tokens
 ):
     model = random_student(cell, layers, bidirectional)
@@ -134,8 +134,9 @@ def test_classifies_by_what_each_direction_says_at_its_end(
     embedded = model.embedding(ids).detach().requires_grad_()
     outputs, _ = model.rnn(embedded)  # of the last layer, for every token
     forward, backward = outputs[:, -1, :5], outputs[:, 0, 5:]
-    ends = torch.cat([forward, backward], dim=1)
-    torch.testing.assert_close(model(ids, torch.tensor([9])), model.score(ends), **CLOSE)
+    largest = torch.stack([outputs[0, :, unit].max() for unit in range(outputs.shape[2])])
+    read = torch.cat([forward, backward, largest[None]], dim=1)
+    torch.testing.assert_close(model(ids, torch.tensor([9])), model.score(read), **CLOSE)
     for end in (forward, backward)[: 1 + bidirectional]:
         (grad,) = torch.autograd.grad(end.sum(), embedded, retain_graph=True)
         assert (grad.abs().sum(-1) > 0).all()

@@ -35,7 +35,9 @@ def write_onnx(model: DistilRNN, file: Path, int8: bool) -> None:
         graph.node("Reshape", [f"t{layer}", "flat"], [f"x{layer + 1}"])
     graph.node("Transpose", [f"last{config.layers - 1}"], ["last"], perm=[1, 0, 2])
     graph.integers("row", [0, width])
-    graph.node("Reshape", ["last", "row"], ["state"])
+    graph.node("Reshape", ["last", "row"], ["ends"])
+    _largest(graph, f"x{config.layers}")
+    graph.node("Concat", ["ends", "largest"], ["state"], axis=1)
     graph.matrix("score", _array(model.score.weight))
     graph.vector("bias", _array(model.score.bias))
     graph.node("Gemm", ["state", "score", "bias"], ["logits"], transB=1)
@@ -68,6 +70,25 @@ def _recurrent_layer(graph: "_Graph", model: DistilRNN, layer: int, directions: 
         direction="bidirectional" if config.bidirectional else "forward",
         **more,
     )
+
+
+def _largest(graph: "_Graph", states: str) -> None:
+    """The largest of each unit's `states` (L, B, width) outside the padding, where ONNX leaves 0:
+    (B, width)."""
+    for name, value in (("0", 0), ("1", 1)):
+        graph.vector(name, np.array(value, np.int64))
+    graph.vector("nothing", np.array(-np.inf, np.float32))
+    graph.integers("places_axis", [1])
+    graph.integers("units_axis", [2])
+    graph.node("Shape", [states], ["shape"])
+    graph.node("Gather", ["shape", "0"], ["longest"])
+    graph.node("Range", ["0", "longest", "1"], ["places"])
+    graph.node("Unsqueeze", ["places", "places_axis"], ["column"])
+    graph.node("Cast", ["lengths"], ["ends_at"], to=TensorProto.INT64)
+    graph.node("Less", ["column", "ends_at"], ["read"])
+    graph.node("Unsqueeze", ["read", "units_axis"], ["read_units"])
+    graph.node("Where", ["read_units", states, "nothing"], ["what_is_read"])
+    graph.node("ReduceMax", ["what_is_read"], ["largest"], axes=[0], keepdims=0)
 
 
 class _Graph:

@@ -109,7 +109,7 @@ class StudentSettings:
     bidirectional: bool = True
     """Read the sentence from both ends."""
     dropout: float = 0.2
-    """Dropout on embeddings, between layers and on the last state."""
+    """Dropout on embeddings, between layers and before the classes are scored."""
     vocab_size: int = 8000
     """Tokens of the student's own byte-level BPE, at most."""
 
