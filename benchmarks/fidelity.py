@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from potstill.batching import collate, length_batches
-from potstill.classifier import Classifier, encode, tunable_classifier
+from potstill.classifier import PART_TOKENS, Classifier, encode, tunable_classifier
 from potstill.corpus import load_corpus
 from potstill.decoder import find_decoder
 from potstill.lora import halve_frozen
@@ -56,7 +56,18 @@ def losses(way: str, decoder: str, steps: int) -> list[float]:
         with tempfile.TemporaryDirectory() as scratch:
             state = TrainingState(Path(scratch) / "state", {})
             examples = Examples(tokens, split.labels)
-            train(model, examples, loss_function, {}, settings, 1, 0, state, lambda record: None)
+            train(
+                model,
+                examples,
+                loss_function,
+                {},
+                settings,
+                1,
+                0,
+                state,
+                lambda record: None,
+                PART_TOKENS,
+            )
     else:
         train_plainly(model.train(), tokens, loss_function, settings)
     size = settings.batch_size

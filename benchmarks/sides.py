@@ -144,7 +144,7 @@ def peft_side(folder: Path, tuned: bool):
     return work
 
 
-def potstill_epoch(model, tokens: list[list[int]], settings) -> None:
+def potstill_epoch(model, tokens: list[list[int]], settings, part_tokens=None) -> None:
     """One epoch of potstill's own loop, nothing evaluated."""
     import torch
     from torch.nn import functional as F
@@ -163,6 +163,7 @@ def potstill_epoch(model, tokens: list[list[int]], settings) -> None:
             seed=0,
             state=TrainingState(Path(scratch) / "state", {}),
             report=lambda record: None,
+            part_tokens=part_tokens,
         )
 
 
@@ -178,10 +179,12 @@ def tuned_classifier(folder: Path):
 
 
 def potstill_side(folder: Path):
+    from potstill.classifier import PART_TOKENS
     from potstill.settings import TrainSettings
 
     model = tuned_classifier(folder)
-    return lambda sentences: potstill_epoch(model, sentences, TrainSettings(lr=LR, batch_size=32))
+    settings = TrainSettings(lr=LR, batch_size=32)
+    return lambda sentences: potstill_epoch(model, sentences, settings, PART_TOKENS)
 
 
 def ceiling_side(folder: Path):

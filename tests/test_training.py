@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from potstill import UserError, training
+from potstill import UserError
 from potstill.batching import collate, length_batches, predict_logits
 from potstill.classifier import tunable_classifier
 from potstill.lora import halve_frozen, lora_layers
@@ -103,6 +103,7 @@ def test_batches_in_parts_give_the_gradients_of_the_whole(
     tiny_decoder, monkeypatch, threads, part_tokens
 ):
     """Parts of unlike size, some empty, in several threads."""
+    torch.manual_seed(0)
     model = tunable_classifier(tiny_decoder.base(), 2, 2, 4).train()
     with torch.no_grad():
         model.score.weight.normal_()
@@ -115,8 +116,7 @@ def test_batches_in_parts_give_the_gradients_of_the_whole(
         expected = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
         model.zero_grad(set_to_none=True)
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-        monkeypatch.setattr(training, "PART_TOKENS", part_tokens)
-        passed = backward_apart(model, TRAIN.tokens, np.array(index), cross_entropy())
+        passed = backward_apart(model, TRAIN.tokens, np.array(index), cross_entropy(), part_tokens)
         assert torch.cat([places for places, _ in passed]).tolist() == index
         torch.testing.assert_close(torch.cat([part for _, part in passed]), logits.detach())
         found = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
@@ -176,10 +176,41 @@ def test_tuning_is_a_plain_loop_in_torch(tiny_decoder, tmp_path, half):
         torch.testing.assert_close(value, moved[name], rtol=0, atol=1e-2 if half else 1e-4)
 
 
+def test_dropout_in_threads_is_repeatable(tiny_decoder, monkeypatch):
+    """However the threads are served, each part loses the same inputs again."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    torch.manual_seed(0)
+    model = tunable_classifier(tiny_decoder.base(), 2, 2, 4, dropout=0.5).train()
+    with torch.no_grad():
+        model.score.weight.normal_()
+        for _, layer in lora_layers(model.base):
+            layer.V.normal_(std=0.5)
+
+    def logits(seed, part_tokens=4):
+        torch.manual_seed(seed)
+        index = np.arange(20)
+        passed = backward_apart(model, TRAIN.tokens, index, cross_entropy(), part_tokens)
+        grads = [p.grad for p in model.parameters() if p.requires_grad]
+        return torch.cat([of_part for _, of_part in passed]), grads
+
+    first, grads = logits(0)
+    for _ in range(5):
+        again, same = logits(0)
+        assert torch.equal(again, first)
+        assert all(torch.equal(a, b) for a, b in zip(same, grads, strict=True))
+    other, _ = logits(1)
+    assert (other - first).abs().min() > 1e-4
+    batch = collate([TRAIN.tokens[0]] * 2, [0, 1])
+    one, two = model(batch.input_ids, batch.lengths)
+    assert (one - two).abs().min() > 1e-4  # each sentence of a batch loses its own
+
+
+@pytest.mark.parametrize("part_tokens", [None, 1000, 12])
 @pytest.mark.parametrize("clip", [1.0, 0.05])
-def test_training_is_a_plain_loop_in_torch(tmp_path, clip):
+def test_training_is_a_plain_loop_in_torch(tmp_path, clip, part_tokens):
     settings = replace(SETTINGS, warmup=0.2, weight_decay=0.1, clip=clip)
-    run = Run(tmp_path / "s", settings, epochs=2, model=student(), evaluations={})
+    apart = {"evaluations": {}, "part_tokens": part_tokens}
+    run = Run(tmp_path / "s", settings, epochs=2, model=student(), **apart)
     model = student().train()
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim == 1]
@@ -239,11 +270,11 @@ def interrupted_after_epoch(number):
     return {"report": report}
 
 
-def interrupted_in_batch(number):
-    left = [number]
+def interrupted_in_batch(sentences):
+    left = [sentences]
 
     def loss(logits, index):
-        left[0] -= 1
+        left[0] -= len(index)
         if left[0] < 0:
             raise KeyboardInterrupt
         return cross_entropy()(logits, index)
@@ -253,16 +284,18 @@ def interrupted_in_batch(number):
 
 @pytest.mark.parametrize(
     ("interrupted", "number"),
-    [(interrupted_after_epoch, 1), (interrupted_after_epoch, 3), (interrupted_in_batch, 19)],
+    [(interrupted_after_epoch, 1), (interrupted_after_epoch, 3), (interrupted_in_batch, 150)],
     ids=["after the first epoch", "after the last but one", "in the third"],
 )
-def test_resumed_is_as_if_never_interrupted(tmp_path, interrupted, number):
-    whole = Run(tmp_path / "whole", epochs=4)
+@pytest.mark.parametrize("part_tokens", [None, 12])
+def test_resumed_is_as_if_never_interrupted(tmp_path, interrupted, number, part_tokens):
+    apart = {"epochs": 4, "part_tokens": part_tokens}
+    whole = Run(tmp_path / "whole", **apart)
     folder = tmp_path / "halves"
     with pytest.raises(KeyboardInterrupt):
-        Run(folder, epochs=4, **interrupted(number))
+        Run(folder, **apart, **interrupted(number))
     before = len(json.loads((folder / "state.json").read_text())["records"])
-    resumed = Run(folder, replace(SETTINGS, resume=True), epochs=4, model=student(dropout=0.2))
+    resumed = Run(folder, replace(SETTINGS, resume=True), model=student(dropout=0.2), **apart)
     assert [record["epoch"] for record in resumed.reported] == list(range(before + 1, 5))
     assert 0 < before < 4
     assert equal(resumed.trained.tensors, whole.trained.tensors)

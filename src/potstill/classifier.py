@@ -33,6 +33,7 @@ UNKNOWN_TO_US = (
 )
 # Ways to begin that leave the base as it is; others (pissa, olora, loftq …) subtract from it.
 PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+PART_TOKENS = 256  # that a thread passes through a decoder at once, in training
 
 
 class Classifier(nn.Module):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from potstill import UserError
+from potstill.dropout import Dropout
 
 LOCK = threading.Lock()  # what is made when first asked for is made by one thread
 
@@ -44,7 +45,7 @@ class LoRALinear(nn.Module):
         self.base: Any = base.requires_grad_(False)
         self.rank, self.alpha = rank, alpha
         self.scaling = alpha / rank
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout = Dropout(dropout) if dropout else nn.Identity()
         device = next(base.parameters()).device
         self.U = nn.Parameter(torch.empty(rank, in_features, device=device))
         self.V = nn.Parameter(torch.zeros(out_features, rank, device=device))

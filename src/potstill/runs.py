@@ -132,11 +132,13 @@ def carry_out(
     folder: Path,
     plot: Path,
     title: str,
+    part_tokens: int | None = None,
 ) -> Outcome:
     """Trains `model`, writes the run's folder and its plot, and says what came of it.
 
     save_weights: writes the model's weights into a folder and leaves in the model what a reader
     of these files would get; that is what is scored.
+    part_tokens: as in `train`.
     """
     majority = {name: majority_share(split.labels) for name, split in task.splits().items()}
     state = _training_state(folder, config)
@@ -152,6 +154,7 @@ def carry_out(
             config["SR"],
             state,
             lambda record: say(epoch_lines(record, majority)),
+            part_tokens,
         )
     except KeyboardInterrupt:
         if state.folder.exists():

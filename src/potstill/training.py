@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from potstill import UserError
 from potstill.batching import collate, length_batches, predict_logits
 from potstill.checkpoint import atomic_folder, read_json, write_json, write_tensors
+from potstill.dropout import own_generator
 from potstill.metrics import score
 from potstill.optimisation import adamw, update
 from potstill.processes import process, side_by_side
@@ -31,7 +32,6 @@ Record = dict[str, Any]
 
 
 UNLABELLED = -100  # in place of a label
-PART_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def train(
     seed: int,
     state: "TrainingState",
     report: Callable[[Record], None],
+    part_tokens: int | None = None,
 ) -> Trained:
     """Trains the parameters of `model` that require gradients.
 
@@ -96,6 +97,7 @@ def train(
             by: highest MCC, then lowest loss; without them the last epoch is chosen.
         state: keeps what it takes to go on after the last finished epoch.
         report: gets each epoch's record as soon as it is there.
+        part_tokens: for a large model; on a CPU its batches pass as in `backward_apart`.
     """
     accelerator = Accelerator(cpu=process().device.type == "cpu")
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -109,9 +111,7 @@ def train(
         trained = state.load(trainable, optimizer)
     step = steps // epochs * len(trained.records)
 
-    # Random numbers would come to the threads in another order each time.
-    draws = any(isinstance(m, nn.Dropout) and m.p for m in model.modules())
-    apart = world == 1 and accelerator.device.type == "cpu" and not draws
+    apart = world == 1 and accelerator.device.type == "cpu"
 
     with progress_bar(epochs * len(lengths)) as show:
         for epoch in range(len(trained.records) + 1, epochs + 1):
@@ -122,8 +122,10 @@ def train(
             for batch_index in length_batches(
                 lengths, settings.batch_size, seed, epoch, rank, world
             ):
-                if apart:
-                    passed = backward_apart(model, examples.tokens, batch_index, loss_function)
+                if part_tokens and apart:
+                    passed = backward_apart(
+                        model, examples.tokens, batch_index, loss_function, part_tokens
+                    )
                 else:
                     batch = collate(examples.tokens, batch_index.tolist()).to(accelerator.device)
                     logits = prepared(batch.input_ids, batch.lengths)
@@ -167,25 +169,29 @@ def backward_apart(
     tokens: list[list[int]],
     batch_index: np.ndarray,
     loss_function: LossFunction,
+    part_tokens: int,
 ) -> list[tuple[Tensor, Tensor]]:
     """The backward pass of one batch, cut into parts that are passed through side by side, each of
-    at most PART_TOKENS, so that long sentences take no more memory than short ones.
+    about `part_tokens` at most, so that long sentences take no more memory than short ones.
 
     Sets the gradients of the mean loss over all; returns each part's places and logits.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     sentences, threads = len(batch_index), torch.get_num_threads()
-    rounds = math.ceil(sum(len(tokens[i]) for i in batch_index) / (threads * PART_TOKENS))
-    parts = np.array_split(batch_index, threads * rounds)
+    rounds = math.ceil(sum(len(tokens[i]) for i in batch_index) / (threads * part_tokens))
+    parts = [p for p in np.array_split(batch_index, threads * rounds) if len(p)]
+    seeds = torch.randint(2**62, (len(parts),)).tolist()
 
-    def run(index: np.ndarray) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    def run(part: tuple[np.ndarray, int]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        index, seed = part
         batch = collate(tokens, index.tolist())
-        logits = model(batch.input_ids, batch.lengths)
+        with own_generator(seed):
+            logits = model(batch.input_ids, batch.lengths)
         loss = loss_function(logits, batch.index) * (len(index) / sentences)
         # Not backward(): the threads would add to the same gradients at once.
         return batch.index, logits.detach(), torch.autograd.grad(loss, parameters)
 
-    passed = side_by_side(run, [index for index in parts if len(index)])
+    passed = side_by_side(run, list(zip(parts, seeds, strict=True)))
     # Dense, as backward() leaves them: the fused AdamW reads a view of another order wrongly.
     grads = [grad.contiguous() for grad in passed[0][2]]
     for _, _, more in passed[1:]:

@@ -67,7 +67,17 @@ def tune(
     plot = plots_path / "lora_training_plot.png"
     title = f"{decoder.title}, LoRA rank {lora.LoRA_rank}, on {task.corpus.name}, SR {SR}"
     outcome = runs.carry_out(
-        model, examples, task.cross_entropy(), task, config, settings, save, folder, plot, title
+        model,
+        examples,
+        task.cross_entropy(),
+        task,
+        config,
+        settings,
+        save,
+        folder,
+        plot,
+        title,
+        classifier.PART_TOKENS,
     )
     say(f"adapter: {folder}\nplot: {plot}")
     # What was just computed needs no second time when this model becomes a teacher.
