@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from potstill import metrics, models
 from potstill.checkpoint import write_json
@@ -148,7 +149,7 @@ def main() -> None:
         if not arguments.only or recipe.name in arguments.only
     ]
     pairs = [(recipe, seed) for seed in arguments.seeds for recipe in chosen]
-    threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
+    threads = max(1, torch.get_num_threads() // arguments.jobs)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         folders = list(pool.map(lambda pair: train(*pair, arguments.folder, flags, threads), pairs))
     report = summarise(corpus, teacher, chosen, pairs, folders)

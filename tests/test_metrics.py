@@ -12,6 +12,7 @@ from potstill.metrics import (
     majority_share,
     mcc,
     mcc_interval,
+    mcc_standard_error,
     score,
 )
 
@@ -76,6 +77,7 @@ def test_interval_is_that_of_resampled_sentences(classes):
     assert [low, high] == pytest.approx(np.percentile(resampled, [2.5, 97.5]).tolist(), abs=0.02)
     assert low < mcc(counts) < high
     assert (low, high) == mcc_interval(counts)
+    assert mcc_standard_error(counts) == pytest.approx(np.std(resampled), rel=0.1)
 
 
 def test_interval_covers_the_true_value_about_95_times_in_100():
@@ -104,6 +106,7 @@ def test_score_is_torchs_cross_entropy_and_the_likeliest_class(scale):
     called = logits.argmax(1)
     assert scores["accuracy"] == pytest.approx(accuracy_score(labels, called))
     assert scores["mcc"] == pytest.approx(matthews_corrcoef(labels, called))
+    assert scores["mcc_se"] == mcc_standard_error(confusion_counts(labels, called, 3))
 
 
 def test_evaluation_says_what_its_parts_say():

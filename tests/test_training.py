@@ -337,8 +337,8 @@ def test_state_can_be_removed(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def record(epoch, mcc, loss=1.0, dev=0.0):
-    return {"epoch": epoch, "holdout": {"mcc": mcc, "loss": loss}, "dev": {"mcc": dev, "loss": 1.0}}
+def record(epoch, mcc, se=0.04, dev=0.0):
+    return {"epoch": epoch, "holdout": {"mcc": mcc, "mcc_se": se}, "dev": {"mcc": dev}}
 
 
 @pytest.mark.parametrize(
@@ -346,14 +346,36 @@ def record(epoch, mcc, loss=1.0, dev=0.0):
     [
         ([record(1, 0.1), record(2, 0.3), record(3, 0.2)], 2),
         ([record(1, 0.3, dev=0.1), record(2, 0.2, dev=0.9)], 1),
-        ([record(1, 0.3, 0.5), record(2, 0.3, 0.4), record(3, 0.3, 0.6)], 2),
-        ([record(1, 0.3), record(2, 0.3)], 1),
+        ([record(1, 0.2), record(2, 0.3), record(3, 0.27), record(4, 0.25)], 3),
+        ([record(1, 0.28), record(2, 0.3), record(3, 0.2)], 2),
+        ([record(1, 0.3, 0.01), record(2, 0.28, 0.05)], 1),
+        ([record(1, 0.3, 0), record(2, 0.3, 0)], 2),
         ([record(1, -0.5), record(2, -0.1)], 2),
     ],
-    ids=["highest MCC", "not dev's", "lowest loss among equals", "the first of equals", "below 0"],
+    ids=[
+        "the best",
+        "not dev's",
+        "the latest within its standard error",
+        "not an earlier one",
+        "the standard error is the best's",
+        "the latest of equals",
+        "below 0",
+    ],
 )
 def test_chosen_epoch(records, chosen):
     assert choose(records) == chosen
+
+
+def test_a_chosen_epoch_stays_chosen_or_the_newest_is():
+    """So that the tensors of one epoch are all that is to be kept."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        records, before = [], 0
+        for epoch in range(1, 9):
+            records.append(record(epoch, rng.uniform(-0.1, 0.5), rng.uniform(0, 0.2)))
+            chosen = choose(records)
+            assert chosen in (before, epoch)
+            before = chosen
 
 
 def test_without_a_held_out_slice_the_last_epoch_is_chosen():
@@ -407,7 +429,7 @@ def test_lora_learns(tiny_decoder, tmp_path):
     run = Run(tmp_path / "s", epochs=8, model=model)
     losses = [r["train"]["loss"] for r in run.trained.records]
     assert losses[-1] < losses[0] / 2
-    assert run.trained.best["holdout"]["accuracy"] > 0.9
+    assert run.trained.best["holdout"]["accuracy"] > 0.85
 
 
 @pytest.mark.parametrize(

@@ -35,13 +35,22 @@ def mcc(counts: np.ndarray) -> Any:
 def mcc_interval(counts: np.ndarray, seed: int = 0, resamples: int = 10_000) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the MCC.
 
-    Efron and Tibshirani 1993, *An Introduction to the Bootstrap*, section 13.3. Drawing sentences
-    with replacement draws the confusion counts from a multinomial, so that is drawn at once.
+    Efron and Tibshirani 1993, *An Introduction to the Bootstrap*, section 13.3.
     """
+    low, high = np.percentile(_resampled_mcc(counts, seed, resamples), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def mcc_standard_error(counts: np.ndarray, seed: int = 0, resamples: int = 2_000) -> float:
+    """Standard error of the MCC by the bootstrap (Efron and Tibshirani 1993, section 6.2)."""
+    return float(_resampled_mcc(counts, seed, resamples).std(ddof=1))
+
+
+def _resampled_mcc(counts: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+    # Drawing sentences with replacement draws the counts from a multinomial, so that is drawn.
     total = counts.sum()
     drawn = np.random.default_rng(seed).multinomial(total, (counts / total).ravel(), resamples)
-    low, high = np.percentile(mcc(drawn.reshape(-1, *counts.shape)), [2.5, 97.5])
-    return float(low), float(high)
+    return mcc(drawn.reshape(-1, *counts.shape))
 
 
 def majority_share(labels: Sequence[int]) -> float:
@@ -50,7 +59,7 @@ def majority_share(labels: Sequence[int]) -> float:
 
 
 def score(logits: np.ndarray, labels: Sequence[int]) -> dict[str, float]:
-    """Mean cross-entropy (nats), accuracy and MCC of (N, classes) logits."""
+    """Mean cross-entropy (nats), accuracy, MCC and its standard error of (N, classes) logits."""
     logits = np.asarray(logits, np.float64)
     picked = logits[np.arange(len(labels)), labels]
     counts = confusion_counts(labels, logits.argmax(1), logits.shape[1])
@@ -58,6 +67,7 @@ def score(logits: np.ndarray, labels: Sequence[int]) -> dict[str, float]:
         "loss": float((np.logaddexp.reduce(logits, axis=1) - picked).mean()),
         "accuracy": float(accuracy(counts)),
         "mcc": float(mcc(counts)),
+        "mcc_se": mcc_standard_error(counts),
     }
 
 

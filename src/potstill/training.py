@@ -94,7 +94,7 @@ def train(
         model: maps (B, L) tokens and (B,) lengths to (B, C) logits.
         examples: what it learns from; their order is the places `loss_function` gets.
         evaluations: scored after every epoch. Under "holdout", the sentences the epoch is chosen
-            by: highest MCC, then lowest loss; without them the last epoch is chosen.
+            by, as `choose` does.
         state: keeps what it takes to go on after the last finished epoch.
         report: gets each epoch's record as soon as it is there.
         part_tokens: for a large model; on a CPU its batches pass as in `backward_apart`.
@@ -202,10 +202,18 @@ def backward_apart(
 
 
 def choose(records: list[Record]) -> int:
-    """Number of the epoch that is best on the held-out slice of train; without one, the last."""
+    """Number of the latest epoch whose MCC on the held-out slice of train is within a standard
+    error of the best; without a slice, the last.
+
+    The one-standard-error rule of Breiman et al. 1984, *Classification and Regression Trees*,
+    section 3.4.3: a few hundred sentences can't rank epochs that are closer than that. Of those the
+    latest has come nearest to the end of the schedule, where the weights settle.
+    """
     if "holdout" not in records[-1]:
         return records[-1]["epoch"]
-    return max(records, key=lambda r: (r["holdout"]["mcc"], -r["holdout"]["loss"]))["epoch"]
+    best = max((r["holdout"] for r in records), key=lambda held: held["mcc"])
+    least = best["mcc"] - best["mcc_se"]
+    return max(r["epoch"] for r in records if r["holdout"]["mcc"] >= least)
 
 
 class TrainingState:
