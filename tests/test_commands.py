@@ -27,6 +27,7 @@ from sklearn.metrics import accuracy_score, matthews_corrcoef
 from potstill import (
     classifier,
     collecting,
+    lora,
     models,
     runs,
     sampling,
@@ -34,6 +35,7 @@ from potstill import (
     training,
     transfer,
 )
+from potstill.batching import predict_logits
 from potstill.cli import COMMANDS, main
 from potstill.commands import SERENITY
 from potstill.corpus import load_corpus
@@ -117,10 +119,14 @@ def files(folder: Path | str = ".") -> set[str]:
     return {str(file) for file in Path(folder).rglob("*") if not file.is_dir()}
 
 
-def write_toy(folder: Path) -> Path:
+def write_toy(folder: Path, train: int = 60) -> Path:
     """A corpus in CoLA's format on agreement in number."""
     folder.mkdir()
-    for name, size in (("in_domain_train", 60), ("in_domain_dev", 20), ("out_of_domain_dev", 20)):
+    for name, size in (
+        ("in_domain_train", train),
+        ("in_domain_dev", 20),
+        ("out_of_domain_dev", 20),
+    ):
         lines = []
         for i in range(size):
             noun = ("cat", "cats", "dog", "dogs", "book", "books")[i % 6]
@@ -545,6 +551,88 @@ class TestTransfer:
         assert files() == {"own.txt"}
 
 
+class TestAverage:
+    """Two adapters of unlike rank and scaling."""
+
+    @pytest.fixture(scope="class")
+    def there(self, made: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("adapters")
+        with contextlib.chdir(folder):
+            done(*made.order("LoRA", 3, "three", "--LoRA_rank", 2, "--LoRA_alpha", 6))
+            done(*made.order("LoRA", 4, "four", "--LoRA_rank", 3, "--lr", 0.01))
+            done(*made.order("LoRA", 4, "short", "--max_length", 9))
+            done(*made.order("LoRA", 4, "other", "--data", write_toy(Path("larger"), 80)))
+            Path("student").mkdir()
+            Path("student/config.json").write_text('{"SR": 1, "labels": ["a", "b"]}')
+        return folder
+
+    @pytest.fixture
+    def two(self, made: Bench, there: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+        monkeypatch.chdir(there)
+        return made
+
+    def test_it_is_the_mean_of_the_merged_weights(self, two: Bench) -> None:
+        said = done("average", "three", "four", "--model_path", "mean")
+        assert "adapter: mean" in said
+        assert "their average, rank 5" in said
+        decoder = find_decoder(str(two.base))
+        loaded = [classifier.load_adapter(decoder.base(), Path(f)) for f in ("three", "four")]
+        for model in loaded:
+            lora.merge(model.base)
+        one, other = (model.state_dict() for model in loaded)
+        assert not all(torch.equal(one[name], other[name]) for name in one)
+        loaded[0].load_state_dict({name: (one[name] + other[name]) / 2 for name in one})
+        mean = classifier.load_adapter(decoder.base(), Path("mean"))
+        tokens, _ = classifier.encode(decoder.tokenizer(), ["The cats are old.", "It"], 64, 0)
+        expected, found = (predict_logits(model, tokens) for model in (loaded[0], mean))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        scores = json.loads(done("evaluate", "--model_path", "mean", "--json"))["scores"]
+        assert scores.keys() == {"dev", "ood"}
+        written = read_json("mean/results.json")["chosen"]
+        assert written["dev"]["confusion"] == scores["dev"]["confusion"]
+        assert [m["SR"] for m in read_json("mean/config.json")["members"]] == [3, 4]
+
+    def test_it_teaches(self, two: Bench) -> None:
+        done("average", "three", "four", "--model_path", "teacher")
+        flags = ("--student_path", "out", *SMALL, "--epochs", 1, "--pretrain_epochs", 0)
+        done("distil", 5, "--model_path", "teacher", *flags)
+        assert read_json("out/config.json")["teacher"]["path"] == "teacher"
+
+    def test_peft_loads_it(self, two: Bench) -> None:
+        from peft import PeftModel
+        from transformers import AutoModelForSequenceClassification
+
+        done("average", "four", "three", "--model_path", "for_peft")
+        decoder = find_decoder(str(two.base))
+        base = AutoModelForSequenceClassification.from_pretrained(two.base, num_labels=2)
+        base.config.pad_token_id = 0
+        theirs = PeftModel.from_pretrained(base, "for_peft").eval()
+        ours = classifier.load_adapter(decoder.base(), Path("for_peft"))
+        tokens, _ = classifier.encode(decoder.tokenizer(), ["The cats are old."], 64, 0)
+        with torch.no_grad():
+            expected = theirs(input_ids=torch.tensor(tokens)).logits
+        torch.testing.assert_close(predict_logits(ours, tokens), expected, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("words", "code", "error"),
+        [
+            ("three", 2, "name two adapters or more"),
+            ("three three", 2, "each once"),
+            ("three nowhere", 1, "nowhere holds no config.json"),
+            ("three student", 1, "student is no adapter tuned by potstill"),
+            ("three short", 1, r"three and short can't be averaged: .* max_length \(64, 9\)"),
+            ("three other", 1, r"three and other can't be averaged: .* data.sha256"),
+            ("three four --model_path four", 1, "four is one of the adapters"),
+        ],
+    )
+    def test_refused(self, two: Bench, words: str, code: int, error: str) -> None:
+        before = files()
+        result = run("average", *words.split())
+        assert result.code == code
+        assert re.search(error, result.err)
+        assert files() == before
+
+
 class TestPredict:
     SENTENCES = ("The cat is old.", "The cat are old.", "Naïve “café”.")
 
@@ -836,7 +924,7 @@ USAGE = {
     "distil 99999999999999999999": "SR 99999999999999999999 is out of range",
     "rnn 1 2": "Unrecognized options: 2",
     "": "name a command: gen, LoRA, .*export; --help",
-    "brew 1": "no command 'brew' among gen, LoRA, transfer, distil, rnn, evaluate, predict, export",
+    "brew 1": f"no command 'brew' among {', '.join(COMMANDS)}",
     "lora 1": "did you mean LoRA",
     "distill 1": "did you mean distil",
     "gen 1 --max-newtokens 3": "Perhaps you meant: .*--max_new_tokens",
@@ -1042,7 +1130,7 @@ def flags_of(command: str) -> set[str]:
     for name, parameter in inspect.signature(COMMANDS[command]).parameters.items():
         if is_dataclass(parameter.annotation):
             names |= {f.name for f in fields(parameter.annotation)}
-        elif name not in ("SR", "sentences"):
+        elif name not in ("SR", "sentences", "adapters"):
             names.add(name)
     return names
 

@@ -13,6 +13,7 @@ from potstill import UsageError, UserError, commands
 COMMANDS: dict[str, Callable[..., None]] = {
     "gen": commands.gen,
     "LoRA": commands.LoRA,
+    "average": commands.average,
     "transfer": commands.transfer,
     "distil": commands.distil,
     "rnn": commands.rnn,

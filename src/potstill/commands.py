@@ -39,6 +39,9 @@ OptionalPath = Annotated[Path | None, arg(help_behavior_hint="")]
 Sentences = Annotated[
     Positional[tuple[str, ...]], arg(metavar="[SENTENCE ...]", help_behavior_hint="")
 ]
+Adapters = Annotated[
+    Positional[tuple[Path, ...]], arg(metavar="ADAPTER ADAPTER ...", help_behavior_hint="")
+]
 SERENITY = (
     "Grant me the serenity to accept the things I cannot change, the courage to change the things "
     "I can, and the wisdom to know the difference."
@@ -121,6 +124,24 @@ def LoRA(
     from potstill import tuning
 
     tuning.tune(SR, lora, data, train, gpt_variant, folder, plots_path)
+
+
+def average(
+    adapters: Adapters = (),
+    model_path: Path = Path("runs/LoRA-average"),
+) -> None:
+    """Average adapters of several SRs into one: often better than each, and hardly slower.
+
+    Args:
+        adapters: Folders of adapters that LoRA tuned, on the same base and data.
+        model_path: Folder to write the average to.
+    """
+    if len(set(adapters)) < max(2, len(adapters)):
+        raise UsageError("name two adapters or more, each once.")
+    _prepare_libraries()
+    from potstill import averaging
+
+    averaging.average(list(adapters), model_path)
 
 
 def transfer(
