@@ -1,6 +1,8 @@
 """Small random decoders with tokenizers of their own, and random sentences for them."""
 
 import os
+import subprocess
+import sys
 
 # Read when huggingface_hub is imported: no test may reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -22,6 +24,16 @@ TEXT = [
     "John's sister believes there to be three cats in every garden.",
 ]
 EOS = "<|endoftext|>"
+BLOCKED = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked}:
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Blocked())
+from potstill.cli import main
+main(args={args})
+"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,6 +43,20 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("POTSTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
         torch.set_num_threads(1)
         yield
+
+
+@pytest.fixture
+def run_without(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a command from an empty folder, in a process that can't import some packages."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+
+    def run(blocked: tuple[str, ...], *args: str) -> subprocess.CompletedProcess[str]:
+        script = BLOCKED.format(blocked=blocked, args=list(args))
+        command = [sys.executable, "-c", script]
+        return subprocess.run(command, capture_output=True, text=True, cwd=folder)
+
+    return run
 
 
 def _save(model: Any, tokenizer: Any, folder: Path) -> Path:

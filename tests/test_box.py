@@ -1,8 +1,6 @@
 """The student that comes with the package."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,30 +13,18 @@ from potstill.corpus import load_corpus
 from potstill.predictor import load_predictor
 
 COLA = Path(__file__).parents[2] / "shared" / "cola"
-ALONE = """
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "transformers", "safetensors", "onnx", "matplotlib"):
-            raise ModuleNotFoundError(name, name=name)
-sys.meta_path.insert(0, Blocked())
-from potstill.cli import main
-main(args=["predict", *{sentences}, "--json"])
-"""
+HEAVY = ("torch", "transformers", "safetensors", "onnx", "matplotlib")
 
 
-def test_it_answers_where_nothing_is_trained_and_there_is_no_torch(tmp_path):
+def test_it_answers_where_nothing_is_trained_and_there_is_no_torch(run_without, tmp_path):
     sentences = ["The books is on the table.", "The books are on the table."]
-    script = ALONE.format(sentences=sentences)
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path
-    )
+    done = run_without(HEAVY, "predict", *sentences, "--json")
     assert done.returncode == 0, done.stderr
     assert "nothing is trained in runs/ yet; this one came with potstill" in done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["sentence"] for line in lines] == sentences
     assert {line["label"] for line in lines} <= {"acceptable", "unacceptable"}
-    assert list(tmp_path.iterdir()) == []
+    assert not list((tmp_path / "empty").iterdir())
 
 
 def test_it_is_small_and_says_nothing_of_where_it_was_made():

@@ -1,8 +1,6 @@
 """The exported student against torch; predicting where there is no torch."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +26,6 @@ from potstill.student import (
 )
 
 SENTENCES = load_corpus("minicola").splits["dev"].sentences[:150]
-BLOCKED = """
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {blocked}:
-            raise ModuleNotFoundError(name, name=name)
-sys.meta_path.insert(0, Blocked())
-from potstill.cli import main
-main(args={args})
-"""
 
 
 @pytest.fixture
@@ -126,13 +114,11 @@ def test_export_into_the_student_s_own_folder(folder, capsys):
     np.testing.assert_allclose(predictor.probabilities(SENTENCES).sum(1), 1)
 
 
-def test_predict_needs_no_torch(folder, tmp_path):
+def test_predict_needs_no_torch(folder, run_without):
     """With torch and all the rest of the training side out of reach."""
     main(args=["export", "--model_path", str(folder)])
     heavy = ("torch", "transformers", "safetensors", "accelerate", "matplotlib", "onnx", "sklearn")
-    args = ["predict", *SENTENCES[:3], "--model_path", str(folder), "--json"]
-    script = BLOCKED.format(blocked=heavy, args=args)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = run_without(heavy, "predict", *SENTENCES[:3], "--model_path", str(folder), "--json")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["sentence"] for line in lines] == SENTENCES[:3]
@@ -140,8 +126,7 @@ def test_predict_needs_no_torch(folder, tmp_path):
     for line, row in zip(lines, expected, strict=True):
         assert list(line["probabilities"].values()) == pytest.approx(row.tolist(), abs=1e-4)
     # What does need it says so.
-    script = BLOCKED.format(blocked=heavy, args=["evaluate", "--model_path", str(folder)])
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = run_without(heavy, "evaluate", "--model_path", str(folder))
     assert done.returncode == 1
     assert "pip install 'potstill[train]' brings it" in done.stderr
 

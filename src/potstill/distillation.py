@@ -23,8 +23,8 @@ def distillation_loss(
     student: Tensor,
     teacher: Tensor,
     labels: Tensor,
-    temperature: float = 2.0,
-    alpha: float = 0.5,
+    temperature: float,
+    alpha: float,
     loss: Literal["kl", "mse"] = "kl",
 ) -> Tensor:
     """Mean loss of a batch, from (B, C) logits of student and teacher and (B,) labels.
