@@ -562,6 +562,7 @@ class TestAverage:
             done(*made.order("LoRA", 4, "four", "--LoRA_rank", 3, "--lr", 0.01))
             done(*made.order("LoRA", 4, "short", "--max_length", 9))
             done(*made.order("LoRA", 4, "other", "--data", write_toy(Path("larger"), 80)))
+            done(*made.order("LoRA", 4, "wide", "--LoRA_rank", 32))
             Path("student").mkdir()
             Path("student/config.json").write_text('{"SR": 1, "labels": ["a", "b"]}')
         return folder
@@ -590,7 +591,12 @@ class TestAverage:
         assert scores.keys() == {"dev", "ood"}
         written = read_json("mean/results.json")["chosen"]
         assert written["dev"]["confusion"] == scores["dev"]["confusion"]
-        assert [m["SR"] for m in read_json("mean/config.json")["members"]] == [3, 4]
+        assert [m["SR"] for m in read_json("mean/config.json")["adapters"]] == [3, 4]
+
+    def test_it_may_replace_an_average(self, two: Bench) -> None:
+        for adapters in (("three", "four"), ("four", "three")):
+            done("average", *adapters, "--model_path", "again", "--data", "larger")
+        assert [m["SR"] for m in read_json("again/config.json")["adapters"]] == [4, 3]
 
     def test_it_teaches(self, two: Bench) -> None:
         done("average", "three", "four", "--model_path", "teacher")
@@ -622,7 +628,13 @@ class TestAverage:
             ("three student", 1, "student is no adapter tuned by potstill"),
             ("three short", 1, r"three and short can't be averaged: .* max_length \(64, 9\)"),
             ("three other", 1, r"three and other can't be averaged: .* data.sha256"),
-            ("three four --model_path four", 1, "four is one of the adapters"),
+            ("three ./three", 2, "each once"),
+            ("three four --model_path four", 1, "four holds four"),
+            ("three four --model_path .", 1, "--model_path: . holds three"),
+            ("three four --model_path larger", 1, "larger holds something else than a run"),
+            ("three four --model_path larger/in_domain_dev.tsv", 1, "is a file; name a folder"),
+            ("three four --data nowhere", 1, "--data nowhere: there is no such file"),
+            ("three wide", 1, "ranks add up to 34, more than the 32 that .* can have"),
         ],
     )
     def test_refused(self, two: Bench, words: str, code: int, error: str) -> None:

@@ -119,8 +119,10 @@ def test_padding_changes_nothing(cell, layers, bidirectional, random_tokens):
         padding = torch.arange(12) >= batch.lengths[:, None]
         batch.input_ids[padding] = torch.randint(0, 300, (int(padding.sum()),))
         refilled = model(batch.input_ids, batch.lengths)
+        wider = model(torch.nn.functional.pad(batch.input_ids, (0, 2)), batch.lengths)
     torch.testing.assert_close(together, alone, **CLOSE)
     assert torch.equal(together, refilled)
+    torch.testing.assert_close(wider, together, **CLOSE)
     assert together.std(0).min() > 1e-3  # sentences do differ
 
 

@@ -14,7 +14,7 @@ from potstill import UserError
 from potstill.batching import collate, length_batches, predict_logits
 from potstill.classifier import tunable_classifier
 from potstill.lora import halve_frozen, lora_layers
-from potstill.metrics import score
+from potstill.metrics import confusion_counts, mcc_standard_error, score
 from potstill.optimisation import lr_factor
 from potstill.settings import TrainSettings
 from potstill.student import DistilRNN, StudentConfig
@@ -323,6 +323,8 @@ def test_resume_with_other_settings_is_refused(tmp_path):
     Run(tmp_path / "s", resume, epochs=1, identity=identity)
     with pytest.raises(UserError, match=r"--resume: .*lr 0\.02, not 0\.03"):
         Run(tmp_path / "s", resume, epochs=1, identity=identity | {"lr": 0.03})
+    with pytest.raises(UserError, match=r"--resume: .*had lr 0\.02, not None"):
+        Run(tmp_path / "s", resume, epochs=1, identity={"betas": (0.9, 0.999)})
 
 
 def test_resume_of_nothing_is_refused(tmp_path):
@@ -396,7 +398,9 @@ def test_restored_are_the_weights_of_the_epoch_best_on_the_held_out_slice(tmp_pa
     assert run.trained.best["holdout"]["mcc"] == max(held)
     run.trained.restore(run.model)
     logits = predict_logits(run.model, contrary.tokens).numpy()
-    assert score(logits, contrary.labels) == run.trained.best["holdout"]
+    counts = confusion_counts(contrary.labels, logits.argmax(1).tolist(), 2)
+    expected = score(logits, contrary.labels) | {"mcc_se": mcc_standard_error(counts)}
+    assert run.trained.best["holdout"] == expected
 
 
 def test_train_scores_are_of_every_sentence_as_it_was_learnt(tmp_path):

@@ -1,12 +1,13 @@
 """The command average: several adapters in, one that is their mean out."""
 
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from potstill import UserError, models
+from potstill import UserError, models, runs
 from potstill.checkpoint import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -18,56 +19,70 @@ from potstill.checkpoint import (
 )
 from potstill.classifier import read_adapter_weights
 from potstill.metrics import evaluation
+from potstill.processes import process
 from potstill.reporting import comparison_table, say
+from potstill.settings import DataSettings
 
-# Of the first one's config.json.
-KEPT = ("labels", "max_length", "settings", "data", "decoder", "start_token")
 # What must be alike in config.json and in adapter_config.json, for the mean to mean something.
 SAME = ("labels", "decoder.sha256", "data.sha256", "max_length", "start_token")
 SAME_IN_PEFT = ("target_modules", "modules_to_save", "fan_in_fan_out")
 
 
-def average(members: list[Path], folder: Path) -> None:
+def average(members: list[Path], data: str, gpt_variant: str | None, folder: Path) -> None:
     """Averages the adapters in `members` and writes the mean; see `commands.average`.
 
     Wortsman et al. 2022, *Model soups: averaging weights of multiple fine-tuned models improves
     accuracy without increasing inference time*, section 2 (the uniform soup).
     """
-    if folder.resolve() in [member.resolve() for member in members]:
-        raise UserError(f"--model_path: {folder} is one of the adapters; name another folder.")
+    if process().num_processes > 1:
+        raise UserError("average is the work of one process; start it without a launcher.")
+    for member in members:
+        if member.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"--model_path: {folder} holds {member}; name another folder.")
+    runs.check_replaceable(folder, "--model_path")
     check_writable(folder.parent, "--model_path")
     configs = [_read_config(member) for member in members]
     pefts = [read_json(member / ADAPTER_CONFIG) for member in members]
     for abouts, keys in ((configs, SAME), (pefts, SAME_IN_PEFT)):
         for member, about in zip(members, abouts, strict=True):
             _check_alike(members[0], abouts[0], member, about, keys)
-    rows, sha256s = {}, []
-    for member, config in zip(members, configs, strict=True):
-        teacher = models.load_teacher(member, "auto", None)
-        rows[f"{member}, SR {config['SR']}"] = _row(teacher, member)
-        sha256s.append(teacher.sha256)
-
-    rank = sum(peft["r"] for peft in pefts)
     scalings = [peft["lora_alpha"] / peft["r"] for peft in pefts]
     tensors = mean_of_adapters([read_adapter_weights(member) for member in members], scalings)
+    rank = _common_rank(tensors)
+
+    def row(model: models.Model) -> dict[str, Any]:
+        scores = {
+            name: evaluation(model.logits(split.sentences).numpy(), split.labels, split.sources)
+            for name, split in corpus.splits.items()
+        }
+        return {"parameters": model.parameters, "scores": scores}
+
+    rows: dict[str, Any] = {}
+    sources: list[dict[str, Any]] = []
+    for member, config in zip(members, configs, strict=True):
+        teacher = models.load_teacher(member, "auto", gpt_variant)
+        if not sources:
+            corpus = models.evaluation_corpus(member, teacher, data)
+        rows[f"{member}, SR {config['SR']}"] = row(teacher)
+        sources.append({"path": str(member), "SR": config["SR"], "sha256": teacher.sha256})
+        del teacher  # before the next is there
     first = configs[0]
-    config = {"command": "average", "SR": first["SR"]}
-    config |= {key: first.get(key) for key in KEPT}
-    config["members"] = [
-        {"path": str(member), "SR": of["SR"], "sha256": sha256}
-        for member, of, sha256 in zip(members, configs, sha256s, strict=True)
-    ]
+    settings = DataSettings(**{f.name: first["settings"][f.name] for f in fields(DataSettings)})
+    config = runs.describe_run("average", first["SR"], corpus, [settings], 0)
+    config |= {key: first[key] for key in ("labels", "data", "decoder", "start_token")}
+    config |= {"settings": asdict(settings), "adapters": sources}
     with atomic_folder(folder) as staging:
         outer = {f"base_model.model.{name}": value for name, value in tensors.items()}
         write_tensors(staging / ADAPTER_WEIGHTS, outer)
         write_json(staging / ADAPTER_CONFIG, pefts[0] | {"r": rank, "lora_alpha": float(rank)})
         write_json(staging / "config.json", config)
-        mean = models.load_model(staging)
-        rows[f"their average, rank {rank}"] = row = _row(mean, members[0])
-        write_json(
-            staging / "results.json", {"chosen": row["scores"], "parameters": row["parameters"]}
-        )
-    comparison_table(f"{first['decoder']['title']} on {first['data']['name']}", rows)
+        mean = models.load_model(staging, gpt_variant=gpt_variant)
+        rows[f"their average, rank {rank}"] = of_mean = row(mean)
+        config["parameters"] = {"total": mean.parameters, "trainable": 0}
+        write_json(staging / "config.json", config)
+        results = {"chosen": of_mean["scores"], "parameters": mean.parameters}
+        write_json(staging / "results.json", results)
+    comparison_table(f"{first['decoder']['title']} on {corpus.name}", rows)
     say(f"adapter: {folder}")
 
 
@@ -90,25 +105,32 @@ def mean_of_adapters(weights: list[dict[str, Tensor]], scalings: list[float]) ->
     return mean
 
 
+def _common_rank(tensors: dict[str, Tensor]) -> int:
+    """The rank of an adapter, once every layer can have it."""
+    rank = 0
+    for name, V in tensors.items():
+        if not name.endswith(".lora_B.weight"):
+            continue
+        layer = name.removesuffix(".lora_B.weight")
+        rank = V.shape[1]
+        widest = min(V.shape[0], tensors[f"{layer}.lora_A.weight"].shape[1])
+        if rank > widest:
+            raise UserError(
+                f"the adapters' ranks add up to {rank}, more than the {widest} that {layer} can "
+                "have; average fewer."
+            )
+    return rank
+
+
 def _read_config(member: Path) -> dict[str, Any]:
     config = read_json(member / "config.json")
-    missing = [key for key in ("SR", *KEPT) if key not in config]
+    needed = ("SR", "labels", "max_length", "settings", "data", "decoder", "start_token")
+    missing = [key for key in needed if key not in config]
     if missing:
         raise UserError(
             f"{member} is no adapter tuned by potstill: config.json has no {missing[0]}."
         )
     return config
-
-
-def _row(model: models.Model, folder: Path) -> dict[str, Any]:
-    """Parameters, and scores on what the adapter in `folder` was not trained on."""
-    splits = models.training_corpus(folder, model).splits
-    scores = {
-        name: evaluation(model.logits(split.sentences).numpy(), split.labels, split.sources)
-        for name, split in splits.items()
-        if name != "train"
-    }
-    return {"parameters": model.parameters, "scores": scores}
 
 
 def _check_alike(

@@ -128,20 +128,25 @@ def LoRA(
 
 def average(
     adapters: Adapters = (),
+    data: str = "auto",
+    gpt_variant: OptionalText = None,
     model_path: Path = Path("runs/LoRA-average"),
 ) -> None:
     """Average adapters of several SRs into one: often better than each, and hardly slower.
 
     Args:
         adapters: Folders of adapters that LoRA tuned, on the same base and data.
+        data: What to score them on: a file, a folder's dev files, cola, minicola, or auto: what
+            they learned from.
+        gpt_variant: The adapters' base. Default: the one they name.
         model_path: Folder to write the average to.
     """
-    if len(set(adapters)) < max(2, len(adapters)):
+    if len({adapter.resolve() for adapter in adapters}) < max(2, len(adapters)):
         raise UsageError("name two adapters or more, each once.")
     _prepare_libraries()
     from potstill import averaging
 
-    averaging.average(list(adapters), model_path)
+    averaging.average(list(adapters), data, gpt_variant, model_path)
 
 
 def transfer(

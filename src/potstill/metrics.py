@@ -41,7 +41,7 @@ def mcc_interval(counts: np.ndarray, seed: int = 0, resamples: int = 10_000) -> 
     return float(low), float(high)
 
 
-def mcc_standard_error(counts: np.ndarray, seed: int = 0, resamples: int = 2_000) -> float:
+def mcc_standard_error(counts: np.ndarray, seed: int = 0, resamples: int = 1_000) -> float:
     """Standard error of the MCC by the bootstrap (Efron and Tibshirani 1993, section 6.2)."""
     return float(_resampled_mcc(counts, seed, resamples).std(ddof=1))
 
@@ -59,7 +59,7 @@ def majority_share(labels: Sequence[int]) -> float:
 
 
 def score(logits: np.ndarray, labels: Sequence[int]) -> dict[str, float]:
-    """Mean cross-entropy (nats), accuracy, MCC and its standard error of (N, classes) logits."""
+    """Mean cross-entropy (nats), accuracy and MCC of (N, classes) logits."""
     logits = np.asarray(logits, np.float64)
     picked = logits[np.arange(len(labels)), labels]
     counts = confusion_counts(labels, logits.argmax(1), logits.shape[1])
@@ -67,7 +67,6 @@ def score(logits: np.ndarray, labels: Sequence[int]) -> dict[str, float]:
         "loss": float((np.logaddexp.reduce(logits, axis=1) - picked).mean()),
         "accuracy": float(accuracy(counts)),
         "mcc": float(mcc(counts)),
-        "mcc_se": mcc_standard_error(counts),
     }
 
 

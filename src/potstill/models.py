@@ -18,7 +18,7 @@ from potstill.checkpoint import (
     STUDENT_WEIGHTS,
     read_json,
 )
-from potstill.corpus import Corpus, load_corpus
+from potstill.corpus import Corpus, load_corpus, load_evaluation
 from potstill.decoder import find_decoder
 from potstill.distillation import teacher_hash
 from potstill.lora import halve_frozen, merge
@@ -185,6 +185,22 @@ def training_corpus(folder: Path, model: Model) -> Corpus:
     if corpus.sha256 != model.config["data"]["sha256"]:
         raise UserError(f"{data} has changed since {folder} was trained; name data by --data.")
     return replace(corpus, reason="what the model was trained on")
+
+
+def evaluation_corpus(
+    folder: Path,
+    model: Model,
+    data: str,
+    text_column: str | None = None,
+    label_column: str | None = None,
+) -> Corpus:
+    """What to score the model in `folder` on: `data`, or where that is "auto" what its own corpus
+    has besides train."""
+    if data != "auto" or "data" not in model.config:
+        return load_evaluation(data, model.labels, text_column, label_column)
+    corpus = training_corpus(folder, model)
+    splits = {name: split for name, split in corpus.splits.items() if name != "train"}
+    return replace(corpus, splits=splits)
 
 
 def trained_on(model: Model) -> str:

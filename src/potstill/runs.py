@@ -80,16 +80,22 @@ def check_target(folder: Path, flag: str, plots_path: Path, resume: bool) -> Non
     """
     if resume and not _unfinished(folder).exists():
         raise UserError(f"--resume: no interrupted run in {_unfinished(folder)}; run without it.")
-    if folder.exists():
-        if not folder.is_dir():
-            raise UserError(f"{flag}: {folder} is a file; name a folder.")
-        config = folder / "config.json"
-        ours = config.is_file() and "potstill" in read_json(config).get("versions", {})
-        if not ours and any(folder.iterdir()):
-            raise UserError(f"{flag}: {folder} holds something else than a run; name another.")
+    check_replaceable(folder, flag)
     check_writable(folder.parent, flag)
     check_writable(plots_path, "--plots_path")
     check_writable(cache_folder(), "POTSTILL_CACHE")
+
+
+def check_replaceable(folder: Path, flag: str) -> None:
+    """Raises UserError where `folder` holds anything but a run."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{flag}: {folder} is a file; name a folder.")
+    config = folder / "config.json"
+    ours = config.is_file() and "potstill" in read_json(config).get("versions", {})
+    if not ours and any(folder.iterdir()):
+        raise UserError(f"{flag}: {folder} holds something else than a run; name another.")
 
 
 def describe_run(

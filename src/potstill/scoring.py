@@ -1,12 +1,10 @@
 """The command evaluate: a saved model and labelled data in, scores out."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 from potstill import models, runs
 from potstill.checkpoint import named_or_newest
-from potstill.corpus import load_evaluation
 from potstill.metrics import evaluation
 from potstill.reporting import evaluation_table, say
 
@@ -23,12 +21,7 @@ def evaluate(
     """Scores a saved model on labelled data; see `commands.evaluate`."""
     folder, why = named_or_newest(model_path)
     model = models.load_model(folder, precision, gpt_variant)
-    if data == "auto" and "data" in model.config:
-        corpus = models.training_corpus(folder, model)
-        splits = {name: split for name, split in corpus.splits.items() if name != "train"}
-        corpus = replace(corpus, splits=splits)
-    else:
-        corpus = load_evaluation(data, model.labels, text_column, label_column)
+    corpus = models.evaluation_corpus(folder, model, data, text_column, label_column)
     if not as_json:
         runs.say_choice("model", f"{model.title} in {folder}", why)
         runs.say_choice("data", corpus.name, corpus.reason)

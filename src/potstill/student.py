@@ -13,7 +13,6 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from potstill import UserError
 from potstill.checkpoint import STUDENT_TOKENIZER, STUDENT_WEIGHTS, read_json, write_tensors
-from potstill.dropout import Dropout
 from potstill.recurrence import gru
 
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -51,7 +50,7 @@ class DistilRNN(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.embedding_size)
-        self.dropout = Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout)
         self.rnn = CELLS[config.cell](
             config.embedding_size,
             config.hidden_size,
@@ -88,7 +87,8 @@ class DistilRNN(nn.Module):
         if bool((lengths < input_ids.shape[1]).any()):
             # Else the backward direction would start in the padding.
             packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-            return pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0]
+            states = self.rnn(packed)[0]
+            return pad_packed_sequence(states, True, total_length=input_ids.shape[1])[0]
         return self.rnn(x)[0]
 
 
@@ -142,6 +142,8 @@ def load_student(folder: Path) -> tuple[DistilRNN, Tokenizer]:
         model.load_state_dict(load_file(folder / STUDENT_WEIGHTS))
         tokenizer = Tokenizer.from_file(str(folder / STUDENT_TOKENIZER))
     except Exception as error:  # safetensors and tokenizers raise their own kinds
-        reason = str(error).splitlines()[0]
-        raise UserError(f"the student in {folder} can't be read: {reason}.") from error
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"the student in {folder} can't be read: {reason[:300]}; train it again."
+        ) from error
     return model.eval(), tokenizer

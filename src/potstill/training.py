@@ -20,7 +20,7 @@ from potstill import UserError
 from potstill.batching import collate, length_batches, predict_logits
 from potstill.checkpoint import atomic_folder, read_json, write_json, write_tensors
 from potstill.dropout import own_generator
-from potstill.metrics import score
+from potstill.metrics import confusion_counts, mcc_standard_error, score
 from potstill.optimisation import adamw, update
 from potstill.processes import process, side_by_side
 from potstill.reporting import progress_bar
@@ -149,7 +149,13 @@ def train(
                 "train": score(logits.numpy()[scored], truth[scored].tolist()),
             }
             for name, held in evaluations.items():
-                record[name] = score(predict_logits(model, held.tokens).numpy(), held.labels)
+                logits = predict_logits(model, held.tokens)
+                record[name] = score(logits.numpy(), held.labels)
+                if name == "holdout":
+                    counts = confusion_counts(
+                        held.labels, logits.argmax(1).tolist(), logits.shape[1]
+                    )
+                    record[name]["mcc_se"] = mcc_standard_error(counts)
             record["seconds"] = round(seconds, 2)
             record["sentences_per_second"] = round(len(lengths) / seconds, 1)
             records = [*trained.records, record]
@@ -205,9 +211,9 @@ def choose(records: list[Record]) -> int:
     """Number of the latest epoch whose MCC on the held-out slice of train is within a standard
     error of the best; without a slice, the last.
 
-    The one-standard-error rule of Breiman et al. 1984, *Classification and Regression Trees*,
-    section 3.4.3: a few hundred sentences can't rank epochs that are closer than that. Of those the
-    latest has come nearest to the end of the schedule, where the weights settle.
+    A few hundred sentences can't rank epochs that are closer than that (Breiman et al. 1984,
+    *Classification and Regression Trees*, section 3.4.3, who then take the smallest tree). Of such
+    epochs the latest has come nearest to the end of the schedule, where the weights settle.
     """
     if "holdout" not in records[-1]:
         return records[-1]["epoch"]
@@ -245,23 +251,25 @@ class TrainingState:
             raise UserError(f"--resume: no interrupted run in {self.folder}; run without it.")
         state = read_json(self.folder / "state.json")
         # Through JSON and back, as the stored ones went: tuples become lists.
-        for key, value in json.loads(json.dumps(self.settings)).items():
-            if state["settings"].get(key) != value:
+        stored, wanted = state["settings"], json.loads(json.dumps(self.settings))
+        for key in sorted(stored.keys() | wanted.keys()):
+            old, new = stored.get(key), wanted.get(key)
+            if old != new:
                 raise UserError(
-                    f"--resume: the run in {self.folder} had {key} {state['settings'].get(key)}, "
-                    f"not {value}; repeat its settings, or run without --resume."
+                    f"--resume: the run in {self.folder} had {key} {old}, not {new}; repeat its "
+                    "settings, or run without --resume."
                 )
         tensors = load_file(self.folder / "state.safetensors")
         with torch.no_grad():
             for name, parameter in now.items():
                 parameter.copy_(tensors[f"now.{name}"])
-        stored: dict[int, dict[str, Tensor]] = {}
+        moments: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
                 _, i, kind = key.split(".")
-                stored.setdefault(int(i), {})[kind] = value
+                moments.setdefault(int(i), {})[kind] = value
         groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": stored, "param_groups": groups})
+        optimizer.load_state_dict({"state": moments, "param_groups": groups})
         best = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
         return Trained(state["records"], state["chosen"], best)
 
