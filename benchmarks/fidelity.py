@@ -66,7 +66,7 @@ def losses(way: str, decoder: str, steps: int) -> list[float]:
                 0,
                 state,
                 lambda record: None,
-                PART_TOKENS,
+                part_tokens=PART_TOKENS,
             )
     else:
         train_plainly(model.train(), tokens, loss_function, settings)

@@ -430,10 +430,10 @@ def test_lora_moves_what_it_trains_and_nothing_else(tiny_decoder, tmp_path, half
 def test_lora_learns(tiny_decoder, tmp_path):
     torch.manual_seed(0)
     model = tunable_classifier(tiny_decoder.base(), 2, 4, 8.0)
-    run = Run(tmp_path / "s", epochs=8, model=model)
+    run = Run(tmp_path / "s", epochs=12, model=model)
     losses = [r["train"]["loss"] for r in run.trained.records]
     assert losses[-1] < losses[0] / 2
-    assert run.trained.best["holdout"]["accuracy"] > 0.85
+    assert run.trained.best["holdout"]["accuracy"] > 0.9
 
 
 @pytest.mark.parametrize(

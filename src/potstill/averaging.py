@@ -10,14 +10,12 @@ from torch import Tensor
 from potstill import UserError, models, runs
 from potstill.checkpoint import (
     ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
     atomic_folder,
     check_writable,
     read_json,
     write_json,
-    write_tensors,
 )
-from potstill.classifier import read_adapter_weights
+from potstill.classifier import read_adapter_weights, write_adapter_weights
 from potstill.metrics import evaluation
 from potstill.processes import process
 from potstill.reporting import comparison_table, say
@@ -72,8 +70,7 @@ def average(members: list[Path], data: str, gpt_variant: str | None, folder: Pat
     config |= {key: first[key] for key in ("labels", "data", "decoder", "start_token")}
     config |= {"settings": asdict(settings), "adapters": sources}
     with atomic_folder(folder) as staging:
-        outer = {f"base_model.model.{name}": value for name, value in tensors.items()}
-        write_tensors(staging / ADAPTER_WEIGHTS, outer)
+        write_adapter_weights(staging, tensors)
         write_json(staging / ADAPTER_CONFIG, pefts[0] | {"r": rank, "lora_alpha": float(rank)})
         write_json(staging / "config.json", config)
         mean = models.load_model(staging, gpt_variant=gpt_variant)

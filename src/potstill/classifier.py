@@ -33,6 +33,7 @@ UNKNOWN_TO_US = (
 )
 # Ways to begin that leave the base as it is; others (pissa, olora, loftq …) subtract from it.
 PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+PEFT_PREFIX = "base_model.model."  # of every tensor in an adapter file
 PART_TOKENS = 256  # that a thread passes through a decoder at once, in training
 
 
@@ -109,8 +110,8 @@ def save_adapter(model: Classifier, folder: Path, base_name: str) -> None:
     """
     layers = dict(lora_layers(model.base))
     first = next(iter(layers.values()))
-    prefix = f"base_model.model.{model.base.base_model_prefix}."
-    tensors = {"base_model.model.score.weight": model.score.weight}
+    prefix = f"{model.base.base_model_prefix}."
+    tensors = {"score.weight": model.score.weight}
     saved_whole = {"score"}
     for name, layer in layers.items():
         tensors[f"{prefix}{name}.lora_A.weight"] = layer.U
@@ -119,7 +120,7 @@ def save_adapter(model: Classifier, folder: Path, base_name: str) -> None:
         if parameter.requires_grad and not name.endswith((".U", ".V")):
             tensors[prefix + name] = parameter
             saved_whole.add(name.rsplit(".", 2)[-2])
-    write_tensors(folder / ADAPTER_WEIGHTS, tensors)
+    write_adapter_weights(folder, tensors)
     write_json(
         folder / ADAPTER_CONFIG,
         {
@@ -187,13 +188,19 @@ def load_adapter(base: Any, folder: Path) -> Classifier:
     return model.eval()
 
 
+def write_adapter_weights(folder: Path, tensors: dict[str, Any]) -> None:
+    """Writes an adapter file; `tensors` are named as `read_adapter_weights` names them."""
+    outer = {PEFT_PREFIX + name: value for name, value in tensors.items()}
+    write_tensors(folder / ADAPTER_WEIGHTS, outer)
+
+
 def read_adapter_weights(folder: Path) -> dict[str, Tensor]:
     """Tensors of an adapter file, their names without PEFT's outer prefix."""
     try:
         tensors = load_file(folder / ADAPTER_WEIGHTS)
     except Exception as error:  # safetensors raises its own, OSError and ValueError
         raise UserError(f"{folder / ADAPTER_WEIGHTS} can't be read: {error}.") from error
-    return {key.removeprefix("base_model.model."): value for key, value in tensors.items()}
+    return {key.removeprefix(PEFT_PREFIX): value for key, value in tensors.items()}
 
 
 @torch.no_grad()

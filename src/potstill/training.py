@@ -111,7 +111,8 @@ def train(
         trained = state.load(trainable, optimizer)
     step = steps // epochs * len(trained.records)
 
-    apart = world == 1 and accelerator.device.type == "cpu"
+    if world > 1 or accelerator.device.type != "cpu":
+        part_tokens = None
 
     with progress_bar(epochs * len(lengths)) as show:
         for epoch in range(len(trained.records) + 1, epochs + 1):
@@ -122,7 +123,7 @@ def train(
             for batch_index in length_batches(
                 lengths, settings.batch_size, seed, epoch, rank, world
             ):
-                if part_tokens and apart:
+                if part_tokens:
                     passed = backward_apart(
                         model, examples.tokens, batch_index, loss_function, part_tokens
                     )

@@ -77,7 +77,7 @@ def tune(
         folder,
         plot,
         title,
-        classifier.PART_TOKENS,
+        part_tokens=classifier.PART_TOKENS,
     )
     say(f"adapter: {folder}\nplot: {plot}")
     # What was just computed needs no second time when this model becomes a teacher.
