@@ -132,7 +132,7 @@ def average(
     gpt_variant: OptionalText = None,
     model_path: Path = Path("runs/LoRA-average"),
 ) -> None:
-    """Average adapters of several SRs into one: often better than each, and hardly slower.
+    """Average adapters of several SRs into one, which can be better than each.
 
     Args:
         adapters: Folders of adapters that LoRA tuned, on the same base and data.
