@@ -27,7 +27,8 @@ from potstill.decoder import find_decoder
 from potstill.lora import halve_frozen
 from potstill.optimisation import lr_factor
 from potstill.settings import TrainSettings
-from potstill.training import Examples, LossFunction, TrainingState, train
+from potstill.state import TrainingState
+from potstill.training import Examples, LossFunction, train
 
 HERE = Path(__file__).parent
 WAYS = ("transformers, fp32", "transformers, bf16", "potstill, bf16")

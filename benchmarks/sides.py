@@ -149,7 +149,8 @@ def potstill_epoch(model, tokens: list[list[int]], settings, part_tokens=None) -
     import torch
     from torch.nn import functional as F
 
-    from potstill.training import Examples, TrainingState, train
+    from potstill.state import TrainingState
+    from potstill.training import Examples, train
 
     labels = torch.arange(len(tokens)) % 2
     with tempfile.TemporaryDirectory() as scratch:

@@ -82,6 +82,7 @@ def recipes(teacher: Path, whole: Path, folder: Path, epochs: int, own: int) -> 
         words = [*distil, "--transfer_set", str(target), "--epochs", count]
         found.append(Recipe(name, words, sentences))
     words = [*distil, "--transfer_set", str(whole), "--epochs", str(epochs)]
+    found.append(Recipe("no language model", [*words, "--pretrain_epochs", "0"], total))
     return [*found, Recipe("the whole set", words, total)]
 
 

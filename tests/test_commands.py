@@ -29,6 +29,7 @@ from potstill import (
     collecting,
     lora,
     models,
+    optimisation,
     runs,
     sampling,
     student,
@@ -757,11 +758,45 @@ class TestTraining:
 
         with monkeypatch.context() as patch:
             patch.setattr(training, "length_batches", interrupt)
-            assert run(*bench.order("rnn", 5, "out")).code == 130
+            assert run(*bench.order("LoRA", 5, "out")).code == 130
         assert files() == set()
-        result = run(*bench.order("rnn", 5, "out", "--resume"))
+        result = run(*bench.order("LoRA", 5, "out", "--resume"))
         assert (result.code, files()) == (1, set())
         assert "no interrupted run in out.unfinished; run without it" in result.err
+
+    @pytest.mark.parametrize("batches", [1, 3, 5, 6, 7])
+    def test_a_language_model_interrupted_goes_on_to_the_same_student(
+        self, batches: int, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of 3 epochs, 2 batches each; after them, in the student's own first epoch."""
+
+        def order(folder: str, *more: object) -> list[object]:
+            flags = ["--pretrain_epochs", 3, "--batch_size", 30, *more]
+            return bench.order("rnn", 5, folder, *flags)
+
+        done(*order("whole"))
+        update, left = optimisation.update, [batches]
+
+        def interrupt(*arguments: Any) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            update(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(optimisation, "update", interrupt)
+            patch.setattr(training, "update", interrupt)
+            stopped = run(*order("cut"))
+        assert stopped.code == 130
+        assert Path("cut.unfinished").exists() == (batches >= 2)
+        assert ("with --resume goes on" in stopped.out) == (batches >= 2)
+        if batches >= 2:
+            refused = run(*order("cut", "--resume", "--pretrain_lr", 0.1))
+            assert "had pretrain_lr 0.002, not 0.1" in refused.err
+            done(*order("cut", "--resume"))
+            assert weights("cut") == weights("whole")
+            assert scores_by_epoch("cut") == scores_by_epoch("whole")
+            assert not Path("cut.unfinished").exists()
 
     def test_resume_takes_the_same_settings_only(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch

@@ -17,13 +17,12 @@ from potstill.lora import halve_frozen, lora_layers
 from potstill.metrics import confusion_counts, mcc_standard_error, score
 from potstill.optimisation import lr_factor
 from potstill.settings import TrainSettings
+from potstill.state import TrainingState, choose
 from potstill.student import DistilRNN, StudentConfig
 from potstill.training import (
     UNLABELLED,
     Examples,
-    TrainingState,
     backward_apart,
-    choose,
     resolve_precision,
     train,
 )

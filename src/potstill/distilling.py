@@ -25,6 +25,7 @@ from potstill.settings import (
     StudentSettings,
     TrainSettings,
 )
+from potstill.state import TrainingState
 from potstill.training import UNLABELLED, Examples, LossFunction, resolve_precision
 from potstill.transfer import TransferSet, check_teacher, read_transfer_set
 
@@ -170,13 +171,16 @@ def _train_student(
     teacher = config.get("teacher")
     ratio = f"; 1/{teacher['parameters'] / total:.0f} of {teacher['title']}" if teacher else ""
     say(f"student: DistilRNN, {count(total)} parameters{ratio}")
-    if pretraining.pretrain_epochs and not settings.resume:
+    config["settings"]["epochs"] = settings.epochs or (EPOCHS_WITH_SET if extra else EPOCHS)
+    begun = settings.resume and runs.training_state(folder, config).exists()
+    if pretraining.pretrain_epochs and not begun:
         # Edits are mostly not what a language model should learn to write.
         written = [not source.startswith("edited") for source in extra.sources] if extra else []
         written = [True] * len(task.train.sentences) + written
         text = list(itertools.compress(examples["train"].tokens, written))
-        _pretrain(model, text, pretraining, settings, config["SR"])
-    config["settings"]["epochs"] = settings.epochs or (EPOCHS_WITH_SET if extra else EPOCHS)
+        state = runs.training_state(folder, config, "language_model")
+        _pretrain(model, text, pretraining, settings, config["SR"], state)
+        settings = replace(settings, resume=False)
     config["student"] = wanted
     config["parameters"] = {"total": total, "trainable": total}
 
@@ -200,13 +204,14 @@ def _pretrain(
     pretraining: PretrainSettings,
     settings: TrainSettings,
     seed: int,
+    state: TrainingState,
 ) -> None:
-    """Makes a language model of the student, and says what became of it."""
+    """Makes a language model of the student, or goes on with one, and says what became of it."""
     epochs = pretraining.pretrain_epochs
     started = time.perf_counter()
-    with progress_bar(epochs * len(text)) as show:
-        settings = replace(settings, lr=pretraining.pretrain_lr)
-        loss = pretrain(model, text, settings, epochs, seed, show)
+    settings = replace(settings, lr=pretraining.pretrain_lr)
+    with runs.resumable(state), progress_bar(epochs * len(text)) as show:
+        loss = pretrain(model, text, settings, epochs, seed, show, state)
     seconds = time.perf_counter() - started
     say(
         f"language model first: {epochs} epochs over {len(text)} sentences, {seconds:.0f} s, "

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from potstill.batching import Batch, collate, length_batches
+from potstill.processes import process
 from potstill.settings import TrainSettings
+from potstill.state import Record, Trained, TrainingState
 
 
 def lr_factor(step: int, steps: int, warmup: float) -> float:
@@ -49,22 +51,35 @@ def descend(
     epochs: int,
     seed: int,
     show: Callable[[int, str], None],
+    state: TrainingState | None = None,
 ) -> float:
     """Trains a language model on the sentences `tokens`, by the mean loss of each batch; gives the
-    mean of the last epoch."""
+    mean of the last epoch.
+
+    state: keeps what it takes to go on after the last finished epoch, which it does where there
+    is something and `settings` say to resume.
+    """
     lengths = [len(t) for t in tokens]
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    device = parameters[0].device
+    trainable: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    device = next(iter(trainable.values())).device
     optimizer = adamw(model, settings)
     steps = epochs * math.ceil(len(tokens) / settings.batch_size)
-    step = done = 0
-    for epoch in range(1, epochs + 1):
+    records: list[Record] = []
+    if state and settings.resume and state.exists():
+        records = state.load(trainable, optimizer).records
+    process().wait_for_everyone()  # all have looked before any writes
+    step, done = steps // epochs * len(records), len(tokens) * len(records)
+    for epoch in range(len(records) + 1, epochs + 1):
+        torch.manual_seed(seed * 1_000_003 + epoch)
         losses: list[Tensor] = []
         for index in length_batches(lengths, settings.batch_size, seed, epoch):
             loss = batch_loss(collate(tokens, index.tolist()).to(device))
             loss.backward()
-            update(optimizer, parameters, settings, step, steps)
+            update(optimizer, trainable.values(), settings, step, steps)
             losses.append(loss.detach())
             step, done = step + 1, done + len(index)
             show(done, "language model")
-    return float(torch.stack(losses).mean())
+        records.append({"epoch": epoch, "loss": float(torch.stack(losses).mean())})
+        if state and process().is_main_process:
+            state.save(Trained(records, {}), trainable, optimizer)
+    return records[-1]["loss"]

@@ -14,6 +14,7 @@ from potstill.batching import Batch
 from potstill.optimisation import descend
 from potstill.processes import process
 from potstill.settings import TrainSettings
+from potstill.state import TrainingState
 from potstill.student import DistilRNN
 
 ROWS = 128  # tokens whose probabilities are computed at once; they stay in the cache
@@ -26,10 +27,11 @@ def pretrain(
     epochs: int,
     seed: int,
     show: Callable[[int, str], None],
+    state: TrainingState | None = None,
 ) -> float:
     """Trains the embedding and the lowest recurrent layer of `model` to predict each next token of
     `tokens` and, where it reads backwards, each one before; gives the last epoch's mean loss, nats
-    a token."""
+    a token. `state` as in `descend`."""
     torch.manual_seed(seed)
     # A second layer would see both directions' states, and with them the tokens to predict.
     lowest = DistilRNN(replace(model.config, layers=1))
@@ -43,7 +45,7 @@ def pretrain(
     def loss(batch: Batch) -> Tensor:
         return predictor(batch.input_ids, batch.lengths)
 
-    mean = descend(predictor, tokens, loss, settings, epochs, seed, show)
+    mean = descend(predictor, tokens, loss, settings, epochs, seed, show, state)
     model.load_state_dict(lowest.state_dict(), strict=False)
     return mean
 

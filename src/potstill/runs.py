@@ -3,7 +3,8 @@
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from potstill.metrics import evaluation, majority_share
 from potstill.processes import process
 from potstill.reporting import EPOCH_HEADER, epoch_lines, say, summary_lines
 from potstill.settings import DataSettings, TrainSettings
-from potstill.training import Examples, LossFunction, Trained, TrainingState, train
+from potstill.state import Trained, TrainingState
+from potstill.training import Examples, LossFunction, train
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
 
@@ -147,9 +149,9 @@ def carry_out(
     part_tokens: as in `train`.
     """
     majority = {name: majority_share(split.labels) for name, split in task.splits().items()}
-    state = _training_state(folder, config)
+    state = training_state(folder, config)
     say(EPOCH_HEADER)
-    try:
+    with resumable(state):
         trained = train(
             model,
             examples["train"],
@@ -162,10 +164,6 @@ def carry_out(
             lambda record: say(epoch_lines(record, majority)),
             part_tokens,
         )
-    except KeyboardInterrupt:
-        if state.folder.exists():
-            say("the finished epochs are kept; the same command with --resume goes on after them")
-        raise
     trained.restore(model)
 
     def scored() -> Outcome:
@@ -206,14 +204,25 @@ def _results(
     }
 
 
-def _training_state(folder: Path, config: dict[str, Any]) -> TrainingState:
+def training_state(folder: Path, config: dict[str, Any], stage: str = "state") -> TrainingState:
     """Where a run keeps what it needs to go on: beside the folder it will write."""
     settings = {k: v for k, v in config["settings"].items() if k != "resume"}
     settings |= {k: config[k] for k in ("command", "SR")} | {"data": config["data"]["sha256"]}
     settings |= {
         k: config[k]["sha256"] for k in ("decoder", "teacher", "transfer_set") if k in config
     }
-    return TrainingState(_unfinished(folder), settings)
+    return TrainingState(_unfinished(folder), settings, stage)
+
+
+@contextmanager
+def resumable(state: TrainingState) -> Iterator[None]:
+    """Says after an interruption what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if state.folder.exists():
+            say("the finished epochs are kept; the same command with --resume goes on after them")
+        raise
 
 
 def _unfinished(folder: Path) -> Path:

@@ -1,35 +1,27 @@
 """The one training loop, for LoRA, distil and rnn alike."""
 
-import json
 import math
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from potstill import UserError
 from potstill.batching import collate, length_batches, predict_logits
-from potstill.checkpoint import atomic_folder, read_json, write_json, write_tensors
 from potstill.dropout import own_generator
 from potstill.metrics import confusion_counts, mcc_standard_error, score
 from potstill.optimisation import adamw, update
 from potstill.processes import process, side_by_side
 from potstill.reporting import progress_bar
 from potstill.settings import TrainSettings
+from potstill.state import Record, Trained, TrainingState
 
 # (logits (B, C), places in the training set (B,)) to the mean loss of the batch
 LossFunction = Callable[[Tensor, Tensor], Tensor]
-Record = dict[str, Any]
-
 
 UNLABELLED = -100  # in place of a label
 
@@ -40,27 +32,6 @@ class Examples:
 
     tokens: list[list[int]]
     labels: list[int]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training run leaves: a record of every epoch, the number of the chosen one, and its
-    trainable tensors."""
-
-    records: list[Record]
-    chosen: int
-    tensors: dict[str, Tensor]
-
-    @torch.no_grad()
-    def restore(self, model: nn.Module) -> None:
-        """Puts the chosen epoch's tensors into `model`."""
-        parameters = dict(model.named_parameters())
-        for name, value in self.tensors.items():
-            parameters[name].copy_(value)
-
-    @property
-    def best(self) -> Record:
-        return self.records[self.chosen - 1]
 
 
 def resolve_precision(precision: str) -> torch.dtype:
@@ -84,7 +55,7 @@ def train(
     settings: TrainSettings,
     epochs: int,
     seed: int,
-    state: "TrainingState",
+    state: TrainingState,
     report: Callable[[Record], None],
     part_tokens: int | None = None,
 ) -> Trained:
@@ -106,7 +77,7 @@ def train(
     lengths = [len(t) for t in examples.tokens]
     labels = np.asarray(examples.labels)
     steps = epochs * math.ceil(len(lengths) / settings.batch_size)
-    trained = Trained([], 0, {})
+    trained = Trained([], {})
     if settings.resume:
         trained = state.load(trainable, optimizer)
     step = steps // epochs * len(trained.records)
@@ -159,11 +130,10 @@ def train(
                     record[name]["mcc_se"] = mcc_standard_error(counts)
             record["seconds"] = round(seconds, 2)
             record["sentences_per_second"] = round(len(lengths) / seconds, 1)
-            records = [*trained.records, record]
-            chosen, tensors = choose(records), trained.tensors
-            if chosen == epoch:
+            trained = Trained([*trained.records, record], trained.tensors)
+            if trained.chosen == epoch:
                 tensors = {n: p.detach().cpu().clone() for n, p in trainable.items()}
-            trained = Trained(records, chosen, tensors)
+                trained = Trained(trained.records, tensors)
             if accelerator.is_main_process:
                 state.save(trained, trainable, optimizer)
                 report(record)
@@ -206,73 +176,3 @@ def backward_apart(
     for parameter, grad in zip(parameters, grads, strict=True):
         parameter.grad = grad
     return [(index, logits) for index, logits, _ in passed]
-
-
-def choose(records: list[Record]) -> int:
-    """Number of the latest epoch whose MCC on the held-out slice of train is within a standard
-    error of the best; without a slice, the last.
-
-    A few hundred sentences can't rank epochs that are closer than that (Breiman et al. 1984,
-    *Classification and Regression Trees*, section 3.4.3, who then take the smallest tree). Of such
-    epochs the latest has come nearest to the end of the schedule, where the weights settle.
-    """
-    if "holdout" not in records[-1]:
-        return records[-1]["epoch"]
-    best = max((r["holdout"] for r in records), key=lambda held: held["mcc"])
-    least = best["mcc"] - best["mcc_se"]
-    return max(r["epoch"] for r in records if r["holdout"]["mcc"] >= least)
-
-
-class TrainingState:
-    """The state of a run after its last finished epoch, in a folder of its own.
-
-    `settings`: everything that decides the outcome; a run goes on only with the very same.
-    """
-
-    def __init__(self, folder: Path, settings: dict[str, Any]):
-        self.folder, self.settings = folder, settings
-
-    def save(self, trained: Trained, now: dict[str, Tensor], optimizer: Any) -> None:
-        tensors = {f"best.{name}": value for name, value in trained.tensors.items()}
-        tensors |= {f"now.{name}": value.detach() for name, value in now.items()}
-        for i, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{key}": value for key, value in values.items()}
-        with atomic_folder(self.folder) as staging:
-            write_tensors(staging / "state.safetensors", tensors)
-            state = {"settings": self.settings, "records": trained.records}
-            write_json(staging / "state.json", state | {"chosen": trained.chosen})
-
-    def load(self, now: dict[str, Tensor], optimizer: Any) -> Trained:
-        """Restores parameters and the optimizer in place; returns what had been trained.
-
-        Raises:
-            UserError: there is no state, or one of a run with other settings.
-        """
-        if not (self.folder / "state.json").is_file():
-            raise UserError(f"--resume: no interrupted run in {self.folder}; run without it.")
-        state = read_json(self.folder / "state.json")
-        # Through JSON and back, as the stored ones went: tuples become lists.
-        stored, wanted = state["settings"], json.loads(json.dumps(self.settings))
-        for key in sorted(stored.keys() | wanted.keys()):
-            old, new = stored.get(key), wanted.get(key)
-            if old != new:
-                raise UserError(
-                    f"--resume: the run in {self.folder} had {key} {old}, not {new}; repeat its "
-                    "settings, or run without --resume."
-                )
-        tensors = load_file(self.folder / "state.safetensors")
-        with torch.no_grad():
-            for name, parameter in now.items():
-                parameter.copy_(tensors[f"now.{name}"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer."):
-                _, i, kind = key.split(".")
-                moments.setdefault(int(i), {})[kind] = value
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        best = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
-        return Trained(state["records"], state["chosen"], best)
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
