@@ -790,13 +790,23 @@ class TestTraining:
         assert stopped.code == 130
         assert Path("cut.unfinished").exists() == (batches >= 2)
         assert ("with --resume goes on" in stopped.out) == (batches >= 2)
-        if batches >= 2:
-            refused = run(*order("cut", "--resume", "--pretrain_lr", 0.1))
-            assert "had pretrain_lr 0.002, not 0.1" in refused.err
-            done(*order("cut", "--resume"))
-            assert weights("cut") == weights("whole")
-            assert scores_by_epoch("cut") == scores_by_epoch("whole")
-            assert not Path("cut.unfinished").exists()
+        if batches < 2:
+            result = run(*order("cut", "--resume"))
+            assert result.code == 1
+            assert "no interrupted run in cut.unfinished; run without it" in result.err
+            return
+        refused = run(*order("cut", "--resume", "--pretrain_lr", 0.1))
+        assert "had pretrain_lr 0.002, not 0.1" in refused.err
+        done(*order("cut", "--resume"))
+        assert weights("cut") == weights("whole")
+        assert scores_by_epoch("cut") == scores_by_epoch("whole")
+        assert not Path("cut.unfinished").exists()
+
+    def test_resume_of_a_folder_without_a_state_is_refused(self, bench: Bench) -> None:
+        Path("cut.unfinished").mkdir()
+        result = run(*bench.order("rnn", 5, "cut", "--resume"))
+        assert result.code == 1
+        assert "no interrupted run in cut.unfinished; run without it" in result.err
 
     def test_resume_takes_the_same_settings_only(
         self, bench: Bench, monkeypatch: pytest.MonkeyPatch

@@ -43,6 +43,11 @@ def update(
     optimizer.zero_grad(set_to_none=True)
 
 
+def seed_epoch(seed: int, epoch: int) -> None:
+    """Settles an epoch's random numbers, whether or not the ones before it ran in this process."""
+    torch.manual_seed(seed * 1_000_003 + epoch)
+
+
 def descend(
     model: nn.Module,
     tokens: list[list[int]],
@@ -56,8 +61,7 @@ def descend(
     """Trains a language model on the sentences `tokens`, by the mean loss of each batch; gives the
     mean of the last epoch.
 
-    state: keeps what it takes to go on after the last finished epoch, which it does where there
-    is something and `settings` say to resume.
+    state: keeps what it takes to go on after the last finished epoch, as `settings.resume` asks.
     """
     lengths = [len(t) for t in tokens]
     trainable: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -65,12 +69,12 @@ def descend(
     optimizer = adamw(model, settings)
     steps = epochs * math.ceil(len(tokens) / settings.batch_size)
     records: list[Record] = []
-    if state and settings.resume and state.exists():
+    if state and settings.resume:
         records = state.load(trainable, optimizer).records
     process().wait_for_everyone()  # all have looked before any writes
     step, done = steps // epochs * len(records), len(tokens) * len(records)
     for epoch in range(len(records) + 1, epochs + 1):
-        torch.manual_seed(seed * 1_000_003 + epoch)
+        seed_epoch(seed, epoch)
         losses: list[Tensor] = []
         for index in length_batches(lengths, settings.batch_size, seed, epoch):
             loss = batch_loss(collate(tokens, index.tolist()).to(device))

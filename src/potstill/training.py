@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from potstill.batching import collate, length_batches, predict_logits
 from potstill.dropout import own_generator
 from potstill.metrics import confusion_counts, mcc_standard_error, score
-from potstill.optimisation import adamw, update
+from potstill.optimisation import adamw, seed_epoch, update
 from potstill.processes import process, side_by_side
 from potstill.reporting import progress_bar
 from potstill.settings import TrainSettings
-from potstill.state import Record, Trained, TrainingState
+from potstill.state import Record, Trained, TrainingState, choose
 
 # (logits (B, C), places in the training set (B,)) to the mean loss of the batch
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -87,7 +87,7 @@ def train(
 
     with progress_bar(epochs * len(lengths)) as show:
         for epoch in range(len(trained.records) + 1, epochs + 1):
-            torch.manual_seed(seed * 1_000_003 + epoch)
+            seed_epoch(seed, epoch)
             started, done = time.perf_counter(), 0
             outputs: list[tuple[Tensor, Tensor]] = []  # places, logits
             model.train()
@@ -130,10 +130,10 @@ def train(
                     record[name]["mcc_se"] = mcc_standard_error(counts)
             record["seconds"] = round(seconds, 2)
             record["sentences_per_second"] = round(len(lengths) / seconds, 1)
-            trained = Trained([*trained.records, record], trained.tensors)
-            if trained.chosen == epoch:
+            records, tensors = [*trained.records, record], trained.tensors
+            if choose(records) == epoch:
                 tensors = {n: p.detach().cpu().clone() for n, p in trainable.items()}
-                trained = Trained(trained.records, tensors)
+            trained = Trained(records, tensors)
             if accelerator.is_main_process:
                 state.save(trained, trainable, optimizer)
                 report(record)
