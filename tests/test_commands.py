@@ -32,6 +32,7 @@ from potstill import (
     optimisation,
     runs,
     sampling,
+    state,
     student,
     training,
     transfer,
@@ -836,7 +837,7 @@ class TestTraining:
             ("LoRA", classifier, "write_tensors"),
             ("rnn", student, "write_tensors"),
             ("rnn", runs, "write_json"),
-            ("rnn", training, "write_tensors"),
+            ("rnn", state, "write_tensors"),
         ],
     )
     def test_a_full_disk_leaves_the_earlier_run_whole(

@@ -61,7 +61,8 @@ def descend(
     """Trains a language model on the sentences `tokens`, by the mean loss of each batch; gives the
     mean of the last epoch.
 
-    state: keeps what it takes to go on after the last finished epoch, as `settings.resume` asks.
+    state: keeps what it takes to go on after the last finished epoch, as `settings.resume` asks;
+    every process must call then, where without it one may do so alone.
     """
     lengths = [len(t) for t in tokens]
     trainable: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -69,9 +70,10 @@ def descend(
     optimizer = adamw(model, settings)
     steps = epochs * math.ceil(len(tokens) / settings.batch_size)
     records: list[Record] = []
-    if state and settings.resume:
-        records = state.load(trainable, optimizer).records
-    process().wait_for_everyone()  # all have looked before any writes
+    if state:
+        if settings.resume:
+            records = state.load(trainable, optimizer).records
+        process().wait_for_everyone()  # all have looked before any writes
     step, done = steps // epochs * len(records), len(tokens) * len(records)
     for epoch in range(len(records) + 1, epochs + 1):
         seed_epoch(seed, epoch)
