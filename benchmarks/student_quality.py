@@ -10,7 +10,8 @@ Runs that are there already are not made again, so that an interrupted benchmark
 
 Printed, and written as JSON and as a picture: mean and standard deviation over the seeds, and how
 far each recipe is above the control, with a 95 % interval by the paired bootstrap: sentences are
-drawn with replacement, the same for both, and each draw compares the means over the seeds.
+drawn with replacement, the same for both, and each draw compares the means over the seeds. Then the
+accuracy on each phenomenon of MiniCoLA, which none of them has learnt from.
 """
 
 import argparse
@@ -29,14 +30,16 @@ import torch
 
 from potstill import metrics, models
 from potstill.checkpoint import write_json
-from potstill.corpus import load_corpus
+from potstill.corpus import Corpus, load_corpus
 from potstill.distilling import EPOCHS, EPOCHS_WITH_SET
+from potstill.models import Model
 from potstill.transfer import DESCRIPTION, SHARD, read_transfer_set, shard_file
 
 HERE = Path(__file__).parent
 SPLITS = {"dev": "dev", "ood": "out of domain"}
 SHARES = (0.25, 0.5)  # of the set, for the learning curve
 RESAMPLES = 10_000
+ABOUT = ("sentences", "majority")  # of a phenomenon
 
 
 @dataclass(frozen=True)
@@ -153,34 +156,41 @@ def main() -> None:
     threads = max(1, torch.get_num_threads() // arguments.jobs)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         folders = list(pool.map(lambda pair: train(*pair, arguments.folder, flags, threads), pairs))
-    report = summarise(corpus, teacher, chosen, pairs, folders)
+    students = {
+        recipe.name: [
+            models.load_model(f) for (r, _), f in zip(pairs, folders, strict=True) if r is recipe
+        ]
+        for recipe in chosen
+    }
+    report = summarise(corpus, teacher, chosen, students)
+    report["phenomena"] = phenomena(teacher, students)
     print_table(report)
+    print_phenomena(report["phenomena"])
     write_json(arguments.output, report)
     draw(report, arguments.output.with_suffix(".png"))
 
 
 def summarise(
-    corpus: Any, teacher: Any, chosen: list[Recipe], pairs: list[Any], folders: list[Path]
+    corpus: Corpus, teacher: Model, chosen: list[Recipe], students: dict[str, list[Model]]
 ) -> dict[str, Any]:
-    """Scores of every student on dev and out of domain, and how they compare with the control."""
-    students = {folder: models.load_model(folder) for folder in folders}
+    """Scores of every recipe's students on dev and out of domain, and how they compare with the
+    control."""
     report: dict[str, Any] = {"data": corpus.describe(), "recipes": {}}
     for split in (s for s in SPLITS if s in corpus.splits):
         sentences, labels = corpus.splits[split].sentences, np.array(corpus.splits[split].labels)
         report[split] = {"sentences": len(labels), "majority": metrics.majority_share(labels)}
         report[split]["teacher"] = metrics.score(teacher.logits(sentences).numpy(), labels)
-        logits = {f: student.logits(sentences).numpy() for f, student in students.items()}
         control: np.ndarray | None = None
         for recipe in chosen:
-            mine = [f for (r, _), f in zip(pairs, folders, strict=True) if r is recipe]
-            scores = [metrics.score(logits[f], labels) for f in mine]
-            called = np.stack([logits[f].argmax(1) for f in mine])
+            logits = [student.logits(sentences).numpy() for student in students[recipe.name]]
+            scores = [metrics.score(one, labels) for one in logits]
+            called = np.stack([one.argmax(1) for one in logits])
             row = report["recipes"].setdefault(
                 recipe.name,
                 {
                     "command": " ".join(recipe.words),
                     "sentences": recipe.sentences,
-                    "parameters": students[mine[0]].parameters,
+                    "parameters": students[recipe.name][0].parameters,
                 },
             )
             row[split] = {k: [s[k] for s in scores] for k in ("mcc", "accuracy")}
@@ -189,6 +199,34 @@ def summarise(
             elif control is not None:
                 row[split]["above_control_95"] = bootstrap(called, control, labels)
     return report
+
+
+def phenomena(teacher: Model, students: dict[str, list[Model]]) -> dict[str, dict[str, float]]:
+    """Of each phenomenon in MiniCoLA's dev and out-of-domain files: its sentences, the majority's
+    share, and the accuracy of every recipe, as the mean over its seeds; nothing of another task."""
+    minicola = load_corpus("minicola")
+    found: dict[str, dict[str, float]] = {}
+    for split in (minicola.splits[name] for name in SPLITS if teacher.labels == minicola.labels):
+        for name, members in {**students, "teacher": [teacher]}.items():
+            for member in members:
+                logits = member.logits(split.sentences).numpy()
+                groups = metrics.evaluation(logits, split.labels, split.sources)["groups"]
+                for phenomenon, group in groups.items():
+                    about = {key: group[key] for key in ABOUT}
+                    row = found.setdefault(phenomenon, about)
+                    row[name] = row.get(name, 0.0) + group["accuracy"] / len(members)
+    return found
+
+
+def print_phenomena(found: dict[str, dict[str, float]]) -> None:
+    if not found:
+        return
+    names = [name for name in next(iter(found.values())) if name not in ABOUT]
+    print(f"\n| MiniCoLA | sentences | majority | {' | '.join(names)} |")
+    print("|---|" + "---:|" * (len(names) + 2))
+    for phenomenon, row in found.items():
+        shares = " | ".join(f"{100 * row[k]:.0f} %" for k in ("majority", *names))
+        print(f"| {phenomenon} | {row['sentences']} | {shares} |")
 
 
 def print_table(report: dict[str, Any]) -> None:
