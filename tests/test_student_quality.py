@@ -1,0 +1,100 @@
+"""The arithmetic behind benchmarks/student_quality.py."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import student_quality
+import torch
+from sklearn.metrics import matthews_corrcoef
+
+from potstill.corpus import load_corpus
+from potstill.models import Model
+from potstill.transfer import DESCRIPTION, SHARD, read_transfer_set, shard_file, write_shard
+
+CLASSES = 2
+
+
+def answers(seeds: int, right: float, labels: np.ndarray, seed: int) -> np.ndarray:
+    """(seeds, N) answers of which a share `right` is the label."""
+    correct = np.random.default_rng(seed).random((seeds, len(labels))) < right
+    return np.where(correct, labels, 1 - labels)
+
+
+def test_the_bootstrap_is_paired(monkeypatch):
+    labels = np.random.default_rng(0).integers(0, CLASSES, 60)
+    better, worse = answers(3, 0.9, labels, 1), answers(2, 0.6, labels, 2)
+    assert student_quality.bootstrap(better, better, labels) == [0, 0]
+    low, high = student_quality.bootstrap(better, worse, labels)
+    assert 0 < low < high
+    assert student_quality.bootstrap(worse, better, labels) == pytest.approx([-high, -low])
+
+    monkeypatch.setattr(student_quality, "RESAMPLES", 40)
+    drawn = np.random.default_rng(0).multinomial(60, np.full(60, 1 / 60), 40)
+
+    def mean(rows: np.ndarray, weights: np.ndarray) -> float:
+        return np.mean([matthews_corrcoef(labels, row, sample_weight=weights) for row in rows])
+
+    differences = [mean(better, weights) - mean(worse, weights) for weights in drawn]
+    expected = np.percentile(differences, [2.5, 97.5])
+    assert student_quality.bootstrap(better, worse, labels) == pytest.approx(list(expected))
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """A set of four shards of sampled sentences and six of edited ones, two sentences in each."""
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    numbers = {"own": 0, "sampled": 4, "edited": 6}
+    description = {
+        "teacher": {"path": "runs/LoRA-1", "sha256": "a" * 64},
+        "labels": ["bad", "good"],
+        "sentences": {kind: shards * SHARD for kind, shards in numbers.items()},
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(description))
+    for kind, shards in numbers.items():
+        for i in range(shards):
+            about = {"source": kind, "parent": "", "logits": [0.0, 1.0]}
+            rows = [{"sentence": f"{kind} {i} {j}"} | about for j in range(2)]
+            write_shard(shard_file(folder, kind, i), rows)
+    return folder
+
+
+def test_every_row_takes_as_many_steps_and_its_own_sentences(whole, tmp_path):
+    found = student_quality.recipes(Path("runs/LoRA-1"), whole, tmp_path, epochs=3, own=10)
+    sentences = {recipe.name: recipe.sentences for recipe in found}
+    assert sentences == {
+        "control: labels alone": 0,
+        "CoLA alone": 0,
+        "0.25 of the set": 2 + 4,
+        "0.5 of the set": 4 + 6,
+        "sampled": 8,
+        "edited": 12,
+        "no language model": 20,
+        "the whole set": 20,
+    }
+    for recipe in found:
+        epochs = int(recipe.words[recipe.words.index("--epochs") + 1])
+        if recipe.name != "CoLA alone":
+            assert epochs == round(3 * 30 / (10 + recipe.sentences))
+        if recipe.sentences:
+            part = Path(recipe.words[recipe.words.index("--transfer_set") + 1])
+            kinds = set(read_transfer_set(part).sources)
+            assert kinds == ({recipe.name} if recipe.name in kinds else {"sampled", "edited"})
+
+
+def test_phenomena_are_means_over_the_seeds():
+    minicola = load_corpus("minicola")
+
+    def always(answer: int) -> Model:
+        logits = torch.eye(CLASSES)[[answer]]
+        return Model("", minicola.labels, 0, {}, lambda s: logits.repeat(len(s), 1))
+
+    found = student_quality.phenomena(always(1), {"one of each": [always(0), always(1)]})
+    assert set(found) == {
+        source for name in ("dev", "ood") for source in minicola.splits[name].sources
+    }
+    for row in found.values():
+        assert row["one of each"] == pytest.approx(0.5)
+        assert max(row["teacher"], 1 - row["teacher"]) == pytest.approx(row["majority"])
