@@ -50,7 +50,7 @@ def folders(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> list[P
         for command in COMMANDS:
             run(command, tiny_gpt2, folder, processes)
         said = launch(TRANSFER, folder, processes)
-        assert said.count("transfer set: ") == 1
+        assert said.count("transfer set: ") == said.count("edited: 4200 sentences, ") == 1
         made.append(folder)
     return made
 

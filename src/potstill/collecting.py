@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -127,9 +128,9 @@ def collect(
                     show(made + len(rows), kind)
                 write_shard(shard_file(folder, kind, number), rows)
                 made += len(rows)
+        made = sum(gather_object([made]))  # waits for everyone
         seconds = time.perf_counter() - started
         say(f"{kind}: {made} sentences, {seconds:.0f} s, {made / seconds:.0f} sentences/s")
-        process().wait_for_everyone()
     say(f"transfer set: {folder}")
     for line in read_transfer_set(folder).summary():
         say(f"  {line}")
