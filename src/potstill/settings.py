@@ -96,7 +96,7 @@ class LoRASettings:
 
 @dataclass(frozen=True)
 class StudentSettings:
-    """DistilRNN: Embedding, recurrent layer, Linear."""
+    """DistilRNN: Embedding, recurrent layers, Linear."""
 
     cell: Literal["rnn", "gru", "lstm"] = "gru"
     """Kind of recurrent layer."""
@@ -104,7 +104,7 @@ class StudentSettings:
     """Width of the state, of each direction."""
     embedding_size: int = 128
     """Width of the token embeddings."""
-    layers: int = 1
+    layers: int = 2
     """Recurrent layers."""
     bidirectional: bool = True
     """Read the sentence from both ends."""

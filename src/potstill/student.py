@@ -1,4 +1,4 @@
-"""DistilRNN, the student: Embedding, recurrent layer, Linear; and its own tokenizer."""
+"""DistilRNN, the student: Embedding, recurrent layers, Linear; and its own tokenizer."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
