@@ -131,19 +131,20 @@ def main() -> None:
     away = {way: float(np.abs(np.array(curves[way]) - exact).mean()) for way in WAYS}
     print("| mean distance from fp32 | " + " | ".join(f"{away[w]:.4f}" for w in WAYS) + " |\n")
     report: dict = {"curves": curves, "distance": away, "dev_mcc": {}}
+    arguments.output.write_text(json.dumps(report, indent=1) + "\n")
     print("| dev MCC, chosen epoch (last) | bf16 | fp32 |\n|---|---:|---:|", flush=True)
     for seed in arguments.seeds:
         both = {p: dev_mcc(p, seed, arguments.decoder) for p in ("bf16", "fp32")}
         report["dev_mcc"][str(seed)] = both
         cells = [f"{both[p]['chosen']:.3f} ({both[p]['last']:.3f})" for p in both]
         print(f"| SR {seed} | {' | '.join(cells)} |", flush=True)
+        arguments.output.write_text(json.dumps(report, indent=1) + "\n")
     if arguments.seeds:
         means = [
             np.mean([report["dev_mcc"][str(s)][p]["chosen"] for s in arguments.seeds])
             for p in ("bf16", "fp32")
         ]
         print(f"| mean | {means[0]:.3f} | {means[1]:.3f} |")
-    arguments.output.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
