@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from potstill.batching import collate, length_batches
+from potstill.checkpoint import write_json
 from potstill.classifier import PART_TOKENS, Classifier, encode, tunable_classifier
 from potstill.corpus import load_corpus
 from potstill.decoder import find_decoder
@@ -131,14 +132,14 @@ def main() -> None:
     away = {way: float(np.abs(np.array(curves[way]) - exact).mean()) for way in WAYS}
     print("| mean distance from fp32 | " + " | ".join(f"{away[w]:.4f}" for w in WAYS) + " |\n")
     report: dict = {"curves": curves, "distance": away, "dev_mcc": {}}
-    arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+    write_json(arguments.output, report)
     print("| dev MCC, chosen epoch (last) | bf16 | fp32 |\n|---|---:|---:|", flush=True)
     for seed in arguments.seeds:
         both = {p: dev_mcc(p, seed, arguments.decoder) for p in ("bf16", "fp32")}
         report["dev_mcc"][str(seed)] = both
         cells = [f"{both[p]['chosen']:.3f} ({both[p]['last']:.3f})" for p in both]
         print(f"| SR {seed} | {' | '.join(cells)} |", flush=True)
-        arguments.output.write_text(json.dumps(report, indent=1) + "\n")
+        write_json(arguments.output, report)
     if arguments.seeds:
         means = [
             np.mean([report["dev_mcc"][str(s)][p]["chosen"] for s in arguments.seeds])

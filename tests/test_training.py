@@ -49,7 +49,7 @@ TRAIN, HOLDOUT, DEV = examples(), examples(30, 1), examples(30, 2)
 
 def student(dropout=0.0, hidden=8) -> DistilRNN:
     torch.manual_seed(3)
-    return DistilRNN(StudentConfig(20, 2, "gru", 8, hidden, dropout=dropout))
+    return DistilRNN(StudentConfig(20, 2, "gru", 8, hidden, layers=1, dropout=dropout))
 
 
 def cross_entropy(of=TRAIN, factor=1.0):

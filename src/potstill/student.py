@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from potstill import UserError
 from potstill.checkpoint import STUDENT_TOKENIZER, STUDENT_WEIGHTS, read_json, write_tensors
 from potstill.recurrence import gru
+from potstill.settings import StudentSettings
 
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -24,12 +25,12 @@ class StudentConfig:
 
     vocab_size: int
     classes: int
-    cell: Literal["rnn", "gru", "lstm"] = "gru"
-    embedding_size: int = 128
-    hidden_size: int = 256
-    layers: int = 1
-    bidirectional: bool = True
-    dropout: float = 0.2
+    cell: Literal["rnn", "gru", "lstm"] = StudentSettings.cell
+    embedding_size: int = StudentSettings.embedding_size
+    hidden_size: int = StudentSettings.hidden_size
+    layers: int = StudentSettings.layers
+    bidirectional: bool = StudentSettings.bidirectional
+    dropout: float = StudentSettings.dropout
 
 
 class DistilRNN(nn.Module):
