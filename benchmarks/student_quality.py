@@ -86,6 +86,7 @@ def recipes(teacher: Path, whole: Path, folder: Path, epochs: int, own: int) -> 
         found.append(Recipe(name, words, sentences))
     words = [*distil, "--transfer_set", str(whole), "--epochs", str(epochs)]
     found.append(Recipe("no language model", [*words, "--pretrain_epochs", "0"], total))
+    found.append(Recipe("whole sentences alone", [*words, "--word_weight", "0"], total))
     return [*found, Recipe("the whole set", words, total)]
 
 

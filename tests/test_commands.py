@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 from potstill import (
@@ -395,6 +396,14 @@ class TestTransfer:
         teacher = models.load_model(bench.teacher)
         expected = teacher.logits(found.sentences)
         torch.testing.assert_close(torch.from_numpy(found.logits), expected, rtol=0, atol=2e-3)
+        # After a word: what it says of the sentence up to there.
+        sentence, words = max(
+            zip(found.sentences, found.word_logits, strict=True), key=lambda pair: len(pair[1])
+        )
+        ends = [match.end() for match in re.finditer(r"\S+", sentence)]
+        expected = teacher.logits([sentence[:end] for end in ends])
+        torch.testing.assert_close(torch.from_numpy(words), expected, rtol=0, atol=2e-3)
+        assert len(words) > 3
         train = set(load_corpus(str(bench.toy)).splits["train"].sentences)
         others = {s for s, kind in zip(found.sentences, kinds, strict=True) if kind != "edited"}
         assert {p for p in found.parents if p} <= train | others
@@ -477,6 +486,29 @@ class TestTransfer:
         other = ["student" if word == "student" else word for word in distil]
         Path("student.unfinished").mkdir()
         assert "no interrupted run" in run(*other, "--resume").err
+
+    @pytest.mark.usefixtures("ending")
+    def test_words_are_learned_from(self, order: list[object], bench: Bench) -> None:
+        """What the teacher makes of each word, unless it is to weigh nothing."""
+        done(*order)
+        distil = bench.order("distil", 2, "student", "--transfer_set", "set", "--dropout", 0)
+        done(*distil)
+        plain = [*distil[:2], *("plain" if w == "student" else w for w in distil[2:])]
+        done(*plain, "--word_weight", 0)
+        one, other = (read_json(f"{name}/results.json")["last"] for name in ("student", "plain"))
+        assert one["train"]["loss"] != other["train"]["loss"]
+        assert load_file("student/model.safetensors").keys() == (
+            load_file("plain/model.safetensors").keys()
+        )
+        rows = transfer.read_shard(Path("set/own-00000.jsonl.gz"), 2)
+        del rows[0]["word_logits"]
+        transfer.write_shard(Path("set/own-00000.jsonl.gz"), rows)
+        refused = run(*distil)
+        assert refused.code == 1
+        assert (
+            "1 sentences of the transfer set in set have no logits after each word" in refused.err
+        )
+        done(*plain, "--word_weight", 0)
 
     @pytest.mark.usefixtures("ending")
     def test_the_same_sentences_for_another_teacher(

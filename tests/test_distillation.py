@@ -128,8 +128,8 @@ SENTENCES = ["b longer", "a", "ccc", "a", "b longer", "d’s «é»\t'\"", "e"]
 
 def test_order_and_repeats_are_the_inputs():
     logits, computed = label_sentences(SENTENCES, KeptLogits("t"), Teacher(), chunk=2)
-    assert torch.equal(logits, teacher_logits(SENTENCES))
-    assert logits.dtype == torch.float32
+    assert torch.equal(torch.stack(logits), teacher_logits(SENTENCES))
+    assert logits[0].dtype == torch.float32
     assert computed == 5
 
 
@@ -140,7 +140,7 @@ def test_each_sentence_is_labelled_once():
     again, computed = label_sentences(["new", *SENTENCES], KeptLogits("t"), teacher)
     assert computed == 1
     assert sorted(teacher.asked) == sorted({*SENTENCES, "new"})
-    assert torch.equal(again, teacher_logits(["new", *SENTENCES]))
+    assert torch.equal(torch.stack(again), teacher_logits(["new", *SENTENCES]))
 
 
 def test_interrupted_in_the_middle_keeps_what_was_labelled():
@@ -150,7 +150,7 @@ def test_interrupted_in_the_middle_keeps_what_was_labelled():
     teacher = Teacher()
     logits, computed = label_sentences(sentences, KeptLogits("t"), teacher, chunk=3)
     assert computed == len(teacher.asked) == 4
-    assert torch.equal(logits, teacher_logits(sentences))
+    assert torch.equal(torch.stack(logits), teacher_logits(sentences))
 
 
 def test_more_sentences_than_one_query_holds():
@@ -177,6 +177,19 @@ def test_what_was_put_is_there_bit_for_bit():
     found = KeptLogits("t").get(["c", "a", "x"])
     assert found.keys() == {"a", "c"}
     assert torch.equal(torch.tensor(np.stack([found["a"], found["c"]])), logits[[0, 2]])
+
+
+def test_rows_of_any_number_are_kept_flat():
+    """As the logits after each word are; in a file of their own."""
+    kept = KeptLogits("t", "-words")
+    rows = [torch.randn(n, 2) for n in (3, 1, 7)]
+    sentences = ["one", "two", "three"]
+    by_name = dict(zip(sentences, rows, strict=True))
+    for _ in range(2):
+        found, _ = label_sentences(sentences, kept, lambda part: [by_name[s] for s in part])
+        for one, row in zip(found, rows, strict=True):
+            assert torch.equal(one.view(-1, 2), row)
+    assert KeptLogits("t").get(sentences) == {}
 
 
 def test_damaged_file_is_named():

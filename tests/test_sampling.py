@@ -1,16 +1,19 @@
 """Sampling: the cached step against the whole pass, the draw against its probabilities."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from potstill import sampling
+from potstill.collecting import SAMPLER, _sampler
 from potstill.decoder import find_decoder
 from potstill.lora import halve_frozen, lora_layers
 from potstill.sampling import LanguageModel, draw, sample, tune_language_model
-from potstill.settings import LoRASettings, TrainSettings
+from potstill.settings import LoRASettings, TrainSettings, TransferSettings
 
 MAX_TOKENS = 12
 
@@ -170,6 +173,25 @@ def test_tuning_starts_from_transformers_loss_and_lowers_it(tiny_decoder):
     settings = TrainSettings(batch_size=2, lr=0.02)
     last = tune_language_model(model, tokens, settings, 15, 0, lambda done, what: None)
     assert last < 0.8 * first
+
+
+def test_what_samples_is_what_was_tuned(tiny_decoder, tmp_path):
+    """Its adapters are merged, the file keeps them apart; read again, it is the same."""
+    train = SimpleNamespace(sentences=["The books are old.", "She thinks."] * 8)
+    corpus: Any = SimpleNamespace(splits={"train": train})
+    settings = TransferSettings(lm_epochs=3), str(tiny_decoder), "fp32", corpus, tmp_path
+    ids = torch.randint(1, 300, (2, 7))
+    merged = [_sampler(5, *settings)[0] for _ in range(2)]
+    assert not list(lora_layers(merged[0]))
+    apart = language_model(tiny_decoder)
+    with torch.no_grad():
+        for name, tensor in load_file(tmp_path / SAMPLER).items():
+            apart.get_parameter(name).copy_(tensor)
+        expected = apart.head(apart(ids))
+        pretrained = merged[0].whole.from_pretrained(tiny_decoder)(input_ids=ids).logits
+        assert (expected - pretrained).abs().max() > 0.01
+        for model in merged:
+            torch.testing.assert_close(model.head(model(ids)), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_padding_is_not_learned_from(tiny_decoder):

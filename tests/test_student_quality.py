@@ -72,6 +72,7 @@ def test_every_row_takes_as_many_steps_and_its_own_sentences(whole, tmp_path):
         "sampled": 8,
         "edited": 12,
         "no language model": 20,
+        "whole sentences alone": 20,
         "the whole set": 20,
     }
     for recipe in found:

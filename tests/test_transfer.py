@@ -13,6 +13,7 @@ from potstill.transfer import (
     DESCRIPTION,
     SHARD,
     check_teacher,
+    check_words,
     normal,
     read_shard,
     read_transfer_set,
@@ -23,7 +24,9 @@ from potstill.transfer import (
 
 
 def row(sentence: str, source: str = "sampled", parent: str = "", logits: Any = (0.5, 1.5)) -> dict:
-    return {"sentence": sentence, "source": source, "parent": parent, "logits": list(logits)}
+    words = [[i, -0.5] for i in range(len(sentence.split()))]
+    about = {"sentence": sentence, "source": source, "parent": parent}
+    return {**about, "logits": list(logits), "word_logits": words}
 
 
 @pytest.fixture
@@ -51,6 +54,9 @@ def test_read_back_without_duplicates(folder):
     assert found.parents == ["", "", "It rains."]
     np.testing.assert_allclose(found.logits, [[0.5, 1.5], [0.5, 1.5], [2, -1]])
     assert found.logits.dtype == np.float32
+    for sentence, words in zip(found.sentences, found.word_logits, strict=True):
+        assert words.tolist() == [[i, -0.5] for i in range(len(sentence.split()))]
+        assert words.dtype == np.float32
     assert found.summary() == [
         "sampled: 2 sentences; by the teacher 0 % bad, 100 % good",
         "edited: 1 sentences; by the teacher 100 % bad, 0 % good",
@@ -60,9 +66,34 @@ def test_read_back_without_duplicates(folder):
 def test_without_leaves_out_sentences_and_what_was_made_of_them(folder):
     found = read_transfer_set(folder)
     assert found.without(["IT RAINS"]).sentences == ["Tom „ran“\u2028off."]
-    assert found.without(["it rain."]).sentences == found.sentences[:2]
+    fewer = found.without(["it rain."])
+    assert fewer.sentences == found.sentences[:2]
+    assert [len(words) for words in fewer.word_logits] == [2, 3]
     assert found.without(["Tom"]).sentences == found.sentences
     assert found.without([]).sha256() == found.sha256() != found.without(["it rain"]).sha256()
+
+
+def test_the_hash_covers_the_logits_after_words(folder):
+    before = read_transfer_set(folder).sha256()
+    file = shard_file(folder, "sampled", 0)
+    rows = read_shard(file, 2)
+    rows[0]["word_logits"][1][0] += 1
+    write_shard(file, rows)
+    assert read_transfer_set(folder).sha256() != before
+
+
+def test_sentences_without_logits_after_words_are_counted(folder):
+    """As sets had them before there were any."""
+    file = shard_file(folder, "sampled", 0)
+    rows = read_shard(file, 2)
+    check_words(read_transfer_set(folder), folder)
+    del rows[1]["word_logits"]
+    write_shard(file, rows)
+    found = read_transfer_set(folder)
+    assert [len(words) for words in found.word_logits] == [2, 0, 2]
+    with pytest.raises(UserError, match=r"1 sentences .* --sentences_of") as caught:
+        check_words(found, folder)
+    assert str(folder) in str(caught.value)
 
 
 def test_normal():

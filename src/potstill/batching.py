@@ -5,7 +5,7 @@ at most. Here a batch holds sentences of (nearly) one length. What little paddin
 the right, where no causal or packed model lets a real token see it, so no mask is needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,11 +72,27 @@ def predict_logits(
     batch_tokens: int = 1024,
     together: bool = True,
 ) -> Tensor:
-    """Logits of every sentence in order, (N, classes), fp32, on the CPU.
+    """Logits of every sentence in order, (N, classes), fp32, on the CPU, by
+    `model(input_ids, lengths)`; else as `predict`."""
 
-    The sentences go through `model(input_ids, lengths)` sorted by length, about `batch_tokens`
-    tokens at a time. Several processes do that `together`, sharing the work, and all get the whole;
-    or each for sentences of its own.
+    def logits(batch: Batch) -> Tensor:
+        return model(batch.input_ids, batch.lengths).float().cpu()
+
+    return torch.stack(predict(model, tokens, logits, batch_tokens, together))
+
+
+def predict(
+    model: nn.Module,
+    tokens: Sequence[Sequence[int]],
+    answer: Callable[[Batch], Iterable[Tensor]],
+    batch_tokens: int = 1024,
+    together: bool = True,
+) -> list[Tensor]:
+    """What `answer` makes of each sentence, in order; it gets batches on the device of `model`.
+
+    The sentences go through sorted by length, about `batch_tokens` tokens at a time. Several
+    processes do that `together`, sharing the work, and all get the whole; or each for sentences of
+    its own.
     """
     state = process()
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]), reverse=True)
@@ -85,9 +101,8 @@ def predict_logits(
     device = next(model.parameters()).device
 
     @torch.no_grad()
-    def predict(index: list[int]) -> tuple[list[int], Tensor]:
-        batch = collate(tokens, index).to(device)
-        return index, model(batch.input_ids, batch.lengths).float().cpu()
+    def pass_through(index: list[int]) -> tuple[list[int], Iterable[Tensor]]:
+        return index, answer(collate(tokens, index).to(device))
 
     batches = []
     while order:
@@ -96,11 +111,12 @@ def predict_logits(
         order = order[size:]
     was_training = model.training
     model.eval()
-    parts = side_by_side(predict, batches) if device.type == "cpu" else list(map(predict, batches))
+    if device.type == "cpu":
+        parts = side_by_side(pass_through, batches)
+    else:
+        parts = [pass_through(index) for index in batches]
     model.train(was_training)
     if together and state.num_processes > 1:
         parts = gather_object(parts)
-    whole = torch.empty(len(tokens), parts[0][1].shape[1])
-    for index, logits in parts:
-        whole[index] = logits
-    return whole
+    found = {i: one for index, answers in parts for i, one in zip(index, answers, strict=True)}
+    return [found[i] for i in range(len(tokens))]

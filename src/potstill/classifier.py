@@ -18,6 +18,7 @@ from potstill.checkpoint import (
     write_tensors,
 )
 from potstill.lora import LOCK, add_lora, linear_names, lora_layers, norm_names
+from potstill.words import word_ends
 
 # Settings of PEFT's that change what an adapter computes and that LoRALinear does not know.
 UNKNOWN_TO_US = (
@@ -58,24 +59,37 @@ class Classifier(nn.Module):
 
         No mask: attention is causal, so no real token sees the padding behind it.
         """
+        if blocks := self._parts():
+            last = blocks.last_hidden(input_ids, lengths)
+        else:
+            last = self.plain_last_hidden(input_ids, lengths)
+        return self.score(last.to(self.score.weight.dtype))
+
+    def after_each_token(self, input_ids: Tensor) -> Tensor:
+        """(B, L) tokens to (B, L, classes): the logits of a sentence that would end with each."""
+        blocks = self._parts()
+        hidden = blocks.hidden(input_ids) if blocks else self._plain_hidden(input_ids)
+        return self.score(hidden.to(self.score.weight.dtype))
+
+    def plain_last_hidden(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """(B, width) hidden states at the last real tokens, by transformers' own modules: the way
+        for a decoder that `blocks` has not written out, and what that is tested against."""
+        hidden = self._plain_hidden(input_ids)
+        return hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
+
+    def _plain_hidden(self, input_ids: Tensor) -> Tensor:
+        half = self.base.dtype == torch.bfloat16
+        with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=half):
+            return self.base(input_ids=input_ids, use_cache=False).last_hidden_state
+
+    def _parts(self) -> Blocks | None:
+        """The base taken apart, anew where its frozen weights have changed."""
         frozen = [p for p in self.base.parameters() if not p.requires_grad]
         state = [(p.data_ptr(), p._version, p.dtype) for p in frozen]
         with LOCK:
             if state != self._taken_apart:
                 self._blocks, self._taken_apart = take_apart(self.base), state
-        if self._blocks:
-            last = self._blocks.last_hidden(input_ids, lengths)
-        else:
-            last = self.plain_last_hidden(input_ids, lengths)
-        return self.score(last.to(self.score.weight.dtype))
-
-    def plain_last_hidden(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
-        """(B, width) hidden states at the last real tokens, by transformers' own modules: the way
-        for a decoder that `blocks` has not written out, and what that is tested against."""
-        half = self.base.dtype == torch.bfloat16
-        with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=half):
-            hidden = self.base(input_ids=input_ids, use_cache=False).last_hidden_state
-        return hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
+            return self._blocks
 
     def train(self, mode: bool = True) -> "Classifier":
         """The frozen base keeps to evaluation mode: of dropouts only LoRA's own is in use."""
@@ -248,3 +262,16 @@ def encode(
         tokens = [[start, *t] for t in tokens]
     cut = sum(len(t) > max_length for t in tokens)
     return [t[:max_length] for t in tokens], cut
+
+
+def word_places(
+    tokenizer: Any, sentences: list[str], max_length: int, start: int | None = None
+) -> list[list[int]]:
+    """Of each sentence the places of its words' last tokens among those that `encode` gives."""
+    begun = int(start is not None)
+    offsets = tokenizer(sentences, add_special_tokens=False, return_offsets_mapping=True)
+    found = []
+    for sentence, spans in zip(sentences, offsets["offset_mapping"], strict=True):
+        ends = [end for _, end in spans[: max_length - begun]]
+        found.append([place + begun for place in word_ends(sentence, ends)])
+    return found

@@ -21,7 +21,7 @@ from potstill.corpus import Corpus
 from potstill.decoder import find_decoder
 from potstill.edits import EDITS, edit_sentence, read_lexicon
 from potstill.formats import read_lines
-from potstill.lora import halve_frozen
+from potstill.lora import halve_frozen, merge
 from potstill.processes import process
 from potstill.reporting import progress_bar, say
 from potstill.sampling import LanguageModel, sample, tune_language_model
@@ -92,7 +92,7 @@ def collect(
         if (file := shard_file(folder, kind, number)).is_file():
             seen |= {normal(row["sentence"]) for row in read_shard(file, len(teacher.labels))}
 
-    label = partial(teacher.logits, together=False)
+    label = partial(teacher.word_logits, together=False)
     for kind, total in description["sentences"].items():
         missing = [
             number
@@ -202,7 +202,7 @@ def _size(number: int, total: int) -> int:
 def _label(
     candidates: Iterator[Candidate],
     wanted: int,
-    label: Callable[[list[str]], Tensor],
+    label: Callable[[list[str]], list[Tensor]],
     seen: set[str],
     tally: Tally,
 ) -> Iterator[list[dict[str, Any]]]:
@@ -221,10 +221,11 @@ def _label(
         logits = label([sentence for sentence, _, _ in part])
         rows = []
         for (sentence, source, parent), values in zip(part, logits, strict=True):
+            *words, whole = [[round(v, 4) for v in each] for each in values.tolist()]
             for name in source.partition(":")[2].split():
-                tally[name][int(values.argmax())] += 1
-            row = {"sentence": sentence, "source": source, "parent": parent}
-            rows.append(row | {"logits": [round(v, 4) for v in values.tolist()]})
+                tally[name][int(np.argmax(whole))] += 1
+            row: dict[str, Any] = {"sentence": sentence, "source": source, "parent": parent}
+            rows.append(row | {"logits": whole, "word_logits": words})
         yield rows
         left -= len(rows)
 
@@ -255,13 +256,18 @@ def _sampler(
     """The base decoder as a language model of the task's training text, tuned once for a set."""
     decoder = find_decoder(gpt_variant)
     tokenizer = decoder.tokenizer()
-    torch.manual_seed(SR)
-    model = LanguageModel(decoder.language_model(), tokenizer, LoRASettings())
-    if resolve_precision(precision) == torch.bfloat16:
-        halve_frozen(model.whole)
-    model.freeze()
+    half = resolve_precision(precision) == torch.bfloat16
     file = folder / SAMPLER
+
+    def pretrained() -> LanguageModel:
+        torch.manual_seed(SR)
+        return LanguageModel(decoder.language_model(), tokenizer, LoRASettings())
+
     if process().is_main_process and not file.is_file():
+        model = pretrained()
+        if half:
+            halve_frozen(model.whole)
+        model.freeze()
         sentences = corpus.splits["train"].sentences
         tokens, _ = classifier.encode(tokenizer, sentences, _room(model))
         settings = TrainSettings(lr=SAMPLER_LR)
@@ -270,6 +276,7 @@ def _sampler(
         say(f"language model: tuned on {len(tokens)} sentences, {loss:.3f} nats a token")
         write_tensors(file, {n: p.detach() for n, p in model.named_parameters() if p.requires_grad})
     process().wait_for_everyone()
+    model = pretrained()
     try:
         tensors = load_file(file)
         with torch.no_grad():
@@ -281,6 +288,10 @@ def _sampler(
             f"{file} is damaged or of another base ({str(error).splitlines()[0]}); remove it, and "
             "the language model is tuned again."
         ) from error
+    merge(model.base)
+    if half:
+        halve_frozen(model.whole)
+    model.freeze()
     return model, tokenizer
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
@@ -35,17 +35,24 @@ def distillation_loss(
     *Do Deep Nets Really Need to be Deep?*, section 2.2); it takes no temperature. A sentence
     labelled UNLABELLED adds nothing to CE, and counts in its mean all the same.
     """
-    if loss == "mse":
-        soft = F.mse_loss(student, teacher)
-    else:
-        soft = temperature**2 * F.kl_div(
-            F.log_softmax(student / temperature, dim=-1),
-            F.log_softmax(teacher / temperature, dim=-1),
-            reduction="batchmean",
-            log_target=True,
-        )
     hard = F.cross_entropy(student, labels, ignore_index=UNLABELLED, reduction="sum")
+    soft = soft_losses(student, teacher, temperature, loss).mean()
     return alpha * soft + (1 - alpha) * hard / len(labels)
+
+
+def soft_losses(
+    student: Tensor, teacher: Tensor, temperature: float, loss: Literal["kl", "mse"]
+) -> Tensor:
+    """(N,) what pulls each of (N, C) logits to the teacher's; see `distillation_loss`."""
+    if loss == "mse":
+        return F.mse_loss(student, teacher, reduction="none").mean(1)
+    divergence = F.kl_div(
+        F.log_softmax(student / temperature, dim=-1),
+        F.log_softmax(teacher / temperature, dim=-1),
+        reduction="none",
+        log_target=True,
+    )
+    return temperature**2 * divergence.sum(1)
 
 
 def teacher_hash(
@@ -59,11 +66,12 @@ def teacher_hash(
 class KeptLogits:
     """A teacher's logits by sentence, in one SQLite file in the cache folder.
 
-    The file is named for the teacher, so no logit can be taken for another teacher's.
+    The file is named for the teacher, so no logit can be taken for another teacher's; those after
+    each word have another `kind` of file.
     """
 
-    def __init__(self, teacher: str):
-        self.file = cache_folder() / "logits" / f"{teacher[:32]}.sqlite"
+    def __init__(self, teacher: str, kind: str = ""):
+        self.file = cache_folder() / "logits" / f"{teacher[:32]}{kind}.sqlite"
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with self._open() as store:
@@ -78,7 +86,7 @@ class KeptLogits:
             yield store
 
     def get(self, sentences: list[str]) -> dict[str, np.ndarray]:
-        """The logits kept of `sentences`, each (classes,) fp32."""
+        """The logits kept of `sentences`, each in one dimension, fp32."""
         found = {}
         with self._open() as store:
             for start in range(0, len(sentences), 500):
@@ -89,23 +97,23 @@ class KeptLogits:
                     found[sentence] = np.frombuffer(logits, dtype="<f4")
         return found
 
-    def put(self, sentences: list[str], logits: Tensor) -> None:
-        """Keeps the (N, classes) `logits` of N `sentences`."""
-        rows = logits.numpy().astype("<f4")
+    def put(self, sentences: list[str], logits: Iterable[Tensor]) -> None:
+        """Keeps the `logits` of each of `sentences`."""
+        rows = (one.numpy().astype("<f4").tobytes() for one in logits)
         with self._open() as store:
             store.executemany(
-                "INSERT OR REPLACE INTO kept VALUES (?, ?)",
-                ((s, row.tobytes()) for s, row in zip(sentences, rows, strict=True)),
+                "INSERT OR REPLACE INTO kept VALUES (?, ?)", zip(sentences, rows, strict=True)
             )
 
 
 def label_sentences(
     sentences: list[str],
     kept: KeptLogits,
-    label: Callable[[list[str]], Tensor],
+    label: Callable[[list[str]], Iterable[Tensor]],
     chunk: int = 512,
-) -> tuple[Tensor, int]:
-    """The teacher's logits of `sentences`, (N, classes), and how many had to be computed.
+) -> tuple[list[Tensor], int]:
+    """The teacher's logits of each of `sentences`, in one dimension, and how many had to be
+    computed.
 
     `label` maps sentences to their logits; it is asked for what is not kept yet, a chunk at a
     time, and each chunk is kept at once, so that an interrupted run goes on where it stopped.
@@ -118,6 +126,6 @@ def label_sentences(
             part = missing[start : start + chunk]
             logits = label(part)
             kept.put(part, logits)
-            found.update(zip(part, logits.numpy(), strict=True))
+            found.update((s, one.numpy().ravel()) for s, one in zip(part, logits, strict=True))
             show(start + len(part), "teacher labels")
-    return torch.from_numpy(np.stack([found[s] for s in sentences])), len(missing)
+    return [torch.tensor(found[s]) for s in sentences], len(missing)

@@ -3,10 +3,12 @@
 import itertools
 import time
 from collections import Counter
-from dataclasses import fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,7 +16,7 @@ from torch.nn import functional as F
 from potstill import UserError, classifier, models, runs
 from potstill import student as students
 from potstill.checkpoint import ADAPTER_CONFIG, read_json
-from potstill.distillation import KeptLogits, distillation_loss, label_sentences
+from potstill.distillation import KeptLogits, distillation_loss, label_sentences, soft_losses
 from potstill.metrics import evaluation
 from potstill.pretraining import pretrain
 from potstill.reporting import comparison_table, count, progress_bar, say
@@ -27,11 +29,22 @@ from potstill.settings import (
 )
 from potstill.state import TrainingState
 from potstill.training import UNLABELLED, Examples, LossFunction, resolve_precision
-from potstill.transfer import TransferSet, check_teacher, read_transfer_set
+from potstill.transfer import TransferSet, check_teacher, check_words, read_transfer_set
+from potstill.words import WordByWord, with_words, word_targets
 
 EPOCHS = 20
 EPOCHS_WITH_SET = 4  # of a hundred thousand sentences
 TITLES = {"distil": "DistilRNN, distilled", "rnn": "DistilRNN, no teacher"}
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a student is trained for: the loss of whole sentences and, where there is one, that of
+    the teacher's logits after each word of every sentence."""
+
+    loss: LossFunction
+    word_logits: list[np.ndarray] = field(default_factory=list)
+    word_loss: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 def distil(
@@ -65,6 +78,8 @@ def distil(
         )
     if extra and transfer_set:
         check_teacher(extra, transfer_set, teacher.sha256)
+        if distillation.word_weight:
+            check_words(extra, transfer_set)
         whole = len(extra.sentences)
         scored = [s for split in task.scored.values() for s in split.sentences]
         extra = extra.without(scored)
@@ -72,16 +87,26 @@ def distil(
         why = f"; {left_out} others came of sentences held out or scored" if left_out else ""
         say(f"transfer set: {len(extra.sentences)} sentences of {transfer_set}{why}")
     kept = KeptLogits(teacher.sha256)
+    word_logits: list[np.ndarray] = []
     logits, computed = {}, 0
     for name, split in task.splits().items():
-        logits[name], new = label_sentences(split.sentences, kept, teacher.logits)
+        if name == "train" and distillation.word_weight:
+            kept_words = KeptLogits(teacher.sha256, "-words")
+            found, new = label_sentences(split.sentences, kept_words, teacher.word_logits)
+            rows = [one.view(-1, len(teacher.labels)) for one in found]
+            logits[name] = torch.stack([one[-1] for one in rows])
+            word_logits = [one[:-1].numpy() for one in rows]
+        else:
+            found, new = label_sentences(split.sentences, kept, teacher.logits)
+            logits[name] = torch.stack(found)
         computed += new
-    say(f"teacher logits: {computed} sentences labelled now, the others kept in {kept.file}")
+    say(f"teacher logits: {computed} sentences labelled now, the others kept in {kept.file.parent}")
     labels = torch.tensor(task.train.labels)
     soft = logits["train"]
     if extra:
         soft = torch.cat([soft, torch.from_numpy(extra.logits)])
         labels = F.pad(labels, (0, len(extra.sentences)), value=UNLABELLED)
+        word_logits += extra.word_logits if distillation.word_weight else []
 
     def loss(of_student: Tensor, index: Tensor) -> Tensor:
         return distillation_loss(
@@ -92,6 +117,10 @@ def distil(
             distillation.alpha,
             distillation.loss,
         )
+
+    def word_loss(of_student: Tensor, of_teacher: Tensor) -> Tensor:
+        losses = soft_losses(of_student, of_teacher, distillation.temperature, distillation.loss)
+        return distillation.word_weight * losses
 
     config = runs.describe_run(
         "distil", SR, task.corpus, [distillation, shape, pretraining, data, settings], 0
@@ -114,7 +143,8 @@ def distil(
     rank = read_json(teacher_path / ADAPTER_CONFIG)["r"]
     title = f"DistilRNN from {teacher.title} rank {rank}, on {task.corpus.name}, SR {SR}"
     plot = plots_path / "distilrnn_training_plot.png"
-    _train_student(shape, pretraining, settings, task, extra, config, loss, folder, plot, title)
+    aim = Aim(loss, word_logits, word_loss if distillation.word_weight else None)
+    _train_student(shape, pretraining, settings, task, extra, config, aim, folder, plot, title)
 
 
 def train_control(
@@ -132,8 +162,8 @@ def train_control(
     config = runs.describe_run("rnn", SR, task.corpus, [shape, pretraining, data, settings], 0)
     title = f"DistilRNN without a teacher, on {task.corpus.name}, SR {SR}"
     plot = plots_path / "rnn_training_plot.png"
-    loss = task.cross_entropy()
-    _train_student(shape, pretraining, settings, task, None, config, loss, folder, plot, title)
+    aim = Aim(task.cross_entropy())
+    _train_student(shape, pretraining, settings, task, None, config, aim, folder, plot, title)
 
 
 def _train_student(
@@ -143,7 +173,7 @@ def _train_student(
     task: runs.Task,
     extra: TransferSet | None,
     config: dict[str, Any],
-    loss: LossFunction,
+    aim: Aim,
     folder: Path,
     plot: Path,
     title: str,
@@ -167,6 +197,13 @@ def _train_student(
     wanted |= {"vocab_size": tokenizer.get_vocab_size(), "classes": len(task.corpus.labels)}
     model = students.DistilRNN(students.StudentConfig(**wanted))
     model.product_dtype = resolve_precision(settings.precision)
+    learner: torch.nn.Module = model
+    loss = aim.loss
+    if aim.word_loss:
+        sentences = [*task.train.sentences, *unlabelled]
+        places = students.word_places(tokenizer, sentences, config["max_length"])
+        loss = with_words(loss, word_targets(places, aim.word_logits), aim.word_loss)
+        learner = WordByWord(model)
     total, _ = classifier.parameter_counts(model)
     teacher = config.get("teacher")
     ratio = f"; 1/{teacher['parameters'] / total:.0f} of {teacher['title']}" if teacher else ""
@@ -188,7 +225,7 @@ def _train_student(
         students.save_student(model, tokenizer, staging)
 
     outcome = runs.carry_out(
-        model, examples, loss, task, config, settings, save, folder, plot, title
+        learner, examples, loss, task, config, settings, save, folder, plot, title
     )
     row = {"parameters": total, "scores": outcome.results["chosen"]}
     rows = {TITLES[config["command"]]: row} | _relatives(folder, config)

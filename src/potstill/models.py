@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from potstill import UserError, classifier, student
-from potstill.batching import predict_logits
+from potstill.batching import Batch, predict, predict_logits
 from potstill.checkpoint import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -28,13 +28,19 @@ from potstill.settings import DataSettings
 from potstill.training import resolve_precision
 
 
+def _no_words(sentences: list[str], together: bool = True) -> list[Tensor]:
+    raise TypeError("a student judges whole sentences")
+
+
 @dataclass(frozen=True)
 class Model:
     """A saved model at hand.
 
     title: for tables; labels: names of its classes; parameters: their number; config: the run's
     config.json; logits: maps N sentences to (N, classes), by all processes together or, told
-    `together=False`, by each for its own; sha256: of a teacher, what settles its logits, else "".
+    `together=False`, by each for its own; word_logits: of a decoder, the like for what it makes of
+    a sentence after each of its W words and at its end, (W + 1, classes) each; sha256: of a
+    teacher, what settles its logits, else "".
     """
 
     title: str
@@ -42,6 +48,7 @@ class Model:
     parameters: int
     config: dict[str, Any]
     logits: Callable[..., Tensor]
+    word_logits: Callable[..., list[Tensor]] = _no_words
     sha256: str = ""
 
 
@@ -160,8 +167,20 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
         tokens, _ = classifier.encode(tokenizer, sentences, max_length, start)
         return predict_logits(model, tokens, together=together)
 
+    def word_logits(sentences: list[str], together: bool = True) -> list[Tensor]:
+        tokens, _ = classifier.encode(tokenizer, sentences, max_length, start)
+        places = classifier.word_places(tokenizer, sentences, max_length, start)
+
+        def answer(batch: Batch) -> list[Tensor]:
+            every = model.after_each_token(batch.input_ids).float().cpu()
+            wanted = [[*places[i], len(tokens[i]) - 1] for i in batch.index.tolist()]
+            return [every[row, each] for row, each in enumerate(wanted)]
+
+        return predict(model, tokens, answer, together=together)
+
     sha256 = teacher_hash(base_sha256, folder / ADAPTER_WEIGHTS, max_length, start)
-    return Model(f"{decoder.title} + LoRA", labels, parameters, config, logits, sha256)
+    title = f"{decoder.title} + LoRA"
+    return Model(title, labels, parameters, config, logits, word_logits, sha256)
 
 
 def _runs_nearby(folder: Path) -> str:

@@ -86,33 +86,41 @@ def sample(
     generator = torch.Generator(device).manual_seed(seed)
     begun = slots = min(SLOTS, sentences)
     cache = model.blocks.cache(slots, max_tokens + 1)
-    tokens = torch.full((slots,), model.start, device=device)
-    places = torch.zeros(slots, dtype=torch.long, device=device)
+    starts = torch.full((slots,), model.start, device=device)
+    # What begins a sentence is the same for all, and stays in the cache.
+    first = logits = model.head(model.blocks.step(starts, torch.zeros_like(starts), cache))
     texts: list[list[int]] = [[] for _ in range(slots)]
     active = [True] * slots
-    while any(active):
-        logits = model.head(model.blocks.step(tokens, places, cache))
-        tokens = draw(logits, temperature, generator)
-        places += 1
-        drawn = tokens.tolist()
-        for slot, token in enumerate(drawn):
-            ended = token == model.end
-            if active[slot] and ended:
-                yield texts[slot]
-            if ended or len(texts[slot]) == max_tokens or not active[slot]:
-                active[slot] = active[slot] and begun < sentences
-                begun += active[slot]
-                texts[slot] = []
-                drawn[slot] = -1
-            else:
-                texts[slot].append(token)
-        restart = torch.tensor(drawn, device=device) < 0
-        tokens, places = tokens.masked_fill(restart, model.start), places.masked_fill(restart, 0)
+    while True:
+        drawn = draw(logits, temperature, generator).tolist()
+        due = list(range(len(active)))
+        while due:
+            again = []
+            for slot in due:
+                ended = drawn[slot] == model.end
+                if active[slot] and ended:
+                    yield texts[slot]
+                if ended or len(texts[slot]) == max_tokens or not active[slot]:
+                    active[slot] = active[slot] and begun < sentences
+                    begun += active[slot]
+                    texts[slot] = []
+                    again += [slot] * active[slot]
+                else:
+                    texts[slot].append(drawn[slot])
+            due = again
+            if due:
+                anew = draw(first[: len(due)], temperature, generator).tolist()
+                for slot, token in zip(due, anew, strict=True):
+                    drawn[slot] = token
+        if not any(active):
+            return
         if 2 * sum(active) < len(active):
             kept = [slot for slot, alive in enumerate(active) if alive]
-            rows = torch.tensor(kept, dtype=torch.long, device=device)
-            tokens, places, cache = tokens[rows], places[rows], cache.take(rows)
-            texts, active = [texts[slot] for slot in kept], [True] * len(kept)
+            cache = cache.take(torch.tensor(kept, dtype=torch.long, device=device))
+            texts, drawn = [texts[slot] for slot in kept], [drawn[slot] for slot in kept]
+            active = [True] * len(kept)
+        places = torch.tensor([len(text) for text in texts], device=device)
+        logits = model.head(model.blocks.step(torch.tensor(drawn, device=device), places, cache))
 
 
 def draw(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:

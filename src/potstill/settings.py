@@ -146,8 +146,12 @@ class DistilSettings:
     """Above 1 softens both distributions of the KL loss."""
     alpha: float = 0.5
     """Weight of the teacher; 1 − alpha is the weight of the labels."""
+    word_weight: float = 4.0
+    """Weight of what the teacher makes of a sentence after each word, beside that of the whole;
+    0 for none."""
 
     def __post_init__(self) -> None:
+        check("word_weight", self.word_weight, self.word_weight >= 0, "0 or more")
         check("temperature", self.temperature, self.temperature > 0, "more than 0")
         check("alpha", self.alpha, 0 <= self.alpha <= 1, "0 to 1")
 

@@ -15,6 +15,7 @@ from potstill import UserError
 from potstill.checkpoint import STUDENT_TOKENIZER, STUDENT_WEIGHTS, read_json, write_tensors
 from potstill.recurrence import gru
 from potstill.settings import StudentSettings
+from potstill.words import word_ends
 
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -65,12 +66,15 @@ class DistilRNN(nn.Module):
 
     def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
         """(B, L) tokens, padded on the right, and their (B,) lengths to (B, classes) logits."""
-        states = self.states(input_ids, lengths)
+        return self.classify(self.states(input_ids, lengths), lengths)
+
+    def classify(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """(B, classes) logits from the states of whole sentences, as `states` gives them."""
         B, H = len(lengths), self.config.hidden_size
         last = states[torch.arange(B, device=states.device), lengths - 1, :H]
         if self.config.bidirectional:  # backwards the first token is read last
             last = torch.cat([last, states[:, 0, H:]], dim=1)
-        padding = torch.arange(input_ids.shape[1], device=states.device) >= lengths[:, None]
+        padding = torch.arange(states.shape[1], device=states.device) >= lengths[:, None]
         largest = states.masked_fill(padding[..., None], -torch.inf).amax(1)
         return self.score(self.dropout(torch.cat([last, largest], dim=1)))
 
@@ -121,6 +125,12 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
 def encode(tokenizer: Tokenizer, sentences: list[str], max_length: int) -> list[list[int]]:
     """Tokens of each sentence, cut at `max_length`."""
     return [e.ids[:max_length] for e in tokenizer.encode_batch(sentences)]
+
+
+def word_places(tokenizer: Tokenizer, sentences: list[str], max_length: int) -> list[list[int]]:
+    """Of each sentence the places of its words' last tokens among those that `encode` gives."""
+    encoded = zip(sentences, tokenizer.encode_batch(sentences), strict=True)
+    return [word_ends(s, [end for _, end in e.offsets[:max_length]]) for s, e in encoded]
 
 
 def save_student(model: DistilRNN, tokenizer: Tokenizer, folder: Path) -> None:

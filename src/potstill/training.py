@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,8 @@ from potstill.reporting import progress_bar
 from potstill.settings import TrainSettings
 from potstill.state import Record, Trained, TrainingState, choose
 
-# (logits (B, C), places in the training set (B,)) to the mean loss of the batch
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+# (what the model gave for a batch, places in the training set (B,)) to the mean loss
+LossFunction = Callable[[Any, Tensor], Tensor]
 
 UNLABELLED = -100  # in place of a label
 
@@ -62,7 +63,8 @@ def train(
     """Trains the parameters of `model` that require gradients.
 
     Args:
-        model: maps (B, L) tokens and (B,) lengths to (B, C) logits.
+        model: maps (B, L) tokens and (B,) lengths to (B, C) logits; in training perhaps to more,
+            the logits first.
         examples: what it learns from; their order is the places `loss_function` gets.
         evaluations: scored after every epoch. Under "holdout", the sentences the epoch is chosen
             by, as `choose` does.
@@ -100,8 +102,9 @@ def train(
                     )
                 else:
                     batch = collate(examples.tokens, batch_index.tolist()).to(accelerator.device)
-                    logits = prepared(batch.input_ids, batch.lengths)
-                    accelerator.backward(loss_function(logits, batch.index))
+                    output = prepared(batch.input_ids, batch.lengths)
+                    accelerator.backward(loss_function(output, batch.index))
+                    logits = output[0] if isinstance(output, tuple) else output
                     passed = [(batch.index, logits.detach())]
                 update(optimizer, trainable.values(), settings, step, steps)
                 step += 1

@@ -1,8 +1,8 @@
 """The transfer set: unlabelled sentences with a teacher's logits, kept in shards.
 
 A folder with `transfer.json`, what the set was made of and for which teacher, and compressed JSON
-lines, one file a shard: {"sentence", "source", "parent", "logits"}. Each shard is written whole or
-not at all, so that an interrupted run goes on with the first that is missing.
+lines, one file a shard: {"sentence", "source", "parent", "logits", "word_logits"}. Each shard is
+written whole or not at all, so that an interrupted run goes on with the first that is missing.
 """
 
 import gzip
@@ -25,11 +25,13 @@ SHARD = 4096  # sentences
 
 @dataclass(frozen=True)
 class TransferSet:
-    """N sentences, the teacher's logits (N, classes), where each comes from ("sampled", "edited:"
-    and the edits, "own") and the sentence that an edited one was made of, else ""."""
+    """N sentences, the teacher's logits of them, (N, classes), and after each one's W words,
+    (W, classes), where each comes from ("sampled", "edited:" and the edits, "own") and the
+    sentence that an edited one was made of, else ""."""
 
     sentences: list[str]
     logits: np.ndarray
+    word_logits: list[np.ndarray]
     sources: list[str]
     parents: list[str]
     description: dict[str, Any]
@@ -42,6 +44,7 @@ class TransferSet:
         return TransferSet(
             [self.sentences[i] for i in kept],
             self.logits[kept],
+            [self.word_logits[i] for i in kept],
             [self.sources[i] for i in kept],
             [self.parents[i] for i in kept],
             self.description,
@@ -50,7 +53,8 @@ class TransferSet:
     def sha256(self) -> str:
         """Hash over the sentences and their logits."""
         digest = hashlib.sha256("\n".join(self.sentences).encode())
-        digest.update(self.logits.astype("<f4").tobytes())
+        for logits in (self.logits, *self.word_logits):
+            digest.update(logits.astype("<f4").tobytes())
         return digest.hexdigest()
 
     def summary(self) -> list[str]:
@@ -95,7 +99,8 @@ def read_shard(file: Path, classes: int) -> list[dict[str, Any]]:
         # Not splitlines: a sentence may hold one of Unicode's other line ends.
         rows = [json.loads(line) for line in text.split("\n") if line]
         for row in rows:
-            if len(row["logits"]) != classes or not row["sentence"] or not row["source"]:
+            sizes = {len(one) for one in (row["logits"], *row.setdefault("word_logits", []))}
+            if sizes != {classes} or not row["sentence"] or not row["source"]:
                 raise ValueError(f"{row} has not the form of a row")
             row["parent"] = str(row["parent"])
     except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
@@ -123,6 +128,17 @@ def check_teacher(found: TransferSet, folder: Path, sha256: str) -> None:
             f"the transfer set in {folder} was labelled by another teacher ({teacher['path']}, "
             f"{teacher['sha256'][:12]}), not by this one ({sha256[:12]}); make one with `potstill "
             "transfer`, or name another."
+        )
+
+
+def check_words(found: TransferSet, folder: Path) -> None:
+    """Raises UserError unless every sentence of the set in `folder` has logits after its words."""
+    without = sum(not len(each) for each in found.word_logits)
+    if without:
+        raise UserError(
+            f"{without} sentences of the transfer set in {folder} have no logits after each word: "
+            f"`potstill transfer --sentences_of {folder}` labels its sentences anew, "
+            "--word_weight 0 goes without."
         )
 
 
@@ -154,6 +170,7 @@ def read_transfer_set(folder: Path) -> TransferSet:
     return TransferSet(
         [row["sentence"] for row in rows.values()],
         np.array([row["logits"] for row in rows.values()], np.float32).reshape(-1, classes),
+        [np.array(r["word_logits"], np.float32).reshape(-1, classes) for r in rows.values()],
         [row["source"] for row in rows.values()],
         [row["parent"] for row in rows.values()],
         description,
