@@ -1,7 +1,7 @@
 """The teacher's judgement word by word: a target at every word, where a sentence has but one.
 
 A decoder reads forwards, so its head can be asked after any word what it makes of the sentence so
-far, at no further cost. Where that changes shows the student which words decide, as the states of
+far, at hardly any cost. Where that changes shows the student which words decide, as the states of
 the teacher's layers do for Sun et al. 2019, *Patient Knowledge Distillation for BERT Model
 Compression*, section 3.
 """
