@@ -33,6 +33,7 @@ from potstill import (
     optimisation,
     runs,
     sampling,
+    sources,
     state,
     student,
     training,
@@ -375,6 +376,7 @@ class TestTransfer:
         monkeypatch.setattr(sampling.LanguageModel, "__init__", init)
         monkeypatch.setattr(transfer, "SHARD", 25)
         monkeypatch.setattr(collecting, "SHARD", 25)
+        monkeypatch.setattr(sources, "SHARD", 25)
 
     @pytest.mark.usefixtures("ending")
     def test_made_whole_and_gone_on_with(
@@ -411,7 +413,7 @@ class TestTransfer:
 
         # Twice in a row: nothing is made anew.
         before = {file: Path(file).read_bytes() for file in files("set")}
-        monkeypatch.setattr(collecting, "_sampler", None)
+        monkeypatch.setattr(collecting, "tuned_sampler", None)
         done(*order)
         assert {file: Path(file).read_bytes() for file in files("set")} == before
         monkeypatch.undo()
@@ -519,7 +521,7 @@ class TestTransfer:
         changes = {bench.teacher: "teacher", "set": "again"}
         other = [changes.get(word, word) for word in order]  # type: ignore[call-overload]
         with monkeypatch.context() as patch:
-            patch.setattr(collecting, "_sampler", None)  # nothing is sampled for it
+            patch.setattr(collecting, "tuned_sampler", None)  # nothing is sampled for it
             done(*other, "--sentences_of", "set")
         one, two = (transfer.read_transfer_set(Path(name)) for name in ("set", "again"))
         assert (one.sentences, one.sources, one.parents) == (

@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from potstill import sampling
-from potstill.collecting import SAMPLER, _sampler
 from potstill.decoder import find_decoder
 from potstill.lora import halve_frozen, lora_layers
 from potstill.sampling import LanguageModel, draw, sample, tune_language_model
 from potstill.settings import LoRASettings, TrainSettings, TransferSettings
+from potstill.sources import SAMPLER, tuned_sampler
 
 MAX_TOKENS = 12
 
@@ -181,7 +181,7 @@ def test_what_samples_is_what_was_tuned(tiny_decoder, tmp_path):
     corpus: Any = SimpleNamespace(splits={"train": train})
     settings = TransferSettings(lm_epochs=3), str(tiny_decoder), "fp32", corpus, tmp_path
     ids = torch.randint(1, 300, (2, 7))
-    merged = [_sampler(5, *settings)[0] for _ in range(2)]
+    merged = [tuned_sampler(5, *settings)[0] for _ in range(2)]
     assert not list(lora_layers(merged[0]))
     apart = language_model(tiny_decoder)
     with torch.no_grad():
