@@ -66,9 +66,11 @@ def part_of(whole: Path, target: Path, share: float, kinds: tuple[str, ...]) -> 
     return len(read_transfer_set(target).sentences)
 
 
-def recipes(teacher: Path, whole: Path, folder: Path, epochs: int, own: int) -> list[Recipe]:
-    """own: labelled sentences; epochs: over them and the whole set, which settles the steps of
-    every recipe that has a part of the set."""
+def recipes(
+    teacher: Path, whole: Path, folder: Path, epochs: int, own: int, only: list[str]
+) -> list[Recipe]:
+    """Those called `only`, or all. own: labelled sentences; epochs: over them and the whole set,
+    which settles the steps of every recipe that has a part of the set."""
     distil = ["distil", "--model_path", str(teacher)]
     total = len(read_transfer_set(whole).sentences)
     steps = epochs * (own + total)
@@ -79,6 +81,8 @@ def recipes(teacher: Path, whole: Path, folder: Path, epochs: int, own: int) -> 
     parts = [(f"{share:g} of the set", share, ("own", "sampled", "edited")) for share in SHARES]
     parts += [("sampled", 1.0, ("sampled",)), ("edited", 1.0, ("edited",))]
     for name, share, kinds in parts:
+        if only and name not in only:
+            continue
         target = folder / "sets" / name.replace(" ", "-")
         sentences = part_of(whole, target, share, kinds)
         count = str(round(steps / (own + sentences)))
@@ -87,7 +91,10 @@ def recipes(teacher: Path, whole: Path, folder: Path, epochs: int, own: int) -> 
     words = [*distil, "--transfer_set", str(whole), "--epochs", str(epochs)]
     found.append(Recipe("no language model", [*words, "--pretrain_epochs", "0"], total))
     found.append(Recipe("whole sentences alone", [*words, "--word_weight", "0"], total))
-    return [*found, Recipe("the whole set", words, total)]
+    found.append(Recipe("the whole set", words, total))
+    if unknown := set(only) - {recipe.name for recipe in found}:
+        raise SystemExit(f"--only: there is no row {sorted(unknown)[0]!r}.")
+    return [recipe for recipe in found if not only or recipe.name in only]
 
 
 def train(recipe: Recipe, seed: int, folder: Path, flags: list[str], threads: int) -> Path:
@@ -139,20 +146,21 @@ def main() -> None:
     parser.add_argument(
         "--epochs", type=int, default=EPOCHS_WITH_SET, help="over CoLA and the whole set"
     )
-    parser.add_argument("--only", nargs="+", help="names of recipes; by default all")
+    parser.add_argument("--only", nargs="+", default=[], help="names of recipes; by default all")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", type=Path, default=HERE / "student_quality.json")
     arguments, flags = parser.parse_known_args()
     teacher = models.load_model(arguments.teacher)
     corpus = load_corpus(models.trained_on(teacher))
     own = len(corpus.splits["train"].sentences)
-    chosen = [
-        recipe
-        for recipe in recipes(
-            arguments.teacher, arguments.transfer_set, arguments.folder, arguments.epochs, own
-        )
-        if not arguments.only or recipe.name in arguments.only
-    ]
+    chosen = recipes(
+        arguments.teacher,
+        arguments.transfer_set,
+        arguments.folder,
+        arguments.epochs,
+        own,
+        arguments.only,
+    )
     pairs = [(recipe, seed) for seed in arguments.seeds for recipe in chosen]
     threads = max(1, torch.get_num_threads() // arguments.jobs)
     with ThreadPoolExecutor(arguments.jobs) as pool:

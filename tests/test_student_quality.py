@@ -62,7 +62,7 @@ def whole(tmp_path: Path) -> Path:
 
 
 def test_every_row_takes_as_many_steps_and_its_own_sentences(whole, tmp_path):
-    found = student_quality.recipes(Path("runs/LoRA-1"), whole, tmp_path, epochs=3, own=10)
+    found = student_quality.recipes(Path("runs/LoRA-1"), whole, tmp_path, 3, 10, only=[])
     sentences = {recipe.name: recipe.sentences for recipe in found}
     assert sentences == {
         "control: labels alone": 0,
@@ -83,6 +83,17 @@ def test_every_row_takes_as_many_steps_and_its_own_sentences(whole, tmp_path):
             part = Path(recipe.words[recipe.words.index("--transfer_set") + 1])
             kinds = set(read_transfer_set(part).sources)
             assert kinds == ({recipe.name} if recipe.name in kinds else {"sampled", "edited"})
+
+
+def test_only_the_rows_asked_for_get_their_sentences(whole, tmp_path):
+    def names(*only: str) -> list[str]:
+        found = student_quality.recipes(Path("LoRA-1"), whole, tmp_path, 3, 10, list(only))
+        return [recipe.name for recipe in found]
+
+    assert names("edited", "the whole set") == ["edited", "the whole set"]
+    assert [part.name for part in (tmp_path / "sets").iterdir()] == ["edited"]
+    with pytest.raises(SystemExit, match="no row 'edits'"):
+        names("edits", "the whole set")
 
 
 def test_phenomena_are_means_over_the_seeds():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from potstill import UserError
+from potstill import UserError, sources
 from potstill.transfer import (
     DESCRIPTION,
     SHARD,
@@ -94,6 +94,21 @@ def test_sentences_without_logits_after_words_are_counted(folder):
     with pytest.raises(UserError, match=r"1 sentences .* --sentences_of") as caught:
         check_words(found, folder)
     assert str(folder) in str(caught.value)
+
+
+def test_an_earlier_sets_sentences_shard_by_shard(folder, monkeypatch):
+    """Each once, though two shards have it, so that none of a later set's is a sentence short."""
+    monkeypatch.setattr(sources, "SHARD", 2)
+    more = [row("Ann sleeps."), row("it rains"), row("Birds sing."), row("Dogs bark.")]
+    write_shard(shard_file(folder, "sampled", 0), [row("It rains."), *more])
+    found = read_transfer_set(folder)
+    kept = [(s, "sampled", "") for s in ("It rains.", "Ann sleeps.", "Birds sing.", "Dogs bark.")]
+    shards = [sources.repeated_candidates(found, "sampled", number) for number in range(3)]
+    assert shards == [kept[:2], kept[2:], []]
+    edit = ("It rain.", "edited:change_form", "It rains.")
+    assert sources.repeated_candidates(found, "edited", 0) == [edit]
+    assert sources.repeated_candidates(found, "own", 0) == []
+    assert sources.repeated_candidates(None, "sampled", 0) == []
 
 
 def test_normal():

@@ -81,7 +81,7 @@ def test_targets_of_a_batch():
     places, logits = some_targets()
     targets = word_targets(places, logits)
     for index in ([0, 1, 2, 3], [3, 0], [1], [2, 2]):
-        rows, found, wanted = targets.of(torch.tensor(index))
+        rows, found, wanted, counts = targets.of(torch.tensor(index))
         expected = [
             (row, place, *values.tolist())
             for row, i in enumerate(index)
@@ -89,6 +89,7 @@ def test_targets_of_a_batch():
         ]
         assert list(zip(rows.tolist(), found.tolist(), strict=True)) == [e[:2] for e in expected]
         assert wanted.tolist() == [list(e[2:]) for e in expected]
+        assert counts.tolist() == [rows.tolist().count(row) for row in rows.tolist()]
 
 
 def test_the_loss_of_both(random_tokens):

@@ -94,7 +94,7 @@ def collect(
         if not missing:
             continue
         tally: Tally = defaultdict(Counter)
-        repeated = partial(repeated_candidates, sentences_of, earlier, kind)
+        repeated = partial(repeated_candidates, earlier, kind)
         fresh: Callable[[int], Iterator[Candidate]] | None = None
         if all(len(repeated(number)) == _size(number, total) for number in missing):
             pass  # nothing new is needed

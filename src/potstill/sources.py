@@ -56,14 +56,13 @@ def read_unlabelled(file: Path) -> list[str]:
     return sentences
 
 
-def repeated_candidates(
-    folder: Path | None, earlier: TransferSet | None, kind: str, number: int
-) -> list[Candidate]:
-    """What the earlier set in `folder` has in a shard; nothing where it has no such shard."""
-    if folder is None or earlier is None or (kind, number) not in shards(earlier.description):
+def repeated_candidates(earlier: TransferSet | None, kind: str, number: int) -> list[Candidate]:
+    """A shard's worth of what the earlier set has of a kind; fewer, or nothing, at its end."""
+    if earlier is None:
         return []
-    rows = read_shard(shard_file(folder, kind, number), earlier.logits.shape[1])
-    return [(row["sentence"], row["source"], row["parent"]) for row in rows]
+    rows = zip(earlier.sentences, earlier.sources, earlier.parents, strict=True)
+    of_kind = (row for row in rows if row[1].partition(":")[0] == kind)
+    return list(itertools.islice(of_kind, number * SHARD, (number + 1) * SHARD))
 
 
 def own_candidates(own: list[str], number: int) -> Iterator[Candidate]:

@@ -39,14 +39,14 @@ class WordTargets:
     logits: Tensor
     begins: Tensor
 
-    def of(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the words of some sentences: each one's place in `index`, its place in its sentence
-        and its logits."""
+    def of(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of the words of some sentences: each one's place in `index`, its place in its sentence,
+        its logits and how many words its sentence has."""
         begins = self.begins[index]
         counts = self.begins[index + 1] - begins
         rows = torch.repeat_interleave(torch.arange(len(index)), counts)
         words = torch.arange(len(rows)) + (begins - (counts.cumsum(0) - counts))[rows]
-        return rows, self.places[words], self.logits[words]
+        return rows, self.places[words], self.logits[words], counts[rows]
 
 
 def word_targets(places: list[list[int]], logits: list[np.ndarray]) -> WordTargets:
@@ -86,10 +86,8 @@ def with_words(
 
     def both(output: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
         logits, at_tokens = output
-        rows, places, wanted = targets.of(index)
-        found = at_tokens[rows.to(at_tokens.device), places.to(at_tokens.device)]
-        counts = torch.bincount(rows, minlength=len(index))[rows].to(found.device)
-        of_words = word_loss(found, wanted.to(found.device)) / counts
+        rows, places, wanted, counts = (x.to(at_tokens.device) for x in targets.of(index))
+        of_words = word_loss(at_tokens[rows, places], wanted) / counts
         return loss(logits, index) + of_words.sum() / len(index)
 
     return both
