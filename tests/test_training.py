@@ -389,7 +389,8 @@ def test_without_a_held_out_slice_the_last_epoch_is_chosen():
 def test_restored_are_the_weights_of_the_epoch_best_on_the_held_out_slice(tmp_path):
     # Labels turned round on the held-out slice: the less is learnt, the better it scores there.
     contrary = Examples(HOLDOUT.tokens, [1 - label for label in HOLDOUT.labels])
-    run = Run(tmp_path / "s", epochs=5, evaluations={"holdout": contrary, "dev": HOLDOUT})
+    slices = {"holdout": contrary, "dev": HOLDOUT}
+    run = Run(tmp_path / "s", epochs=5, model=student(), evaluations=slices)
     assert run.trained.chosen < 5
     by_dev = max(run.trained.records, key=lambda r: r["dev"]["mcc"])["epoch"]
     assert run.trained.chosen != by_dev

@@ -156,8 +156,8 @@ class JoinedLinear:
     def __call__(self, x: Tensor) -> Tensor:
         """(…, in) to (…, the sum of the layers' outputs)."""
         kept = None
-        if isinstance(self.dropout, nn.Dropout) and self.dropout.training:
-            kept = self.dropout(torch.ones_like(x)).flatten(0, -2)
+        if isinstance(self.dropout, Dropout) and self.dropout.training:
+            kept = self.dropout.kept(x).flatten(0, -2)
         return FusedLoRA.apply(x, self, kept, *self.factors)
 
 

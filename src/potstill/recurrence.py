@@ -75,8 +75,9 @@ class GRU(torch.autograd.Function):
             grads[1] = grads[1].flatten(0, 1)[backwards].view(L, B, H)
         reset, keep = gates.chunk(2, dim=-1)
         # How much of a state's gradient goes to the sums inside tanh and σ, all steps at once.
-        to_new = torch.addcmul(1 - keep, 1 - keep, new.square(), value=-1)
-        to_keep = (states[:-1] - new).mul_(keep).mul_(1 - keep)
+        renewed = 1 - keep
+        to_new = torch.addcmul(renewed, renewed, new.square(), value=-1)
+        to_keep = (states[:-1] - new).mul_(keep).mul_(renewed)
         to_reset = (inner * reset).mul_(1 - reset)
         # Of the sums: the new state's, the gates', and the new state's recurrent part, so that
         # the first three are the inputs' gradient and the last three the recurrent product's.

@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from potstill import UserError
 from potstill.checkpoint import STUDENT_TOKENIZER, STUDENT_WEIGHTS, read_json, write_tensors
+from potstill.dropout import Dropout
 from potstill.recurrence import gru
 from potstill.settings import StudentSettings
 from potstill.words import word_ends
@@ -52,7 +53,7 @@ class DistilRNN(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.embedding_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.rnn = CELLS[config.cell](
             config.embedding_size,
             config.hidden_size,
@@ -75,7 +76,9 @@ class DistilRNN(nn.Module):
         if self.config.bidirectional:  # backwards the first token is read last
             last = torch.cat([last, states[:, 0, H:]], dim=1)
         padding = torch.arange(states.shape[1], device=states.device) >= lengths[:, None]
-        largest = states.masked_fill(padding[..., None], -torch.inf).amax(1)
+        if bool(padding.any()):
+            states = states.masked_fill(padding[..., None], -torch.inf)
+        largest = states.amax(1)
         return self.score(self.dropout(torch.cat([last, largest], dim=1)))
 
     def states(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
