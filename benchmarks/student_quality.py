@@ -37,7 +37,18 @@ from potstill.transfer import DESCRIPTION, SHARD, read_transfer_set, shard_file
 
 HERE = Path(__file__).parent
 SPLITS = {"dev": "dev", "ood": "out of domain"}
-SHARES = (0.25, 0.5)  # of the set, for the learning curve
+WHOLE = "the whole set"
+SHARES = {f"{share:g} of the set": share for share in (0.25, 0.5)}  # for the learning curve
+# Rows with a part of the set: its share, and the kinds of sentences it has.
+PARTS = {name: (share, ("own", "sampled", "edited")) for name, share in SHARES.items()}
+PARTS |= {kind: (1.0, (kind,)) for kind in ("sampled", "edited")}
+# Rows with all of it, and their flags.
+VARIANTS = {
+    "no language model": ["--pretrain_epochs", "0"],
+    "whole sentences alone": ["--word_weight", "0"],
+    WHOLE: [],
+}
+ROWS = ["control: labels alone", "CoLA alone", *PARTS, *VARIANTS]
 RESAMPLES = 10_000
 ABOUT = ("sentences", "majority")  # of a phenomenon
 
@@ -71,30 +82,26 @@ def recipes(
 ) -> list[Recipe]:
     """Those called `only`, or all. own: labelled sentences; epochs: over them and the whole set,
     which settles the steps of every recipe that has a part of the set."""
+    if unknown := set(only) - set(ROWS):
+        raise SystemExit(f"--only: there is no row {sorted(unknown)[0]!r} among {', '.join(ROWS)}.")
     distil = ["distil", "--model_path", str(teacher)]
     total = len(read_transfer_set(whole).sentences)
     steps = epochs * (own + total)
-    found = [
-        Recipe("control: labels alone", ["rnn", "--epochs", str(round(steps / own))]),
-        Recipe("CoLA alone", [*distil, "--epochs", str(EPOCHS)]),
-    ]
-    parts = [(f"{share:g} of the set", share, ("own", "sampled", "edited")) for share in SHARES]
-    parts += [("sampled", 1.0, ("sampled",)), ("edited", 1.0, ("edited",))]
-    for name, share, kinds in parts:
-        if only and name not in only:
-            continue
-        target = folder / "sets" / name.replace(" ", "-")
-        sentences = part_of(whole, target, share, kinds)
+
+    def recipe(name: str) -> Recipe:
+        if name == "control: labels alone":
+            return Recipe(name, ["rnn", "--epochs", str(round(steps / own))])
+        if name == "CoLA alone":
+            return Recipe(name, [*distil, "--epochs", str(EPOCHS)])
+        target, sentences = whole, total
+        if name in PARTS:
+            target = folder / "sets" / name.replace(" ", "-")
+            sentences = part_of(whole, target, *PARTS[name])
         count = str(round(steps / (own + sentences)))
         words = [*distil, "--transfer_set", str(target), "--epochs", count]
-        found.append(Recipe(name, words, sentences))
-    words = [*distil, "--transfer_set", str(whole), "--epochs", str(epochs)]
-    found.append(Recipe("no language model", [*words, "--pretrain_epochs", "0"], total))
-    found.append(Recipe("whole sentences alone", [*words, "--word_weight", "0"], total))
-    found.append(Recipe("the whole set", words, total))
-    if unknown := set(only) - {recipe.name for recipe in found}:
-        raise SystemExit(f"--only: there is no row {sorted(unknown)[0]!r}.")
-    return [recipe for recipe in found if not only or recipe.name in only]
+        return Recipe(name, words + VARIANTS.get(name, []), sentences)
+
+    return [recipe(name) for name in ROWS if not only or name in only]
 
 
 def train(recipe: Recipe, seed: int, folder: Path, flags: list[str], threads: int) -> Path:
@@ -111,7 +118,8 @@ def train(recipe: Recipe, seed: int, folder: Path, flags: list[str], threads: in
         if target.with_name(f"{target.name}.unfinished").is_dir():
             words.append("--resume")
         target.parent.mkdir(parents=True, exist_ok=True)
-        run = [sys.executable, "-m", "potstill", command, str(seed), *words, *flags]
+        # The last of a flag given twice counts: the row's own.
+        run = [sys.executable, "-m", "potstill", command, str(seed), *flags, *words]
         with (target.parent / f"{seed}.log").open("w") as log:
             environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
             subprocess.run(run, check=True, stdout=log, stderr=log, env=environment)
@@ -269,7 +277,7 @@ def draw(report: dict[str, Any], file: Path) -> None:
     """The learning curve: MCC against the size of the transfer set."""
     from matplotlib import pyplot as plt
 
-    names = ["CoLA alone", *(f"{share:g} of the set" for share in SHARES), "the whole set"]
+    names = ["CoLA alone", *SHARES, WHOLE]
     rows = [report["recipes"][name] for name in names if name in report["recipes"]]
     figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
     sizes = [row["sentences"] / 1000 for row in rows]

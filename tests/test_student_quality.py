@@ -1,6 +1,7 @@
 """The arithmetic behind benchmarks/student_quality.py."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ import student_quality
 import torch
 from sklearn.metrics import matthews_corrcoef
 
+from potstill import distilling
+from potstill.cli import main
 from potstill.corpus import load_corpus
 from potstill.models import Model
+from potstill.settings import PretrainSettings, StudentSettings
 from potstill.transfer import DESCRIPTION, SHARD, read_transfer_set, shard_file, write_shard
 
 CLASSES = 2
@@ -93,7 +97,21 @@ def test_only_the_rows_asked_for_get_their_sentences(whole, tmp_path):
     assert names("edited", "the whole set") == ["edited", "the whole set"]
     assert [part.name for part in (tmp_path / "sets").iterdir()] == ["edited"]
     with pytest.raises(SystemExit, match="no row 'edits'"):
-        names("edits", "the whole set")
+        names("edits", "sampled")
+    assert [part.name for part in (tmp_path / "sets").iterdir()] == ["edited"]
+
+
+def test_a_rows_own_flags_come_before_those_of_all_rows(tmp_path, monkeypatch):
+    """Of a flag given twice the command line takes the last."""
+    orders = []
+    monkeypatch.setattr(subprocess, "run", lambda order, **rest: orders.append(order))
+    recipe = student_quality.Recipe("plain", ["rnn", "--pretrain_epochs", "0"])
+    student_quality.train(recipe, 1, tmp_path, ["--pretrain_epochs", "3", "--layers", "1"], 1)
+    given = {}
+    monkeypatch.setattr(distilling, "train_control", lambda *settings: given.update(x=settings))
+    main(args=orders[0][3:])
+    assert PretrainSettings(pretrain_epochs=0) in given["x"]
+    assert StudentSettings(layers=1) in given["x"]
 
 
 def test_phenomena_are_means_over_the_seeds():
