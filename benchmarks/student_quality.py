@@ -258,10 +258,10 @@ def print_table(report: dict[str, Any]) -> None:
             scores = row[split]
             above = scores.get("above_control_95")
             shown = f"{above[0]:+.3f} to {above[1]:+.3f}" if above else ""
-            mean, sd = (f(scores["mcc"]) for f in (np.mean, spread))
-            share = 100 * np.mean(scores["accuracy"])
+            share, mean = 100 * np.mean(scores["accuracy"]), np.mean(scores["mcc"])
+            deviation = f" ± {spread(scores['mcc']):.3f}" if len(scores["mcc"]) > 1 else ""
             print(
-                f"| {name} | {row['sentences'] or ''} | {share:.1f} % | {mean:.3f} ± {sd:.3f} "
+                f"| {name} | {row['sentences'] or ''} | {share:.1f} % | {mean:.3f}{deviation} "
                 f"| {shown} |"
             )
         scores = about["teacher"]
