@@ -37,7 +37,7 @@ from potstill.transfer import DESCRIPTION, SHARD, read_transfer_set, shard_file
 
 HERE = Path(__file__).parent
 SPLITS = {"dev": "dev", "ood": "out of domain"}
-WHOLE = "the whole set"
+CONTROL, ALONE, WHOLE = "control: labels alone", "CoLA alone", "the whole set"
 SHARES = {f"{share:g} of the set": share for share in (0.25, 0.5)}  # for the learning curve
 # Rows with a part of the set: its share, and the kinds of sentences it has.
 PARTS = {name: (share, ("own", "sampled", "edited")) for name, share in SHARES.items()}
@@ -48,7 +48,7 @@ VARIANTS = {
     "whole sentences alone": ["--word_weight", "0"],
     WHOLE: [],
 }
-ROWS = ["control: labels alone", "CoLA alone", *PARTS, *VARIANTS]
+ROWS = [CONTROL, ALONE, *PARTS, *VARIANTS]
 RESAMPLES = 10_000
 ABOUT = ("sentences", "majority")  # of a phenomenon
 
@@ -89,9 +89,9 @@ def recipes(
     steps = epochs * (own + total)
 
     def recipe(name: str) -> Recipe:
-        if name == "control: labels alone":
+        if name == CONTROL:
             return Recipe(name, ["rnn", "--epochs", str(round(steps / own))])
-        if name == "CoLA alone":
+        if name == ALONE:
             return Recipe(name, [*distil, "--epochs", str(EPOCHS)])
         target, sentences = whole, total
         if name in PARTS:
@@ -277,7 +277,7 @@ def draw(report: dict[str, Any], file: Path) -> None:
     """The learning curve: MCC against the size of the transfer set."""
     from matplotlib import pyplot as plt
 
-    names = ["CoLA alone", *SHARES, WHOLE]
+    names = [ALONE, *SHARES, WHOLE]
     rows = [report["recipes"][name] for name in names if name in report["recipes"]]
     figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
     sizes = [row["sentences"] / 1000 for row in rows]

@@ -101,7 +101,7 @@ def test_only_the_rows_asked_for_get_their_sentences(whole, tmp_path):
     assert [part.name for part in (tmp_path / "sets").iterdir()] == ["edited"]
 
 
-def test_a_rows_own_flags_come_before_those_of_all_rows(tmp_path, monkeypatch):
+def test_a_rows_own_flags_win_over_those_of_all_rows(tmp_path, monkeypatch):
     """Of a flag given twice the command line takes the last."""
     orders = []
     monkeypatch.setattr(subprocess, "run", lambda order, **rest: orders.append(order))
