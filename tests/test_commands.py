@@ -19,6 +19,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -386,7 +387,9 @@ class TestTransfer:
         names = ["own-00000", "sampled-00000", "sampled-00001"]
         names += [f"edited-0000{i}" for i in range(3)]
         shards = {f"set/{name}.jsonl.gz" for name in names}
-        assert files("set") == shards | {"set/transfer.json", "set/sampler.safetensors"}
+        beside = {"transfer.json", "sampler.safetensors", "vocabulary.json"}
+        beside |= {"sampled-00000.next.npz", "sampled-00001.next.npz"}
+        assert files("set") == shards | {f"set/{name}" for name in beside}
         found = transfer.read_transfer_set(Path("set"))
         kinds = [source.partition(":")[0] for source in found.sources]
         # One of the user's own three is a training sentence.
@@ -450,6 +453,32 @@ class TestTransfer:
             for file, body in before.items()
             if file != "set/transfer.json"
         )
+
+    @pytest.mark.usefixtures("ending")
+    def test_chances_of_tokens_are_added_to_a_set_without(
+        self, order: list[object], bench: Bench
+    ) -> None:
+        """As sets were before they were kept; and learnt from, unless the tokens alone are."""
+        done(*order)
+        before = {file: Path(file).read_bytes() for file in files("set")}
+        Path("set/sampled-00001.next.npz").unlink()
+        learn = bench.order("distil", 2, "student", "--transfer_set", "set", "--pretrain_epochs", 1)
+        refused = run(*learn)
+        assert (refused.code, refused.err.count("\n")) == (1, 1)
+        assert "5 sampled sentences of the transfer set in set lack what the decod" in refused.err
+        plain = [*learn[:2], *("plain" if w == "student" else w for w in learn[2:])]
+        said = done(*plain, "--pretrain_targets", "tokens")
+        assert "1 epochs over" in said and "by the decoder's chances" not in said
+        done(*order)
+        assert {file: Path(file).read_bytes() for file in files("set")} == before
+        said = done(*learn)
+        share = int(re.search(r"; (\d+)% of the next tokens by the decoder's chances", said)[1])  # type: ignore[index]
+        assert 10 < share < 100  # the tokens of the labelled sentences are not
+        damaged = Path("set/sampled-00000.next.npz")
+        damaged.write_bytes(damaged.read_bytes()[:-50])
+        refused = run(*learn)
+        assert (refused.code, refused.err.count("\n")) == (1, 1)
+        assert "set/sampled-00000.next.npz is damaged" in refused.err
 
     @pytest.mark.usefixtures("ending")
     def test_damaged_files_are_named(self, order: list[object]) -> None:
@@ -532,6 +561,11 @@ class TestTransfer:
         expected = models.load_model(Path("teacher")).logits(two.sentences)
         torch.testing.assert_close(torch.from_numpy(two.logits), expected, rtol=0, atol=2e-3)
         assert abs(one.logits - two.logits).max() > 0.1
+        assert one.next_tokens[2] is not None
+        for mine, theirs in zip(one.next_tokens, two.next_tokens, strict=True):
+            assert (mine is None) == (theirs is None)
+            if mine and theirs:
+                np.testing.assert_array_equal(mine.chances, theirs.chances)
         # And more of them than there were: their last shard is filled up.
         more = ["more" if word == "again" else word for word in other[:-1]]
         done(*more, 80, "--sentences_of", "again")

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from potstill import kernels
+
 # Up to here the plain product beats PyTorch's.
 PLAIN_ATTENTION_TOKENS = 256
 
@@ -32,6 +34,9 @@ def attention(
     Returns:
         (B, L, heads · size), or (B, 1, heads · size) with `last`.
     """
+    size = qkv.shape[2] // (heads + 2 * kv_heads)
+    if qkv.shape[1] <= PLAIN_ATTENTION_TOKENS and kernels.serve(qkv, size):
+        return CompiledAttention.apply(qkv, heads, kv_heads, rotary, last)
     if qkv.is_cpu and qkv.shape[1] <= PLAIN_ATTENTION_TOKENS:
         return PlainAttention.apply(qkv, heads, kv_heads, rotary, last)
     B, L, _ = qkv.shape
@@ -90,6 +95,25 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     sin: negative for the first of each pair.
     """
     return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, dims=-1), sin)
+
+
+class CompiledAttention(torch.autograd.Function):
+    """`attention` in bf16 by kernels.c; nothing but its input is kept for the way back."""
+
+    @staticmethod
+    def forward(ctx, qkv, heads, kv_heads, rotary, last):
+        qkv = qkv.contiguous()
+        ctx.save_for_backward(qkv, last)
+        ctx.shape = heads, kv_heads, rotary
+        return kernels.attention(qkv, heads, kv_heads, rotary, last)
+
+    @staticmethod
+    def backward(ctx, grad):
+        qkv, last = ctx.saved_tensors
+        heads, kv_heads, rotary = ctx.shape
+        grad = grad.contiguous()
+        grad_qkv = kernels.attention_backward(qkv, grad, heads, kv_heads, rotary, last)
+        return grad_qkv, None, None, None, None
 
 
 class PlainAttention(torch.autograd.Function):

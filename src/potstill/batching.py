@@ -7,6 +7,7 @@ the right, where no causal or packed model lets a real token see it, so no mask 
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,10 +85,10 @@ def predict_logits(
 def predict(
     model: nn.Module,
     tokens: Sequence[Sequence[int]],
-    answer: Callable[[Batch], Iterable[Tensor]],
+    answer: Callable[[Batch], Iterable[Any]],
     batch_tokens: int = 1024,
     together: bool = True,
-) -> list[Tensor]:
+) -> list[Any]:
     """What `answer` makes of each sentence, in order; it gets batches on the device of `model`.
 
     The sentences go through sorted by length, about `batch_tokens` tokens at a time. Several
@@ -101,7 +102,7 @@ def predict(
     device = next(model.parameters()).device
 
     @torch.no_grad()
-    def pass_through(index: list[int]) -> tuple[list[int], Iterable[Tensor]]:
+    def pass_through(index: list[int]) -> tuple[list[int], Iterable[Any]]:
         return index, answer(collate(tokens, index).to(device))
 
     batches = []

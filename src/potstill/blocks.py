@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GPT2Model, LlamaModel
 
+from potstill import kernels
 from potstill.attention import attention, cached_attention
 from potstill.lora import JoinedLinear, linear_names
 
@@ -193,6 +194,12 @@ class RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, eps):
+        ctx.compiled = kernels.serve(x, x.shape[-1]) and weight.dtype == torch.float32
+        if ctx.compiled:
+            x = x.contiguous()
+            out, scale = kernels.rms_norm(x, weight, eps)
+            ctx.save_for_backward(x, weight, scale)
+            return out
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         scale = (wide.square().mean(-1, keepdim=True) + eps).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
@@ -201,6 +208,8 @@ class RMSNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, weight, scale = ctx.saved_tensors
+        if ctx.compiled:
+            return *kernels.rms_norm_backward(x, weight, scale, grad.contiguous()), None
         unit = x * scale  # fp32, by promotion
         grad = grad.to(unit.dtype)
         grad_weight = (grad * unit).flatten(0, -2).sum(0)
@@ -217,6 +226,11 @@ class SwiGLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, gate_up):
+        ctx.compiled = kernels.serve(gate_up, gate_up.shape[-1] // 2)
+        if ctx.compiled:
+            gate_up = gate_up.contiguous()
+            ctx.save_for_backward(gate_up)
+            return kernels.swiglu(gate_up)
         gate, up = gate_up.chunk(2, dim=-1)
         active = F.silu(gate)
         ctx.save_for_backward(gate_up, active)
@@ -224,6 +238,9 @@ class SwiGLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
+        if ctx.compiled:
+            (gate_up,) = ctx.saved_tensors
+            return kernels.swiglu_backward(gate_up, grad.contiguous())
         gate_up, active = ctx.saved_tensors
         gate, up = gate_up.chunk(2, dim=-1)
         grad_gate_up = torch.empty_like(gate_up)

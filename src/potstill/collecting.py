@@ -16,8 +16,10 @@ from torch import Tensor
 
 from potstill import UserError, models, runs
 from potstill.checkpoint import check_writable, read_json, write_json
+from potstill.next_tokens import NextTokens, likeliest, vocabulary, write_next_tokens
 from potstill.processes import process
 from potstill.reporting import progress_bar, say
+from potstill.sampling import LanguageModel
 from potstill.settings import TransferSettings
 from potstill.sources import (
     Candidate,
@@ -32,9 +34,13 @@ from potstill.sources import (
 from potstill.transfer import (
     DESCRIPTION,
     SHARD,
+    VOCABULARY,
+    TransferSet,
+    next_file,
     normal,
     read_shard,
     read_transfer_set,
+    read_vocabulary,
     shard_file,
     shards,
     write_shard,
@@ -85,40 +91,57 @@ def collect(
 
     label = partial(teacher.word_logits, together=False)
     for kind, total in description["sentences"].items():
-        missing = [
-            number
-            for k, number in shards(description)
-            if k == kind and not shard_file(folder, k, number).is_file()
-        ]
+        files = {n: shard_file(folder, kind, n) for k, n in shards(description) if k == kind}
+        missing = [number for number, file in files.items() if not file.is_file()]
+        due = missing
+        if kind == "sampled":  # sets of before lack what stands beside their shards
+            due = [n for n, file in files.items() if n in missing or not next_file(file).is_file()]
         process().wait_for_everyone()  # all have looked before any writes
-        if not missing:
+        if not due:
             continue
         tally: Tally = defaultdict(Counter)
         repeated = partial(repeated_candidates, earlier, kind)
+        anew = any(len(repeated(number)) < _size(number, total) for number in missing)
         fresh: Callable[[int], Iterator[Candidate]] | None = None
-        if all(len(repeated(number)) == _size(number, total) for number in missing):
-            pass  # nothing new is needed
-        elif kind == "own":
+        likely: Callable[[list[str]], list[NextTokens]] | None = None
+        if kind == "sampled":
+            known = _known(earlier)
+            sampler = None
+            again = (s for number in missing for s, _, _ in repeated(number))
+            if anew or due != missing or any(sentence not in known for sentence in again):
+                recorded = teacher.config.get("decoder") or {}
+                variant = gpt_variant or recorded.get("variant") or "auto"
+                sampler = tuned_sampler(
+                    SR, transfer, variant, precision, corpus, folder, sentences_of
+                )
+            if process().is_main_process:
+                tokens = vocabulary(sampler[1]) if sampler else read_vocabulary(sentences_of)
+                write_json(folder / VOCABULARY, tokens)
+            likely = partial(_likely, sampler, known)
+            if anew and sampler:
+                fresh = partial(sampled_candidates, *sampler, SR, transfer.temperature)
+        elif kind == "own" and anew:
             fresh = partial(own_candidates, own)
-        elif kind == "sampled":
-            recorded = teacher.config.get("decoder") or {}
-            variant = gpt_variant or recorded.get("variant") or "auto"
-            model, tokenizer = tuned_sampler(SR, transfer, variant, precision, corpus, folder)
-            fresh = partial(sampled_candidates, model, tokenizer, SR, transfer.temperature)
-        else:
+        elif anew:
             fresh = edited_candidates(SR, corpus, folder, description, tally)
-        mine = missing[process().process_index :: process().num_processes]
+        mine = due[process().process_index :: process().num_processes]
         started, made = time.perf_counter(), 0
         with progress_bar(sum(_size(n, total) for n in mine)) as show:
             for number in mine:
-                wanted = _size(number, total)
                 rows: list[dict[str, Any]] = []
-                candidates = itertools.chain(repeated(number), fresh(number) if fresh else ())
-                for part in _label(candidates, wanted, label, seen, tally):
-                    rows += part
-                    show(made + len(rows), kind)
-                write_shard(shard_file(folder, kind, number), rows)
+                if number in missing:
+                    candidates = itertools.chain(repeated(number), fresh(number) if fresh else ())
+                    for part in _label(candidates, _size(number, total), label, seen, tally):
+                        rows += part
+                        show(made + len(rows), kind)
+                    write_shard(files[number], rows)
+                else:
+                    rows = read_shard(files[number], len(teacher.labels))
+                if likely:
+                    found = likely([row["sentence"] for row in rows])
+                    write_next_tokens(next_file(files[number]), found)
                 made += len(rows)
+                show(made, kind)
         made = sum(gather_object([made]))  # waits for everyone
         seconds = time.perf_counter() - started
         say(f"{kind}: {made} sentences, {seconds:.0f} s, {made / seconds:.0f} sentences/s")
@@ -159,6 +182,23 @@ def _describe(folder: Path, description: dict[str, Any]) -> None:
     process().wait_for_everyone()
     if process().is_main_process:
         write_json(folder / DESCRIPTION, description)
+
+
+def _known(earlier: TransferSet | None) -> dict[str, NextTokens]:
+    """What the decoder held likely in the sentences of an earlier set; no teacher changes that."""
+    if earlier is None:
+        return {}
+    pairs = zip(earlier.sentences, earlier.next_tokens, strict=True)
+    return {sentence: one for sentence, one in pairs if one is not None}
+
+
+def _likely(
+    sampler: tuple[LanguageModel, Any] | None, known: dict[str, NextTokens], sentences: list[str]
+) -> list[NextTokens]:
+    """What the decoder held likely in each of `sentences`; of those not `known`, by `sampler`."""
+    new = [sentence for sentence in sentences if sentence not in known]
+    made = dict(zip(new, likeliest(*sampler, new), strict=True)) if sampler and new else {}
+    return [known.get(sentence) or made[sentence] for sentence in sentences]
 
 
 def _short(value: Any) -> str:

@@ -18,6 +18,7 @@ from potstill import student as students
 from potstill.checkpoint import ADAPTER_CONFIG, read_json
 from potstill.distillation import KeptLogits, distillation_loss, label_sentences, soft_losses
 from potstill.metrics import evaluation
+from potstill.next_tokens import NextTokens, SoftTargets
 from potstill.pretraining import pretrain
 from potstill.reporting import comparison_table, count, progress_bar, say
 from potstill.settings import (
@@ -29,7 +30,14 @@ from potstill.settings import (
 )
 from potstill.state import TrainingState
 from potstill.training import UNLABELLED, Examples, LossFunction, resolve_precision
-from potstill.transfer import TransferSet, check_teacher, check_words, read_transfer_set
+from potstill.transfer import (
+    TransferSet,
+    check_next_tokens,
+    check_teacher,
+    check_words,
+    read_transfer_set,
+    read_vocabulary,
+)
 from potstill.words import WordByWord, with_words, word_targets
 
 EPOCHS = 20
@@ -40,11 +48,13 @@ TITLES = {"distil": "DistilRNN, distilled", "rnn": "DistilRNN, no teacher"}
 @dataclass(frozen=True)
 class Aim:
     """What a student is trained for: the loss of whole sentences and, where there is one, that of
-    the teacher's logits after each word of every sentence."""
+    the teacher's logits after each word of every sentence; and the tokens of the decoder whose
+    chances its language model learns from, if from any."""
 
     loss: LossFunction
     word_logits: list[np.ndarray] = field(default_factory=list)
     word_loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    vocabulary: list[str] = field(default_factory=list)
 
 
 def distil(
@@ -76,8 +86,12 @@ def distil(
             f"the teacher in {teacher_path} knows {', '.join(teacher.labels)}, "
             f"but {task.corpus.path} is labelled {', '.join(task.corpus.labels)}."
         )
+    vocabulary: list[str] = []
     if extra and transfer_set:
         check_teacher(extra, transfer_set, teacher.sha256)
+        if pretraining.pretrain_epochs and pretraining.pretrain_targets == "chances":
+            check_next_tokens(extra, transfer_set)
+            vocabulary = read_vocabulary(transfer_set) if any(extra.next_tokens) else []
         if distillation.word_weight:
             check_words(extra, transfer_set)
         whole = len(extra.sentences)
@@ -143,7 +157,7 @@ def distil(
     rank = read_json(teacher_path / ADAPTER_CONFIG)["r"]
     title = f"DistilRNN from {teacher.title} rank {rank}, on {task.corpus.name}, SR {SR}"
     plot = plots_path / "distilrnn_training_plot.png"
-    aim = Aim(loss, word_logits, word_loss if distillation.word_weight else None)
+    aim = Aim(loss, word_logits, word_loss if distillation.word_weight else None, vocabulary)
     _train_student(shape, pretraining, settings, task, extra, config, aim, folder, plot, title)
 
 
@@ -215,8 +229,14 @@ def _train_student(
         written = [not source.startswith("edited") for source in extra.sources] if extra else []
         written = [True] * len(task.train.sentences) + written
         text = list(itertools.compress(examples["train"].tokens, written))
+        soft = None
+        if extra and aim.vocabulary:
+            sentences = list(itertools.compress([*task.train.sentences, *unlabelled], written))
+            likely: list[NextTokens | None] = [None] * len(task.train.sentences)
+            likely += itertools.compress(extra.next_tokens, written[len(likely) :])
+            soft = SoftTargets(tokenizer, aim.vocabulary, sentences, likely, text)
         state = runs.training_state(folder, config, "language_model")
-        _pretrain(model, text, pretraining, settings, config["SR"], state)
+        _pretrain(model, text, pretraining, settings, config["SR"], state, soft)
         settings = replace(settings, resume=False)
     config["student"] = wanted
     config["parameters"] = {"total": total, "trainable": total}
@@ -242,17 +262,19 @@ def _pretrain(
     settings: TrainSettings,
     seed: int,
     state: TrainingState,
+    soft: SoftTargets | None,
 ) -> None:
     """Makes a language model of the student, or goes on with one, and says what became of it."""
     epochs = pretraining.pretrain_epochs
     started = time.perf_counter()
     settings = replace(settings, lr=pretraining.pretrain_lr)
     with runs.resumable(state), progress_bar(epochs * len(text)) as show:
-        loss = pretrain(model, text, settings, epochs, seed, show, state)
+        loss = pretrain(model, text, settings, epochs, seed, show, state, soft)
     seconds = time.perf_counter() - started
+    known = f"; {soft.share():.0%} of the next tokens by the decoder's chances" if soft else ""
     say(
         f"language model first: {epochs} epochs over {len(text)} sentences, {seconds:.0f} s, "
-        f"{loss:.3f} nats a token"
+        f"{loss:.3f} nats a token{known}"
     )
 
 

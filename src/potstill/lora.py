@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from potstill import UserError
+from potstill import UserError, kernels
 from potstill.dropout import Dropout
 
 LOCK = threading.Lock()  # what is made when first asked for is made by one thread
@@ -122,10 +122,11 @@ class FrozenWeights:
 class JoinedLinear:
     """Linear layers that share their input, each with or without LoRA, as one product.
 
-    Computes what the layers would, side by side. The factors are copied into one matrix U and one
-    block-diagonal V, in the dtype of the frozen weights (bf16 where the base is halved), so that
-    one thin product serves all the layers, and their updates are added to the output in one pass.
-    Where the updates have dropout, the layers lose the same inputs.
+    Computes what the layers would, side by side. Where no compiled functions serve, the factors are
+    copied into one matrix U and one block-diagonal V, in the dtype of the frozen weights (bf16
+    where the base is halved), so that one thin product serves all the layers, and their updates are
+    added to the output in one pass. Where the updates have dropout, the layers lose the same
+    inputs.
     """
 
     def __init__(self, layers: Sequence[nn.Module]):
@@ -152,6 +153,10 @@ class JoinedLinear:
             self.parts = [
                 part for rows, ranks in self.spans for part in (self.U[ranks], self.V[rows, ranks])
             ]
+            self.scalings = [layer.scaling for layer in lora]
+            widths = [len(self.U[0]), *(rows.stop - rows.start for rows, _ in self.spans)]
+            fp32 = all(factor.dtype == torch.float32 for factor in self.factors)
+            self.compiled = fp32 and all(kernels.serve(like, width) for width in widths)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(…, in) to (…, the sum of the layers' outputs)."""
@@ -169,24 +174,30 @@ class FusedLoRA(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, joined, kept, *factors):
-        rows = x.flatten(0, -2)
+        rows = x.flatten(0, -2).contiguous()
         out = joined.frozen.forward(rows)
         ctx.joined, ctx.kept, ctx.shape = joined, kept, x.shape
         if factors:
-            torch._foreach_copy_(joined.parts, factors)
             rows = rows if kept is None else rows * kept
-            thin = (rows @ joined.U.T).mul_(joined.scaling)
-            out.addmm_(thin, joined.V.T)
+            if joined.compiled:
+                thin = kernels.lora(joined, rows, out)
+            else:
+                torch._foreach_copy_(joined.parts, factors)
+                thin = (rows @ joined.U.T).mul_(joined.scaling)
+                out.addmm_(thin, joined.V.T)
             ctx.save_for_backward(rows, thin)
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx, grad):
         joined = ctx.joined
-        grad = grad.flatten(0, -2)
+        grad = grad.flatten(0, -2).contiguous()
         grad_x = joined.frozen.backward(grad) if ctx.needs_input_grad[0] else None
         grads: list[Tensor] = []
-        if joined.factors:
+        if joined.factors and joined.compiled:
+            rows, thin = ctx.saved_tensors
+            grads = kernels.lora_backward(joined, grad, rows, thin, ctx.kept, grad_x)
+        elif joined.factors:
             rows, thin = ctx.saved_tensors
             grad_thin = (grad @ joined.V).mul_(joined.scaling)
             grad_U = (grad_thin.T @ rows).to(joined.factors[0].dtype)

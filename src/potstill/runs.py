@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from potstill import UserError, __version__, plots
+from potstill import UserError, __version__, kernels, plots
 from potstill.batching import predict_logits
 from potstill.checkpoint import (
     atomic_folder,
@@ -117,7 +117,11 @@ def describe_run(
         "settings": flat | {"epochs": epochs},
         "data": corpus.describe(),
         "versions": versions,
-        "machine": {"system": platform.platform(), "threads": torch.get_num_threads()},
+        "machine": {
+            "system": platform.platform(),
+            "threads": torch.get_num_threads(),
+            "compiled_kernels": kernels.library() is not None,
+        },
     }
 
 

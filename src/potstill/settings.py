@@ -129,6 +129,9 @@ class PretrainSettings:
     token; 0 for none."""
     pretrain_lr: float = 2e-3
     """Peak learning rate meanwhile."""
+    pretrain_targets: Literal["chances", "tokens"] = "chances"
+    """What it learns of sampled sentences: what their decoder held likely after each token, or the
+    tokens drawn alone."""
 
     def __post_init__(self) -> None:
         check("pretrain_epochs", self.pretrain_epochs, self.pretrain_epochs >= 0, "0 or more")

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from potstill import UserError, classifier
-from potstill.checkpoint import write_tensors
+from potstill.checkpoint import write_bytes, write_tensors
 from potstill.corpus import Corpus
 from potstill.decoder import find_decoder
 from potstill.edits import EDITS, edit_sentence, read_lexicon
@@ -77,8 +77,11 @@ def tuned_sampler(
     precision: str,
     corpus: Corpus,
     folder: Path,
+    earlier: Path | None = None,
 ) -> tuple[LanguageModel, Any]:
-    """The base decoder as a language model of the task's training text, tuned once for a set."""
+    """The base decoder as a language model of the task's training text, tuned once for a set.
+
+    earlier: the folder of a set whose sampler, where it is there, serves this one, too."""
     decoder = find_decoder(gpt_variant)
     tokenizer = decoder.tokenizer()
     half = resolve_precision(precision) == torch.bfloat16
@@ -88,6 +91,8 @@ def tuned_sampler(
         torch.manual_seed(SR)
         return LanguageModel(decoder.language_model(), tokenizer, LoRASettings())
 
+    if process().is_main_process and earlier and (earlier / SAMPLER).is_file():
+        write_bytes(file, (earlier / SAMPLER).read_bytes())
     if process().is_main_process and not file.is_file():
         model = pretrained()
         if half:
@@ -117,7 +122,7 @@ def tuned_sampler(
     if half:
         halve_frozen(model.whole)
     model.freeze()
-    return model, tokenizer
+    return model.eval(), tokenizer
 
 
 def _room(model: LanguageModel) -> int:

@@ -1,8 +1,10 @@
 """The transfer set: unlabelled sentences with a teacher's logits, kept in shards.
 
 A folder with `transfer.json`, what the set was made of and for which teacher, and compressed JSON
-lines, one file a shard: {"sentence", "source", "parent", "logits", "word_logits"}. Each shard is
-written whole or not at all, so that an interrupted run goes on with the first that is missing.
+lines, one file a shard: {"sentence", "source", "parent", "logits", "word_logits"}. Beside a shard
+of sampled sentences lies what the decoder held likely after each of their tokens
+(`next_tokens.py`), and `vocabulary.json`, what its tokens are. Each file is written whole or not at
+all, so that an interrupted run goes on with the first that is missing.
 """
 
 import gzip
@@ -18,20 +20,24 @@ import numpy as np
 
 from potstill import UserError
 from potstill.checkpoint import read_json, write_bytes
+from potstill.next_tokens import NextTokens, read_next_tokens
 
 DESCRIPTION = "transfer.json"
+VOCABULARY = "vocabulary.json"
 SHARD = 4096  # sentences
 
 
 @dataclass(frozen=True)
 class TransferSet:
     """N sentences, the teacher's logits of them, (N, classes), and after each one's W words,
-    (W, classes), where each comes from ("sampled", "edited:" and the edits, "own") and the
-    sentence that an edited one was made of, else ""."""
+    (W, classes), what the decoder held likely after each token of those sampled, where each comes
+    from ("sampled", "edited:" and the edits, "own") and the sentence that an edited one was made
+    of, else ""."""
 
     sentences: list[str]
     logits: np.ndarray
     word_logits: list[np.ndarray]
+    next_tokens: list[NextTokens | None]
     sources: list[str]
     parents: list[str]
     description: dict[str, Any]
@@ -45,16 +51,18 @@ class TransferSet:
             [self.sentences[i] for i in kept],
             self.logits[kept],
             [self.word_logits[i] for i in kept],
+            [self.next_tokens[i] for i in kept],
             [self.sources[i] for i in kept],
             [self.parents[i] for i in kept],
             self.description,
         )
 
     def sha256(self) -> str:
-        """Hash over the sentences and their logits."""
+        """Hash over the sentences, their logits and the chances of their tokens."""
         digest = hashlib.sha256("\n".join(self.sentences).encode())
-        for logits in (self.logits, *self.word_logits):
-            digest.update(logits.astype("<f4").tobytes())
+        chances = [one.chances.astype("<f2") for one in self.next_tokens if one is not None]
+        for numbers in (self.logits, *self.word_logits, *chances):
+            digest.update(numbers.tobytes())
         return digest.hexdigest()
 
     def summary(self) -> list[str]:
@@ -77,6 +85,11 @@ def normal(sentence: str) -> str:
 
 def shard_file(folder: Path, kind: str, number: int) -> Path:
     return folder / f"{kind}-{number:05d}.jsonl.gz"
+
+
+def next_file(shard: Path) -> Path:
+    """Where what the decoder held likely in the sentences of a shard is kept."""
+    return shard.with_name(shard.name.replace(".jsonl.gz", ".next.npz"))
 
 
 def write_shard(file: Path, rows: list[dict[str, Any]]) -> None:
@@ -142,6 +155,25 @@ def check_words(found: TransferSet, folder: Path) -> None:
         )
 
 
+def check_next_tokens(found: TransferSet, folder: Path) -> None:
+    """Raises UserError unless every sampled sentence of the set in `folder` has its decoder's
+    chances beside it."""
+    pairs = zip(found.sources, found.next_tokens, strict=True)
+    without = sum(source == "sampled" and one is None for source, one in pairs)
+    if without:
+        raise UserError(
+            f"{without} sampled sentences of the transfer set in {folder} lack what the decoder "
+            "held likely in them: the command that made it adds that, --pretrain_targets tokens "
+            "goes without."
+        )
+
+
+def read_vocabulary(folder: Path | None) -> list[str]:
+    """The tokens of the decoder that a set's sentences were sampled from, as byte-level BPE writes
+    them."""
+    return [str(token) for token in read_json(folder / VOCABULARY)] if folder else []
+
+
 def read_transfer_set(folder: Path) -> TransferSet:
     """Reads a finished set; sentences that two shards have count once.
 
@@ -165,12 +197,17 @@ def read_transfer_set(folder: Path) -> TransferSet:
         )
     rows: dict[str, dict[str, Any]] = {}
     for file in files:
-        for row in read_shard(file, classes):
-            rows.setdefault(normal(row["sentence"]), row)
+        shard = read_shard(file, classes)
+        likely: list[NextTokens | None] = [None] * len(shard)
+        if (beside := next_file(file)).is_file():
+            likely = [*read_next_tokens(beside, len(shard))]
+        for row, one in zip(shard, likely, strict=True):
+            rows.setdefault(normal(row["sentence"]), row | {"next_tokens": one})
     return TransferSet(
         [row["sentence"] for row in rows.values()],
         np.array([row["logits"] for row in rows.values()], np.float32).reshape(-1, classes),
         [np.array(r["word_logits"], np.float32).reshape(-1, classes) for r in rows.values()],
+        [row["next_tokens"] for row in rows.values()],
         [row["source"] for row in rows.values()],
         [row["parent"] for row in rows.values()],
         description,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from potstill import classifier, runs
+from potstill import classifier, kernels, runs
 from potstill.checkpoint import ADAPTER_WEIGHTS
 from potstill.decoder import find_decoder
 from potstill.distillation import KeptLogits, teacher_hash
@@ -53,7 +53,10 @@ def tune(
     if precision == torch.bfloat16:
         halve_frozen(model.base)
     total, trainable = classifier.parameter_counts(model)
-    say(f"{parameter_line(total, trainable)}; arithmetic: {str(precision).removeprefix('torch.')}")
+    arithmetic = str(precision).removeprefix("torch.")
+    if precision == torch.bfloat16 and kernels.missed():
+        arithmetic += " (with a C compiler, cc or $CC, it would be faster)"
+    say(f"{parameter_line(total, trainable)}; arithmetic: {arithmetic}")
     config = runs.describe_run("LoRA", SR, task.corpus, [lora, data, settings], epochs)
     config["decoder"] = decoder.describe()
     config["start_token"] = start
