@@ -33,7 +33,16 @@ from potstill.checkpoint import write_json
 from potstill.corpus import Corpus, load_corpus
 from potstill.distilling import EPOCHS, EPOCHS_WITH_SET
 from potstill.models import Model
-from potstill.transfer import DESCRIPTION, SHARD, read_transfer_set, shard_file
+from potstill.settings import PretrainSettings
+from potstill.transfer import (
+    DESCRIPTION,
+    SHARD,
+    VOCABULARY,
+    TransferSet,
+    next_file,
+    read_transfer_set,
+    shard_file,
+)
 
 HERE = Path(__file__).parent
 SPLITS = {"dev": "dev", "ood": "out of domain"}
@@ -45,6 +54,7 @@ PARTS |= {kind: (1.0, (kind,)) for kind in ("sampled", "edited")}
 # Rows with all of it, and their flags.
 VARIANTS = {
     "no language model": ["--pretrain_epochs", "0"],
+    "drawn tokens alone": ["--pretrain_targets", "tokens"],
     "whole sentences alone": ["--word_weight", "0"],
     WHOLE: [],
 }
@@ -62,43 +72,60 @@ class Recipe:
     sentences: int = 0
 
 
-def part_of(whole: Path, target: Path, share: float, kinds: tuple[str, ...]) -> int:
-    """Makes a transfer set of the first shards of another's `kinds`; returns its sentences."""
+def part_of(whole: Path, target: Path, share: float, kinds: tuple[str, ...]) -> TransferSet:
+    """Makes a transfer set of the first shards of another's `kinds`."""
     description = json.loads((whole / DESCRIPTION).read_text())
     target.mkdir(parents=True, exist_ok=True)
     for kind, total in description["sentences"].items():
         number = math.ceil(share * total / SHARD) if kind in kinds else 0
         description["sentences"][kind] = min(total, number * SHARD)
-        for i in range(number):
-            file = shard_file(target, kind, i)
-            if not file.exists():
-                os.link(shard_file(whole, kind, i), file)
+        shards = [shard_file(whole, kind, i) for i in range(number)]
+        for file in (*shards, *map(next_file, shards), whole / VOCABULARY):
+            if file.exists() and not (target / file.name).exists():
+                os.link(file, target / file.name)
     write_json(target / DESCRIPTION, description)
-    return len(read_transfer_set(target).sentences)
+    return read_transfer_set(target)
+
+
+def text_of(found: TransferSet) -> int:
+    """Sentences that a language model learns from."""
+    return sum(not source.startswith("edited") for source in found.sources)
 
 
 def recipes(
-    teacher: Path, whole: Path, folder: Path, epochs: int, own: int, only: list[str]
+    teacher: Path,
+    whole: Path,
+    folder: Path,
+    epochs: int,
+    pretrain_epochs: int,
+    own: int,
+    only: list[str],
 ) -> list[Recipe]:
-    """Those called `only`, or all. own: labelled sentences; epochs: over them and the whole set,
-    which settles the steps of every recipe that has a part of the set."""
+    """Those called `only`, or all. own: labelled sentences; epochs, pretrain_epochs: over them and
+    the whole set, which settles the steps of every recipe that has a part of the set. Over the
+    labelled sentences alone a language model takes no more epochs than that: it would learn them by
+    heart."""
     if unknown := set(only) - set(ROWS):
         raise SystemExit(f"--only: there is no row {sorted(unknown)[0]!r} among {', '.join(ROWS)}.")
     distil = ["distil", "--model_path", str(teacher)]
-    total = len(read_transfer_set(whole).sentences)
-    steps = epochs * (own + total)
+    all_of_it = read_transfer_set(whole)
+    steps = epochs * (own + len(all_of_it.sentences))
+    text_steps = pretrain_epochs * (own + text_of(all_of_it))
+    few = ["--pretrain_epochs", str(pretrain_epochs)]
 
     def recipe(name: str) -> Recipe:
         if name == CONTROL:
-            return Recipe(name, ["rnn", "--epochs", str(round(steps / own))])
+            return Recipe(name, ["rnn", "--epochs", str(round(steps / own)), *few])
         if name == ALONE:
-            return Recipe(name, [*distil, "--epochs", str(EPOCHS)])
-        target, sentences = whole, total
+            return Recipe(name, [*distil, "--epochs", str(EPOCHS), *few])
+        target, found = whole, all_of_it
         if name in PARTS:
             target = folder / "sets" / name.replace(" ", "-")
-            sentences = part_of(whole, target, *PARTS[name])
+            found = part_of(whole, target, *PARTS[name])
+        sentences, text = len(found.sentences), text_of(found)
         count = str(round(steps / (own + sentences)))
         words = [*distil, "--transfer_set", str(target), "--epochs", count]
+        words += ["--pretrain_epochs", str(round(text_steps / (own + text)))] if text else few
         return Recipe(name, words + VARIANTS.get(name, []), sentences)
 
     return [recipe(name) for name in ROWS if not only or name in only]
@@ -154,6 +181,12 @@ def main() -> None:
     parser.add_argument(
         "--epochs", type=int, default=EPOCHS_WITH_SET, help="over CoLA and the whole set"
     )
+    parser.add_argument(
+        "--pretrain_epochs",
+        type=int,
+        default=PretrainSettings.pretrain_epochs,
+        help="of the language model, over CoLA and the whole set's text",
+    )
     parser.add_argument("--only", nargs="+", default=[], help="names of recipes; by default all")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", type=Path, default=HERE / "student_quality.json")
@@ -166,6 +199,7 @@ def main() -> None:
         arguments.transfer_set,
         arguments.folder,
         arguments.epochs,
+        arguments.pretrain_epochs,
         own,
         arguments.only,
     )

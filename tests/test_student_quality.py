@@ -14,8 +14,19 @@ from potstill import distilling
 from potstill.cli import main
 from potstill.corpus import load_corpus
 from potstill.models import Model
+from potstill.next_tokens import NOTHING, write_next_tokens
 from potstill.settings import PretrainSettings, StudentSettings
-from potstill.transfer import DESCRIPTION, SHARD, read_transfer_set, shard_file, write_shard
+from potstill.transfer import (
+    DESCRIPTION,
+    SHARD,
+    VOCABULARY,
+    check_next_tokens,
+    next_file,
+    read_transfer_set,
+    read_vocabulary,
+    shard_file,
+    write_shard,
+)
 
 CLASSES = 2
 
@@ -62,12 +73,15 @@ def whole(tmp_path: Path) -> Path:
             about = {"source": kind, "parent": "", "logits": [0.0, 1.0]}
             rows = [{"sentence": f"{kind} {i} {j}"} | about for j in range(2)]
             write_shard(shard_file(folder, kind, i), rows)
+            if kind == "sampled":
+                write_next_tokens(next_file(shard_file(folder, kind, i)), [NOTHING] * 2)
+    (folder / VOCABULARY).write_text('["a"]')
     return folder
 
 
 def test_every_row_takes_as_many_steps_and_its_own_sentences(whole, tmp_path):
-    found = student_quality.recipes(Path("runs/LoRA-1"), whole, tmp_path, 3, 10, only=[])
-    sentences = {recipe.name: recipe.sentences for recipe in found}
+    rows = student_quality.recipes(Path("runs/LoRA-1"), whole, tmp_path, 3, 5, 10, only=[])
+    sentences = {recipe.name: recipe.sentences for recipe in rows}
     assert sentences == {
         "control: labels alone": 0,
         "CoLA alone": 0,
@@ -76,22 +90,32 @@ def test_every_row_takes_as_many_steps_and_its_own_sentences(whole, tmp_path):
         "sampled": 8,
         "edited": 12,
         "no language model": 20,
+        "drawn tokens alone": 20,
         "whole sentences alone": 20,
         "the whole set": 20,
     }
-    for recipe in found:
+    for recipe in rows:
         epochs = int(recipe.words[recipe.words.index("--epochs") + 1])
         if recipe.name != "CoLA alone":
             assert epochs == round(3 * 30 / (10 + recipe.sentences))
+        # The last of a flag given twice counts.
+        place = len(recipe.words) - 1 - recipe.words[::-1].index("--pretrain_epochs")
+        text = {"0.25 of the set": 2, "0.5 of the set": 4, "edited": 8}.get(recipe.name, 8)
+        text_epochs = round(5 * 18 / (10 + text))
+        text_epochs = {"no language model": 0, "CoLA alone": 5}.get(recipe.name, text_epochs)
+        assert int(recipe.words[place + 1]) == text_epochs
         if recipe.sentences:
             part = Path(recipe.words[recipe.words.index("--transfer_set") + 1])
-            kinds = set(read_transfer_set(part).sources)
+            found = read_transfer_set(part)
+            check_next_tokens(found, part)
+            assert read_vocabulary(part) == ["a"]
+            kinds = set(found.sources)
             assert kinds == ({recipe.name} if recipe.name in kinds else {"sampled", "edited"})
 
 
 def test_only_the_rows_asked_for_get_their_sentences(whole, tmp_path):
     def names(*only: str) -> list[str]:
-        found = student_quality.recipes(Path("LoRA-1"), whole, tmp_path, 3, 10, list(only))
+        found = student_quality.recipes(Path("LoRA-1"), whole, tmp_path, 3, 5, 10, list(only))
         return [recipe.name for recipe in found]
 
     assert names("edited", "the whole set") == ["edited", "the whole set"]
