@@ -865,7 +865,7 @@ class TestTraining:
             assert "no interrupted run in cut.unfinished; run without it" in result.err
             return
         refused = run(*order("cut", "--resume", "--pretrain_lr", 0.1))
-        assert "had pretrain_lr 0.002, not 0.1" in refused.err
+        assert "had pretrain_lr 0.008, not 0.1" in refused.err
         done(*order("cut", "--resume"))
         assert weights("cut") == weights("whole")
         assert scores_by_epoch("cut") == scores_by_epoch("whole")

@@ -127,7 +127,7 @@ class PretrainSettings:
     pretrain_epochs: int = 6
     """Passes over the text, labelled or not, on which the student first learns to predict the next
     token; 0 for none."""
-    pretrain_lr: float = 2e-3
+    pretrain_lr: float = 8e-3
     """Peak learning rate meanwhile."""
     pretrain_targets: Literal["chances", "tokens"] = "chances"
     """What it learns of sampled sentences: what their decoder held likely after each token, or the
