@@ -136,7 +136,7 @@ class Joined:
         return torch.cat(outputs, dim=-1)
 
     def check(self, x: Tensor, kept: Tensor | None = None) -> None:
-        assert self.product.compiled
+        assert self.product.adapters
         weights = half(*x.shape[:-1], self.product.outputs)
         mine = x.clone().requires_grad_()
         y = self.product(mine)
@@ -260,7 +260,7 @@ def test_without_them_pytorchs_operations_serve(
     assert kernels.missed() == (fault != "no bf16" and RUNNABLE)
     assert fault == "no room" or not (anew / "cache").exists() or not any(anew.glob("cache/*"))
     joined = Joined((4, 4))
-    assert not joined.product.compiled
+    assert not joined.product.adapters
     x = half(3, 5, 48)
     torch.testing.assert_close(
         joined.product(x).float(), joined.plain(x.float()), rtol=2**-5, atol=2**-4

@@ -275,6 +275,12 @@ INLINE void widen_row(float *to, const bf16 *x, long size)
     for (long d = 0; d < size; d += W) store(to + d, widen(x + d));
 }
 
+/* A head's part of each token is too short for the processor to see what comes next. */
+INLINE void fetch(const bf16 *x, long numbers)
+{
+    for (long i = 0; i < numbers; i += 32) __builtin_prefetch(x + i);
+}
+
 /* The L keys or values of one head, turned: rows (L, size), and columns (size, across), where what
    is behind the last is 0. */
 static void read_head(float *rows, float *columns, const bf16 *x, long step, const float *cos,
@@ -475,7 +481,10 @@ EXPORT void attention_backward(const bf16 *qkv, const bf16 *grad, bf16 *grad_qkv
                       (4 * all + 2 * turned + ROWS * (3 * size + 2 * s.across))), wide[size];
     head h = {k, k + all, k + 4 * all, k + 4 * all + turned, k + 2 * all, k + 3 * all,
               k + 4 * all + 2 * turned};
-    for (long b = 0; b < B; b++)
+    for (long b = 0; b < B; b++) {
+        fetch(qkv + b * L * s.step, L * s.step);
+        fetch(grad + b * s.answers * heads * size, s.answers * heads * size);
+        fetch(grad_qkv + b * L * s.step, L * s.step);
         for (long g = 0; g < kv; g++) {
             const bf16 *tokens = qkv + b * L * s.step;
             bf16 *to = grad_qkv + b * L * s.step;
@@ -498,6 +507,7 @@ EXPORT void attention_backward(const bf16 *qkv, const bf16 *grad, bf16 *grad_qkv
                 }
             }
         }
+    }
     free(k);
 }
 

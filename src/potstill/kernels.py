@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -101,39 +102,62 @@ def _pointer(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
 
 
-def _adapters(joined: Any) -> Any:
-    """What the functions for LoRA are told of a JoinedLinear."""
-    filled = (Adapter * len(joined.spans))()
-    for i, (rows, ranks) in enumerate(joined.spans):
-        U, V = (factor.data_ptr() for factor in joined.factors[2 * i : 2 * i + 2])
-        rank, outputs = ranks.stop - ranks.start, rows.stop - rows.start
-        filled[i] = Adapter(U, V, rank, rows.start, outputs, joined.scalings[i])
-    return filled
+@dataclass
+class Adapters:
+    """What the functions for LoRA are told of layers that share their input.
+
+    factors: U and V of each; spans: of each its rank, its first output among those of all and its
+    outputs; scalings: of each.
+    """
+
+    factors: list[Tensor]
+    spans: list[tuple[int, int, int]]
+    scalings: list[float]
+
+    def __post_init__(self) -> None:
+        self.ranks = sum(rank for rank, _, _ in self.spans)
+        self.shapes = [factor.shape for factor in self.factors]
+        self.sizes = [factor.numel() for factor in self.factors]
+        self._filled: tuple[list[int], Any] = ([], None)
+
+    def array(self) -> Any:
+        """For C; made anew where the factors have moved."""
+        places = [factor.data_ptr() for factor in self.factors]
+        if places != self._filled[0]:
+            pairs = zip(places[::2], places[1::2], self.spans, self.scalings, strict=True)
+            rows = [Adapter(U, V, *span, scaling) for U, V, span, scaling in pairs]
+            self._filled = places, (Adapter * len(rows))(*rows)
+        return self._filled[1]
 
 
-def lora(joined: Any, x: Tensor, y: Tensor) -> Tensor:
-    """Adds the updates of a JoinedLinear, of (N, in) x, to its (N, out) y, in place; returns the
-    scaled thin products, (N, ranks)."""
-    N, inputs, ranks = len(x), x.shape[1], len(joined.scaling)
-    thin = x.new_empty(N, ranks, dtype=torch.float32)
-    pointers = (t.data_ptr() for t in (x, y, thin))
-    sizes = (N, inputs, joined.outputs, ranks)
-    library().lora_forward(_adapters(joined), len(joined.spans), *pointers, *sizes)
+def lora(adapters: Adapters, x: Tensor, y: Tensor) -> Tensor:
+    """Adds the updates, of (N, in) x, to (N, out) y, in place; returns the scaled thin products,
+    (N, ranks)."""
+    (N, inputs), outputs = x.shape, y.shape[1]
+    thin = torch.empty(N, adapters.ranks)
+    pointers = x.data_ptr(), y.data_ptr(), thin.data_ptr()
+    sizes = N, inputs, outputs, adapters.ranks
+    library().lora_forward(adapters.array(), len(adapters.spans), *pointers, *sizes)
     return thin
 
 
 def lora_backward(
-    joined: Any, grad: Tensor, x: Tensor, thin: Tensor, kept: Tensor | None, grad_x: Tensor | None
+    adapters: Adapters,
+    grad: Tensor,
+    x: Tensor,
+    thin: Tensor,
+    kept: Tensor | None,
+    grad_x: Tensor | None,
 ) -> list[Tensor]:
     """Gradients of all U and V in turn, from that of y, (N, out); adds that of x, times what
     dropout kept, to `grad_x`."""
-    shapes = [factor.shape for factor in joined.factors]
-    grads = thin.new_empty(sum(shape.numel() for shape in shapes))
+    (N, inputs), outputs = x.shape, grad.shape[1]
+    grads = torch.empty(sum(adapters.sizes))
     pointers = map(_pointer, (grad, x, thin, kept, grads, grad_x))
-    sizes = (len(x), x.shape[1], joined.outputs, thin.shape[1])
-    library().lora_backward(_adapters(joined), len(joined.spans), *pointers, *sizes)
-    parts = grads.split([shape.numel() for shape in shapes])
-    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+    sizes = N, inputs, outputs, adapters.ranks
+    library().lora_backward(adapters.array(), len(adapters.spans), *pointers, *sizes)
+    parts = grads.split(adapters.sizes)
+    return [part.view(shape) for part, shape in zip(parts, adapters.shapes, strict=True)]
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:

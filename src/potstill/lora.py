@@ -144,6 +144,7 @@ class JoinedLinear:
             row += outputs
         self.outputs = row
         self.dropout: Any = lora[0].dropout if lora else None
+        self.adapters: kernels.Adapters | None = None  # where compiled functions serve
         if lora:
             like = self.frozen.like
             self.U = like.new_zeros(column, features(lora[0].base)[0])
@@ -153,10 +154,12 @@ class JoinedLinear:
             self.parts = [
                 part for rows, ranks in self.spans for part in (self.U[ranks], self.V[rows, ranks])
             ]
-            self.scalings = [layer.scaling for layer in lora]
             widths = [len(self.U[0]), *(rows.stop - rows.start for rows, _ in self.spans)]
             fp32 = all(factor.dtype == torch.float32 for factor in self.factors)
-            self.compiled = fp32 and all(kernels.serve(like, width) for width in widths)
+            if fp32 and all(kernels.serve(like, width) for width in widths):
+                spans = [(c.stop - c.start, r.start, r.stop - r.start) for r, c in self.spans]
+                scalings = [layer.scaling for layer in lora]
+                self.adapters = kernels.Adapters(self.factors, spans, scalings)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(…, in) to (…, the sum of the layers' outputs)."""
@@ -179,8 +182,8 @@ class FusedLoRA(torch.autograd.Function):
         ctx.joined, ctx.kept, ctx.shape = joined, kept, x.shape
         if factors:
             rows = rows if kept is None else rows * kept
-            if joined.compiled:
-                thin = kernels.lora(joined, rows, out)
+            if joined.adapters:
+                thin = kernels.lora(joined.adapters, rows, out)
             else:
                 torch._foreach_copy_(joined.parts, factors)
                 thin = (rows @ joined.U.T).mul_(joined.scaling)
@@ -194,9 +197,9 @@ class FusedLoRA(torch.autograd.Function):
         grad = grad.flatten(0, -2).contiguous()
         grad_x = joined.frozen.backward(grad) if ctx.needs_input_grad[0] else None
         grads: list[Tensor] = []
-        if joined.factors and joined.compiled:
+        if joined.adapters:
             rows, thin = ctx.saved_tensors
-            grads = kernels.lora_backward(joined, grad, rows, thin, ctx.kept, grad_x)
+            grads = kernels.lora_backward(joined.adapters, grad, rows, thin, ctx.kept, grad_x)
         elif joined.factors:
             rows, thin = ctx.saved_tensors
             grad_thin = (grad @ joined.V).mul_(joined.scaling)
