@@ -474,6 +474,12 @@ class TestTransfer:
         said = done(*learn)
         share = int(re.search(r"; (\d+)% of the next tokens by the decoder's chances", said)[1])  # type: ignore[index]
         assert 10 < share < 100  # the tokens of the labelled sentences are not
+        Path("set/vocabulary.json").write_text('{"a": 1}')
+        assert "set/vocabulary.json is damaged; remove it and run" in run(*learn).err
+        Path("set/vocabulary.json").unlink()
+        assert "set holds no vocabulary.json" in run(*learn).err
+        done(*order)
+        assert {file: Path(file).read_bytes() for file in files("set")} == before
         damaged = Path("set/sampled-00000.next.npz")
         damaged.write_bytes(damaged.read_bytes()[:-50])
         refused = run(*learn)

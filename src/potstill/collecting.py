@@ -16,6 +16,7 @@ from torch import Tensor
 
 from potstill import UserError, models, runs
 from potstill.checkpoint import check_writable, read_json, write_json
+from potstill.decoder import find_decoder
 from potstill.next_tokens import NextTokens, likeliest, vocabulary, write_next_tokens
 from potstill.processes import process
 from potstill.reporting import progress_bar, say
@@ -40,7 +41,6 @@ from potstill.transfer import (
     normal,
     read_shard,
     read_transfer_set,
-    read_vocabulary,
     shard_file,
     shards,
     write_shard,
@@ -89,6 +89,8 @@ def collect(
         if (file := shard_file(folder, kind, number)).is_file():
             seen |= {normal(row["sentence"]) for row in read_shard(file, len(teacher.labels))}
 
+    recorded = teacher.config.get("decoder") or {}
+    variant = gpt_variant or recorded.get("variant") or "auto"
     label = partial(teacher.word_logits, together=False)
     for kind, total in description["sentences"].items():
         files = {n: shard_file(folder, kind, n) for k, n in shards(description) if k == kind}
@@ -96,7 +98,10 @@ def collect(
         due = missing
         if kind == "sampled":  # sets of before lack what stands beside their shards
             due = [n for n, file in files.items() if n in missing or not next_file(file).is_file()]
+        unspelt = kind == "sampled" and bool(files) and not (folder / VOCABULARY).is_file()
         process().wait_for_everyone()  # all have looked before any writes
+        if unspelt and process().is_main_process:
+            write_json(folder / VOCABULARY, vocabulary(find_decoder(variant).tokenizer()))
         if not due:
             continue
         tally: Tally = defaultdict(Counter)
@@ -109,14 +114,9 @@ def collect(
             sampler = None
             again = (s for number in missing for s, _, _ in repeated(number))
             if anew or due != missing or any(sentence not in known for sentence in again):
-                recorded = teacher.config.get("decoder") or {}
-                variant = gpt_variant or recorded.get("variant") or "auto"
                 sampler = tuned_sampler(
                     SR, transfer, variant, precision, corpus, folder, sentences_of
                 )
-            if process().is_main_process:
-                tokens = vocabulary(sampler[1]) if sampler else read_vocabulary(sentences_of)
-                write_json(folder / VOCABULARY, tokens)
             likely = partial(_likely, sampler, known)
             if anew and sampler:
                 fresh = partial(sampled_candidates, *sampler, SR, transfer.temperature)

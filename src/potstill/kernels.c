@@ -3,7 +3,8 @@
    At ten tokens a sentence they would take a third of a training step as PyTorch's: an operation
    reads and writes all of its input, and these are chains of operations on little data. Matrices
    are row by row; activations bf16, factors and sums fp32; every width is a multiple of 16. What
-   each computes stands as a plain formula beside its use (lora.py, blocks.py, attention.py). */
+   each computes stands as a plain formula beside its use (lora.py, blocks.py, attention.py,
+   pretraining.py). */
 
 #include <immintrin.h>
 #include <math.h>
@@ -12,7 +13,7 @@
 #include <string.h>
 
 #define W 16   /* numbers in a vector */
-#define ROWS 4 /* taken at once, so that what they share is read once */
+#define TILE 4 /* rows taken at once, so that what they share is read once; and columns */
 typedef float vec __attribute__((vector_size(4 * W)));
 typedef int32_t ints __attribute__((vector_size(4 * W)));
 typedef uint16_t bf16;
@@ -63,7 +64,7 @@ INLINE vec exponential(vec x) /* to 2e-7 of it; 0 below -87 */
 INLINE void dots_tile(const bf16 *x, long x_step, const float *u, long K, float scale, float *t,
                       long t_step, const int rows, const int ranks)
 {
-    vec sums[ROWS][4] = {};
+    vec sums[TILE][TILE] = {};
     for (long k = 0; k < K; k += W)
         for (int n = 0; n < rows; n++) {
             vec v = widen(x + n * x_step + k);
@@ -77,14 +78,14 @@ INLINE void dots_tile(const bf16 *x, long x_step, const float *u, long K, float 
 static void dots(const bf16 *x, long x_step, const float *u, long N, long K, long R, float scale,
                  float *t, long t_step)
 {
-    for (long n = 0; n < N; n += 4)
-        for (long r = 0; r < R; r += 4)
-            if (N - n >= 4 && R - r >= 4)
+    for (long n = 0; n < N; n += TILE)
+        for (long r = 0; r < R; r += TILE)
+            if (N - n >= TILE && R - r >= TILE)
                 dots_tile(x + n * x_step, x_step, u + r * K, K, scale, t + n * t_step + r, t_step,
-                          4, 4);
+                          TILE, TILE);
             else
-                for (long i = n; i < N && i < n + 4; i++)
-                    for (long j = r; j < R && j < r + 4; j++)
+                for (long i = n; i < N && i < n + TILE; i++)
+                    for (long j = r; j < R && j < r + TILE; j++)
                         dots_tile(x + i * x_step, x_step, u + j * K, K, scale,
                                   t + i * t_step + j, t_step, 1, 1);
 }
@@ -93,7 +94,7 @@ INLINE void spread_tile(bf16 *y, long y_step, const float *t, long t_step, const
                         long R, const bf16 *kept, long kept_step, const int rows)
 {
     for (long c = 0; c < C; c += W) {
-        vec sums[4] = {};
+        vec sums[TILE] = {};
         for (long r = 0; r < R; r++) {
             vec column = load(v + r * C + c);
             for (int n = 0; n < rows; n++) sums[n] += t[n * t_step + r] * column;
@@ -110,9 +111,9 @@ static void spread(bf16 *y, long y_step, const float *t, long t_step, const floa
                    long C, long R, const bf16 *kept)
 {
     long n = 0;
-    for (; n + 4 <= N; n += 4)
+    for (; n + TILE <= N; n += TILE)
         spread_tile(y + n * y_step, y_step, t + n * t_step, t_step, v, C, R,
-                    kept ? kept + n * C : 0, C, 4);
+                    kept ? kept + n * C : 0, C, TILE);
     for (; n < N; n++)
         spread_tile(y + n * y_step, y_step, t + n * t_step, t_step, v, C, R,
                     kept ? kept + n * C : 0, C, 1);
@@ -121,7 +122,7 @@ static void spread(bf16 *y, long y_step, const float *t, long t_step, const floa
 INLINE void gather_tile(float *g, long C, const float *t, long t_step, const bf16 *x, long x_step,
                         long N, const int ranks, const int chunks)
 {
-    vec sums[ROWS][4] = {};
+    vec sums[TILE][TILE] = {};
     for (long n = 0; n < N; n++)
         for (int c = 0; c < chunks; c++) {
             vec v = widen(x + n * x_step + c * W);
@@ -135,14 +136,14 @@ INLINE void gather_tile(float *g, long C, const float *t, long t_step, const bf1
 static void gather(float *g, const float *t, long t_step, const bf16 *x, long x_step, long N,
                    long C, long R)
 {
-    for (long c = 0; c < C; c += 4 * W)
-        for (long r = 0; r < R; r += 4) {
-            if (C - c >= 4 * W && R - r >= 4) {
-                gather_tile(g + r * C + c, C, t + r, t_step, x + c, x_step, N, 4, 4);
+    for (long c = 0; c < C; c += TILE * W)
+        for (long r = 0; r < R; r += TILE) {
+            if (C - c >= TILE * W && R - r >= TILE) {
+                gather_tile(g + r * C + c, C, t + r, t_step, x + c, x_step, N, TILE, TILE);
                 continue;
             }
-            for (long i = r; i < R && i < r + 4; i++)
-                for (long j = c; j < C && j < c + 4 * W; j += W)
+            for (long i = r; i < R && i < r + TILE; i++)
+                for (long j = c; j < C && j < c + TILE * W; j += W)
                     gather_tile(g + i * C + j, C, t + i, t_step, x + j, x_step, N, 1, 1);
         }
 }
@@ -301,7 +302,7 @@ INLINE void along(float *out, const float *a, const float *columns, long count, 
                   long size, const int rows)
 {
     for (long j = 0; j < count; j += W) {
-        vec sums[ROWS] = {};
+        vec sums[TILE] = {};
         for (long d = 0; d < size; d++) {
             vec column = load(columns + d * across + j);
             for (int r = 0; r < rows; r++) sums[r] += a[r * size + d] * column;
@@ -313,7 +314,7 @@ INLINE void along(float *out, const float *a, const float *columns, long count, 
 INLINE void mix_chunks(float *out, const float *p, const float *from, long count, long across,
                        long size, const int rows, const int chunks)
 {
-    vec sums[ROWS][4] = {};
+    vec sums[TILE][TILE] = {};
     for (long j = 0; j < count; j++)
         for (int c = 0; c < chunks; c++) {
             vec v = load(from + j * size + c * W);
@@ -328,8 +329,8 @@ INLINE void mix(float *out, const float *p, const float *from, long count, long 
                 const int rows)
 {
     long d = 0;
-    for (; d + 4 * W <= size; d += 4 * W)
-        mix_chunks(out + d, p, from + d, count, across, size, rows, 4);
+    for (; d + TILE * W <= size; d += TILE * W)
+        mix_chunks(out + d, p, from + d, count, across, size, rows, TILE);
     for (; d < size; d += W) mix_chunks(out + d, p, from + d, count, across, size, rows, 1);
 }
 
@@ -388,7 +389,7 @@ INLINE void answer(const shape *s, bf16 *y, const bf16 *tokens, const float *k, 
                    float *scratch, long b, long g, long t, const int rows)
 {
     float *q = scratch, *out = q + rows * s->size, *p = out + rows * s->size;
-    long counts[ROWS], heads[ROWS];
+    long counts[TILE], heads[TILE];
     for (int r = 0; r < rows; r++)
         counts[r] = 1 + query(s, q + r * s->size, tokens, b, g, t + r, heads + r);
     attend(p, q, k, counts, s->across, s->size, rows);
@@ -406,7 +407,7 @@ EXPORT void attention_forward(const bf16 *qkv, bf16 *y, const float *cos, const 
 {
     shape s = shape_of(cos, sin, last, L, heads, kv, size);
     float *k = malloc(sizeof(float) *
-                      (2 * L * size + size * s.across + ROWS * (2 * size + s.across)));
+                      (2 * L * size + size * s.across + TILE * (2 * size + s.across)));
     float *v = k + L * size, *columns = v + L * size, *scratch = columns + size * s.across;
     for (long b = 0; b < B; b++)
         for (long g = 0; g < kv; g++) {
@@ -414,8 +415,8 @@ EXPORT void attention_forward(const bf16 *qkv, bf16 *y, const float *cos, const 
             long t = 0, queries = s.answers * s.shared;
             read_head(k, columns, tokens + (heads + g) * size, s.step, cos, sin, L, s.across, size);
             read_head(v, 0, tokens + (heads + kv + g) * size, s.step, 0, 0, L, s.across, size);
-            for (; t + ROWS <= queries; t += ROWS)
-                answer(&s, y, tokens, columns, v, scratch, b, g, t, ROWS);
+            for (; t + TILE <= queries; t += TILE)
+                answer(&s, y, tokens, columns, v, scratch, b, g, t, TILE);
             for (; t < queries; t++) answer(&s, y, tokens, columns, v, scratch, b, g, t, 1);
         }
     free(k);
@@ -429,7 +430,7 @@ typedef struct {
 INLINE void answer_back(const shape *s, const head *h, const bf16 *grad, bf16 *grad_tokens,
                         const bf16 *tokens, long b, long g, long t, const int rows)
 {
-    long size = s->size, across = s->across, counts[ROWS], heads[ROWS];
+    long size = s->size, across = s->across, counts[TILE], heads[TILE];
     float *q = h->scratch, *grad_out = q + rows * size, *grad_q = grad_out + rows * size;
     float *p = grad_q + rows * size, *grad_p = p + rows * across, turned[size];
     float scale = 1 / sqrtf(size);
@@ -478,7 +479,7 @@ EXPORT void attention_backward(const bf16 *qkv, const bf16 *grad, bf16 *grad_qkv
     shape s = shape_of(cos, sin, last, L, heads, kv, size);
     long all = L * size, turned = size * s.across;
     float *k = malloc(sizeof(float) *
-                      (4 * all + 2 * turned + ROWS * (3 * size + 2 * s.across))), wide[size];
+                      (4 * all + 2 * turned + TILE * (3 * size + 2 * s.across))), wide[size];
     head h = {k, k + all, k + 4 * all, k + 4 * all + turned, k + 2 * all, k + 3 * all,
               k + 4 * all + 2 * turned};
     for (long b = 0; b < B; b++) {
@@ -494,8 +495,8 @@ EXPORT void attention_backward(const bf16 *qkv, const bf16 *grad, bf16 *grad_qkv
             read_head(h.v, h.v_columns, tokens + (heads + kv + g) * size, s.step, 0, 0, L,
                       s.across, size);
             memset(h.grad_k, 0, sizeof(float) * 2 * all); /* and grad_v behind it */
-            for (; t + ROWS <= queries; t += ROWS)
-                answer_back(&s, &h, grad, to, tokens, b, g, t, ROWS);
+            for (; t + TILE <= queries; t += TILE)
+                answer_back(&s, &h, grad, to, tokens, b, g, t, TILE);
             for (; t < queries; t++) answer_back(&s, &h, grad, to, tokens, b, g, t, 1);
             for (long j = 0; j < L; j++) {
                 turn(wide, h.grad_k + j * size, cos ? cos + j * size : 0, sin ? sin + j * size : 0,

@@ -168,10 +168,20 @@ def check_next_tokens(found: TransferSet, folder: Path) -> None:
         )
 
 
-def read_vocabulary(folder: Path | None) -> list[str]:
+def read_vocabulary(folder: Path) -> list[str]:
     """The tokens of the decoder that a set's sentences were sampled from, as byte-level BPE writes
-    them."""
-    return [str(token) for token in read_json(folder / VOCABULARY)] if folder else []
+    them.
+
+    Raises:
+        UserError: they are missing or damaged.
+    """
+    found = read_json(folder / VOCABULARY)
+    if not isinstance(found, list) or not all(isinstance(token, str) for token in found):
+        raise UserError(
+            f"{folder / VOCABULARY} is damaged; remove it and run `potstill transfer` again, which "
+            "makes it anew."
+        )
+    return found
 
 
 def read_transfer_set(folder: Path) -> TransferSet:
