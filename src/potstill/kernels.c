@@ -91,7 +91,7 @@ static void dots(const bf16 *x, long x_step, const float *u, long N, long K, lon
 }
 
 INLINE void spread_tile(bf16 *y, long y_step, const float *t, long t_step, const float *v, long C,
-                        long R, const bf16 *kept, long kept_step, const int rows)
+                        long R, const bf16 *kept, const int rows)
 {
     for (long c = 0; c < C; c += W) {
         vec sums[TILE] = {};
@@ -100,7 +100,7 @@ INLINE void spread_tile(bf16 *y, long y_step, const float *t, long t_step, const
             for (int n = 0; n < rows; n++) sums[n] += t[n * t_step + r] * column;
         }
         for (int n = 0; n < rows; n++) {
-            if (kept) sums[n] *= widen(kept + n * kept_step + c);
+            if (kept) sums[n] *= widen(kept + n * C + c);
             narrow(y + n * y_step + c, widen(y + n * y_step + c) + sums[n]);
         }
     }
@@ -113,10 +113,10 @@ static void spread(bf16 *y, long y_step, const float *t, long t_step, const floa
     long n = 0;
     for (; n + TILE <= N; n += TILE)
         spread_tile(y + n * y_step, y_step, t + n * t_step, t_step, v, C, R,
-                    kept ? kept + n * C : 0, C, TILE);
+                    kept ? kept + n * C : 0, TILE);
     for (; n < N; n++)
         spread_tile(y + n * y_step, y_step, t + n * t_step, t_step, v, C, R,
-                    kept ? kept + n * C : 0, C, 1);
+                    kept ? kept + n * C : 0, 1);
 }
 
 INLINE void gather_tile(float *g, long C, const float *t, long t_step, const bf16 *x, long x_step,

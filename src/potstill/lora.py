@@ -146,20 +146,21 @@ class JoinedLinear:
         self.dropout: Any = lora[0].dropout if lora else None
         self.adapters: kernels.Adapters | None = None  # where compiled functions serve
         if lora:
-            like = self.frozen.like
-            self.U = like.new_zeros(column, features(lora[0].base)[0])
+            like, inputs = self.frozen.like, features(lora[0].base)[0]
+            widths = [inputs, *(rows.stop - rows.start for rows, _ in self.spans)]
+            fp32 = all(factor.dtype == torch.float32 for factor in self.factors)
+            if fp32 and all(kernels.serve(like, width) for width in widths):
+                spans = [(c.stop - c.start, r.start, r.stop - r.start) for r, c in self.spans]
+                scalings = [layer.scaling for layer in lora]
+                self.adapters = kernels.Adapters(self.factors, spans, scalings)
+                return
+            self.U = like.new_zeros(column, inputs)
             self.V = like.new_zeros(row, column)
             scaling = [layer.scaling for layer in lora for _ in range(layer.rank)]
             self.scaling = like.new_tensor(scaling)
             self.parts = [
                 part for rows, ranks in self.spans for part in (self.U[ranks], self.V[rows, ranks])
             ]
-            widths = [len(self.U[0]), *(rows.stop - rows.start for rows, _ in self.spans)]
-            fp32 = all(factor.dtype == torch.float32 for factor in self.factors)
-            if fp32 and all(kernels.serve(like, width) for width in widths):
-                spans = [(c.stop - c.start, r.start, r.stop - r.start) for r, c in self.spans]
-                scalings = [layer.scaling for layer in lora]
-                self.adapters = kernels.Adapters(self.factors, spans, scalings)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(…, in) to (…, the sum of the layers' outputs)."""

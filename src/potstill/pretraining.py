@@ -88,11 +88,11 @@ class NextToken(nn.Module):
         losses = []
         for way, (head, (state, target)) in enumerate(zip(self.heads, pairs, strict=False)):
             places = target[inner]
-            shares = torch.ones(len(places), 1, device=places.device)
             if soft and index is not None and way == 0:
                 places, shares = (x.to(places.device) for x in soft.of(index, places.cpu()))
             else:
                 places = places[:, None]
+                shares = torch.ones_like(places, dtype=torch.float32)
             losses.append(
                 TiedCrossEntropy.apply(
                     head(self.student.dropout(state[inner])),
