@@ -15,16 +15,16 @@ from potstill import UserError
 from potstill.batching import collate
 from potstill.decoder import Decoder
 from potstill.next_tokens import (
-    LIKELIEST,
     NextTokens,
     SoftTargets,
     likeliest,
+    of_sampled,
     read_next_tokens,
     vocabulary,
     write_next_tokens,
 )
 from potstill.pretraining import NextToken
-from potstill.sampling import LanguageModel
+from potstill.sampling import LIKELIEST, LanguageModel, Sampled, sample
 from potstill.settings import LoRASettings
 from potstill.student import DistilRNN, StudentConfig, encode, train_tokenizer
 
@@ -57,6 +57,32 @@ def test_chances_are_transformers(tiny_decoder: Decoder) -> None:
             torch.from_numpy(one.chances).float(), chances, rtol=2e-3, atol=1e-5
         )
         assert (one.tokens == places.numpy()).mean() > 0.95 or not len(places)  # but for ties
+
+
+@torch.no_grad()
+def test_of_sampled_is_what_another_look_finds(tiny_decoder: Decoder) -> None:
+    tokenizer = tiny_decoder.tokenizer()
+    model = LanguageModel(tiny_decoder.language_model(), tokenizer, LoRASettings())
+    model.freeze()
+    model.end = int(model.head(model(torch.tensor([[model.start]]))).argmax())
+    drawn = {tokenizer.decode(one.tokens): one for one in sample(model.eval(), 200, 1, 1.0, 6)}
+    found = {text: of_sampled(tokenizer, text, one) for text, one in drawn.items()}
+    texts = [text for text, one in found.items() if one and len(one.ends)]
+    assert len(texts) > 3
+    for text, expected in zip(texts, likeliest(model, tokenizer, texts), strict=True):
+        one = found[text]
+        assert one and one.ends.dtype == expected.ends.dtype
+        np.testing.assert_array_equal(one.ends, expected.ends)
+        np.testing.assert_array_equal(one.following, expected.following)
+        np.testing.assert_allclose(one.chances, expected.chances, rtol=2e-3, atol=1e-5)
+        assert (one.tokens == expected.tokens).mean() > 0.9  # but for ties
+    # Drawn as other tokens than the tokenizer makes of the text, or by transformers.
+    chances = torch.zeros(1, LIKELIEST)
+    pair = next(t for t in sorted(tokenizer.get_vocab()) if len(t) == 2 and t.isascii())
+    letters = tokenizer.convert_tokens_to_ids(list(pair))
+    assert tokenizer.decode(letters) == pair and tokenizer(pair)["input_ids"] != letters
+    assert of_sampled(tokenizer, pair, Sampled(letters, (chances, chances))) is None
+    assert of_sampled(tokenizer, texts[0], Sampled(drawn[texts[0]].tokens)) is None
 
 
 def test_written_and_read_back(tiny_decoder: Decoder, tmp_path: Path) -> None:

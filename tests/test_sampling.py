@@ -1,5 +1,6 @@
 """Sampling: the cached step against the whole pass, the draw against its probabilities."""
 
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from potstill import sampling
 from potstill.decoder import find_decoder
 from potstill.lora import halve_frozen, lora_layers
-from potstill.sampling import LanguageModel, draw, sample, tune_language_model
+from potstill.sampling import LIKELIEST, LanguageModel, Sampled, draw, sample, tune_language_model
 from potstill.settings import LoRASettings, TrainSettings, TransferSettings
 from potstill.sources import SAMPLER, tuned_sampler
 
@@ -25,6 +26,10 @@ def model(tiny_decoder: Any) -> LanguageModel:
     with torch.no_grad():
         model.end = int(model.head(model(torch.tensor([[model.start]]))).argmax())
     return model
+
+
+def tokens_of(found: Iterable[Sampled]) -> list[list[int]]:
+    return [sampled.tokens for sampled in found]
 
 
 def language_model(folder: Any) -> LanguageModel:
@@ -123,7 +128,7 @@ def test_first_tokens_come_with_their_probability(model, monkeypatch, slots):
     with torch.no_grad():
         chances = model.head(model(torch.tensor([[model.start]])))[0, 0].softmax(0)
     sentences = 60 if slots == 1 else 1000
-    found = list(sample(model, sentences, 5, 1.0, MAX_TOKENS))
+    found = tokens_of(sample(model, sentences, 5, 1.0, MAX_TOKENS))
     assert all(len(tokens) <= MAX_TOKENS and model.end not in tokens for tokens in found)
     # Whether a sentence ends at once is settled by its first draw.
     ended = sum(not tokens for tokens in found) / sentences
@@ -132,9 +137,33 @@ def test_first_tokens_come_with_their_probability(model, monkeypatch, slots):
 
 
 def test_a_seed_settles_the_sentences(model):
-    first, again = ([*sample(model, 40, 7, 1.0, MAX_TOKENS)] for _ in range(2))
+    first, again = (tokens_of(sample(model, 40, 7, 1.0, MAX_TOKENS)) for _ in range(2))
     assert first == again
-    assert first != [*sample(model, 40, 8, 1.0, MAX_TOKENS)]
+    assert first != tokens_of(sample(model, 40, 8, 1.0, MAX_TOKENS))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("slots", [3, 64])
+def test_what_was_likely_comes_with_each_sentence(model, tiny_decoder, monkeypatch, slots):
+    """As transformers has it, whichever slots restart and leave."""
+    monkeypatch.setattr(sampling, "SLOTS", slots)
+    for _, layer in lora_layers(model):
+        layer.V.zero_()
+    whole = AutoModelForCausalLM.from_pretrained(tiny_decoder)
+    found = list(sample(model, 40, 5, 1.0, MAX_TOKENS))
+    assert max(len(one.tokens) for one in found) > 3
+    for one in found:
+        tokens, chances = one.likely
+        inner = max(len(one.tokens) - 1, 0)
+        assert tokens.shape == chances.shape == (inner, LIKELIEST)
+        logits = whole(torch.tensor([[model.start, *one.tokens]])).logits[0, 1 : inner + 1]
+        logits[:, model.end] = -torch.inf
+        expected, places = logits.softmax(1).topk(LIKELIEST)
+        torch.testing.assert_close(chances.float(), expected, rtol=2e-3, atol=1e-5)
+        torch.testing.assert_close(
+            logits.softmax(1).gather(1, tokens.long()), expected, rtol=2e-3, atol=1e-5
+        )
+        assert (tokens == places).float().mean() > 0.9 or not inner  # but for ties
 
 
 def test_likeliest_tokens_as_transformers_generates(model, tiny_decoder, monkeypatch):
@@ -152,9 +181,9 @@ def test_likeliest_tokens_as_transformers_generates(model, tiny_decoder, monkeyp
         eos_token_id=-1,
     )[0, 1:].tolist()
     model.end = out[-1]
-    assert list(sample(model, 7, 0, 1e-4, 20)) == [out[: out.index(model.end)]] * 7
+    assert tokens_of(sample(model, 7, 0, 1e-4, 20)) == [out[: out.index(model.end)]] * 7
     model.end = -1
-    assert list(sample(model, 7, 0, 1e-4, 20)) == []
+    assert tokens_of(sample(model, 7, 0, 1e-4, 20)) == []
 
 
 def test_tuning_starts_from_transformers_loss_and_lowers_it(tiny_decoder):
@@ -217,6 +246,6 @@ def test_a_decoder_that_is_not_written_out(tiny_gpt2):
     torch.testing.assert_close(
         model(torch.tensor([[1, 2, 3]])).float(), expected, rtol=0.1, atol=0.1
     )
-    found = list(sample(model, 20, 1, 1.0, MAX_TOKENS))
+    found = tokens_of(sample(model, 20, 1, 1.0, MAX_TOKENS))
     assert found
     assert all(len(tokens) <= MAX_TOKENS and model.end not in tokens for tokens in found)

@@ -3,8 +3,8 @@
 import hashlib
 import itertools
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections import ChainMap, Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,8 +109,9 @@ def collect(
         anew = any(len(repeated(number)) < _size(number, total) for number in missing)
         fresh: Callable[[int], Iterator[Candidate]] | None = None
         likely: Callable[[list[str]], list[NextTokens]] | None = None
+        drawn: dict[str, NextTokens] = {}  # in the sentences of the shard in work
         if kind == "sampled":
-            known = _known(earlier)
+            known = ChainMap(drawn, _known(earlier))
             sampler = None
             again = (s for number in missing for s, _, _ in repeated(number))
             if anew or due != missing or any(sentence not in known for sentence in again):
@@ -119,7 +120,7 @@ def collect(
                 )
             likely = partial(_likely, sampler, known)
             if anew and sampler:
-                fresh = partial(sampled_candidates, *sampler, SR, transfer.temperature)
+                fresh = partial(sampled_candidates, *sampler, SR, transfer.temperature, drawn)
         elif kind == "own" and anew:
             fresh = partial(own_candidates, own)
         elif anew:
@@ -134,12 +135,15 @@ def collect(
                     for part in _label(candidates, _size(number, total), label, seen, tally):
                         rows += part
                         show(made + len(rows), kind)
-                    write_shard(files[number], rows)
                 else:
                     rows = read_shard(files[number], len(teacher.labels))
                 if likely:
                     found = likely([row["sentence"] for row in rows])
                     write_next_tokens(next_file(files[number]), found)
+                    drawn.clear()
+                # Last: what was drawn with it can't be had again.
+                if number in missing:
+                    write_shard(files[number], rows)
                 made += len(rows)
                 show(made, kind)
         made = sum(gather_object([made]))  # waits for everyone
@@ -193,7 +197,9 @@ def _known(earlier: TransferSet | None) -> dict[str, NextTokens]:
 
 
 def _likely(
-    sampler: tuple[LanguageModel, Any] | None, known: dict[str, NextTokens], sentences: list[str]
+    sampler: tuple[LanguageModel, Any] | None,
+    known: Mapping[str, NextTokens],
+    sentences: list[str],
 ) -> list[NextTokens]:
     """What the decoder held likely in each of `sentences`; of those not `known`, by `sampler`."""
     new = [sentence for sentence in sentences if sentence not in known]

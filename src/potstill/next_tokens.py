@@ -19,10 +19,7 @@ from torch import Tensor
 from potstill import UserError, classifier
 from potstill.batching import Batch, predict
 from potstill.checkpoint import write_bytes
-from potstill.sampling import LanguageModel
-
-LIKELIEST = 32  # tokens of which the chances are kept
-ROWS = 32  # places whose vocabulary is scored at once; their logits stay in the cache
+from potstill.sampling import LIKELIEST, ROWS, LanguageModel, Sampled, likely_next
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,8 @@ def likeliest(model: LanguageModel, tokenizer: Any, sentences: list[str]) -> lis
         places = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)
         # Neither of the start, which the student has not, nor of the last.
         asked = (places > 0) & (places < batch.lengths[:, None] - 1)
-        found = [_likeliest(model, part) for part in model(batch.input_ids)[asked].split(ROWS)]
+        states = model(batch.input_ids)[asked].split(ROWS)
+        found = [likely_next(model.head(part), model.end) for part in states]
         sizes = asked.sum(1).tolist()
         if not found:
             none = torch.empty(0, LIKELIEST)
@@ -75,13 +73,17 @@ def likeliest(model: LanguageModel, tokenizer: Any, sentences: list[str]) -> lis
     return found
 
 
-def _likeliest(model: LanguageModel, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens and chances behind (N, width) states, each (N, LIKELIEST), the end left out."""
-    logits = model.head(hidden).float()
-    logits[:, model.end] = -torch.inf
-    most, tokens = logits.topk(LIKELIEST, dim=1)
-    chances = (most - logits.logsumexp(1, keepdim=True)).exp_()
-    return tokens.int().cpu(), chances.half().cpu()
+def of_sampled(tokenizer: Any, sentence: str, sampled: Sampled) -> NextTokens | None:
+    """What was likely where `sampled`, whose text `sentence` is, was drawn; None where `tokenizer`
+    makes other tokens of the text, so that `likeliest` has to look again."""
+    if sampled.likely is None or not sampled.tokens:
+        return None
+    read = tokenizer(sentence, add_special_tokens=False, return_offsets_mapping=True)
+    if read["input_ids"] != sampled.tokens:
+        return None
+    ends = np.array([end for _, end in read["offset_mapping"][:-1]], np.uint16)
+    tokens, chances = (x.numpy() for x in sampled.likely)
+    return NextTokens(ends, tokens, chances, np.array(sampled.tokens[1:], np.int32))
 
 
 def write_next_tokens(file: Path, found: list[NextTokens]) -> None:

@@ -5,6 +5,7 @@ section 3.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +20,17 @@ from potstill.settings import LoRASettings, TrainSettings
 
 SLOTS = 256  # sentences sampled side by side
 CHUNK = 256  # tokens of the vocabulary that `draw` sums over at once
+LIKELIEST = 32  # next tokens of which the chances are kept
+ROWS = 32  # places whose vocabulary is looked through at once; their logits stay in the cache
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A sentence of T tokens and, behind each but its last, the LIKELIEST next tokens and their
+    chances given that it goes on, both (T - 1, LIKELIEST); None where they are not known."""
+
+    tokens: list[int]
+    likely: tuple[Tensor, Tensor] | None = None
 
 
 class LanguageModel(nn.Module):
@@ -73,8 +85,8 @@ def tune_language_model(
 @torch.no_grad()
 def sample(
     model: LanguageModel, sentences: int, seed: int, temperature: float, max_tokens: int
-) -> Iterator[list[int]]:
-    """Begins as many `sentences` and yields the tokens of each that ends within `max_tokens`.
+) -> Iterator[Sampled]:
+    """Begins as many `sentences` and yields each that ends within `max_tokens`.
 
     A slot whose sentence has ended begins the next one, so that the batch stays full; when none is
     left to begin, the slots that have ended leave it.
@@ -91,15 +103,23 @@ def sample(
     first = logits = model.head(model.blocks.step(starts, torch.zeros_like(starts), cache))
     texts: list[list[int]] = [[] for _ in range(slots)]
     active = [True] * slots
+    likely = torch.empty(slots, max_tokens, LIKELIEST, dtype=torch.int32)
+    chances = torch.empty(slots, max_tokens, LIKELIEST, dtype=torch.half)
     while True:
         drawn = draw(logits, temperature, generator).tolist()
+        if logits is not first:
+            last = torch.tensor([len(text) - 1 for text in texts])
+            behind = torch.arange(len(texts)), last
+            likely[behind], chances[behind] = likely_next(logits, model.end)
         due = list(range(len(active)))
         while due:
             again = []
             for slot in due:
                 ended = drawn[slot] == model.end
                 if active[slot] and ended:
-                    yield texts[slot]
+                    inner = slice(max(len(texts[slot]) - 1, 0))
+                    known = likely[slot, inner].clone(), chances[slot, inner].clone()
+                    yield Sampled(texts[slot], known)
                 if ended or len(texts[slot]) == max_tokens or not active[slot]:
                     active[slot] = active[slot] and begun < sentences
                     begun += active[slot]
@@ -117,10 +137,27 @@ def sample(
         if 2 * sum(active) < len(active):
             kept = [slot for slot, alive in enumerate(active) if alive]
             cache = cache.take(torch.tensor(kept, dtype=torch.long, device=device))
+            likely, chances = likely[kept], chances[kept]
             texts, drawn = [texts[slot] for slot in kept], [drawn[slot] for slot in kept]
             active = [True] * len(kept)
         places = torch.tensor([len(text) for text in texts], device=device)
         logits = model.head(model.blocks.step(torch.tensor(drawn, device=device), places, cache))
+
+
+def likely_next(logits: Tensor, end: int) -> tuple[Tensor, Tensor]:
+    """The likeliest of the classes of (N, V) logits and their chances, `end` left out, both
+    (N, LIKELIEST)."""
+    pairs = [_likely_next(part, end) for part in logits.split(ROWS)]
+    tokens, chances = (torch.cat(each) for each in zip(*pairs, strict=True))
+    return tokens, chances
+
+
+def _likely_next(logits: Tensor, end: int) -> tuple[Tensor, Tensor]:
+    logits = logits.to(torch.float32, copy=True)
+    logits[:, end] = -torch.inf
+    most, tokens = logits.topk(LIKELIEST, dim=1)
+    chances = (most - logits.logsumexp(1, keepdim=True)).exp_()
+    return tokens.int().cpu(), chances.half().cpu()
 
 
 def draw(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
@@ -156,7 +193,7 @@ def _locate(weights: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
 
 def _generate(
     model: LanguageModel, sentences: int, seed: int, temperature: float, max_tokens: int
-) -> Iterator[list[int]]:
+) -> Iterator[Sampled]:
     """`sample` by transformers, for a decoder that `blocks` has not written out."""
     torch.manual_seed(seed)
     device = next(model.parameters()).device
@@ -175,4 +212,4 @@ def _generate(
             )
         for row in whole[:, 1:].tolist():
             if model.end in row:
-                yield row[: row.index(model.end)]
+                yield Sampled(row[: row.index(model.end)])

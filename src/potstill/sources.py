@@ -18,6 +18,7 @@ from potstill.decoder import find_decoder
 from potstill.edits import EDITS, edit_sentence, read_lexicon
 from potstill.formats import read_lines
 from potstill.lora import halve_frozen, merge
+from potstill.next_tokens import NextTokens, of_sampled
 from potstill.processes import process
 from potstill.reporting import progress_bar, say
 from potstill.sampling import LanguageModel, sample, tune_language_model
@@ -132,16 +133,24 @@ def _room(model: LanguageModel) -> int:
 
 
 def sampled_candidates(
-    model: LanguageModel, tokenizer: Any, SR: int, temperature: float, number: int
+    model: LanguageModel,
+    tokenizer: Any,
+    SR: int,
+    temperature: float,
+    likely: dict[str, NextTokens],
+    number: int,
 ) -> Iterator[Candidate]:
+    """Puts what the decoder held likely in a sentence into `likely`, where sampling tells it."""
     # The first round is about enough; the others make up for duplicates.
     for sentences, attempt in zip(
         itertools.chain([SHARD], itertools.repeat(512)), itertools.count()
     ):
         seed = int(np.random.default_rng([SR, number, attempt]).integers(2**62))
-        for tokens in sample(model, sentences, seed, temperature, _room(model)):
-            text = tokenizer.decode(tokens, skip_special_tokens=True)
-            yield " ".join(text.split()), "sampled", ""
+        for sampled in sample(model, sentences, seed, temperature, _room(model)):
+            text = " ".join(tokenizer.decode(sampled.tokens, skip_special_tokens=True).split())
+            if found := of_sampled(tokenizer, text, sampled):
+                likely[text] = found
+            yield text, "sampled", ""
 
 
 def edited_candidates(
