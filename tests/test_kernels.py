@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from potstill import kernels, pretraining
 from potstill.attention import PlainAttention, attention
-from potstill.blocks import RMSNorm, SwiGLU
+from potstill.blocks import RMSNorm, SwiGLU, _gelu
 from potstill.lora import JoinedLinear, LoRALinear
 
 # Of a number rounded to bf16 once, 2^-9 of it; sums of such are near others'.
@@ -77,6 +77,27 @@ def test_swiglu_at_the_ends_of_exp() -> None:
     x = torch.cat([gate, torch.ones(16)]).bfloat16()
     y = kernels.swiglu(x[None])[0].float()
     torch.testing.assert_close(y, F.silu(x[:16].float()), rtol=2**-8, atol=1e-30)
+
+
+@needed
+@pytest.mark.parametrize("rows", [(1,), (3, 5), (16, 11)])
+def test_gelu(rows: tuple[int, ...]) -> None:
+    def plain(x: Tensor) -> Tensor:
+        inner = (2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)
+        return 0.5 * x * (1 + inner.tanh())
+
+    check(_gelu, plain, half(*rows, 48), half(*rows, 48, scale=3.0))
+
+
+@needed
+def test_gelu_far_from_zero() -> None:
+    x = torch.tensor([-1e9, -1e4, -100, -20, -9, -5, -1, 0, 1, 5, 9, 20, 100, 1e4, 1e9, 3e38])
+    x = x.bfloat16()
+    expected = F.gelu(x.double(), approximate="tanh").float()
+    torch.testing.assert_close(kernels.gelu(x).float(), expected, rtol=2**-8, atol=1e-6)
+    slopes = kernels.gelu_backward(x, torch.ones_like(x)).float()
+    wanted = torch.ops.aten.gelu_backward(torch.ones(16).double(), x.double(), approximate="tanh")
+    torch.testing.assert_close(slopes[:-1], wanted.float()[:-1], rtol=2**-7, atol=1e-6)
 
 
 @needed
@@ -207,6 +228,7 @@ def test_what_is_not_a_number_stays_so() -> None:
     y, _ = kernels.rms_norm(x, torch.ones(48), 1e-5)
     assert y[0].isfinite().all() and y[1].isnan().all()
     assert kernels.swiglu(x[:, :32].contiguous())[1, 3].isnan()
+    assert kernels.gelu(x)[1, 3].isnan()
     assert kernels.attention(x[None], 1, 1, None, None)[0, 1].isnan().any()
     joined = Joined((4,))
     assert joined.product(x)[1].isnan().all()
@@ -267,4 +289,5 @@ def test_without_them_pytorchs_operations_serve(
     )
     assert SwiGLU.apply(half(2, 64)).shape == (2, 32)
     assert RMSNorm.apply(half(2, 48), torch.ones(48), 1e-5).shape == (2, 48)
+    assert _gelu(half(2, 48)).shape == (2, 48)
     assert attention(half(1, 3, 48), 1, 1).shape == (1, 3, 16)

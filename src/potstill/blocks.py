@@ -171,8 +171,22 @@ def _llama(base: Any) -> Blocks:
 
 
 def _gelu(x: Tensor) -> Tensor:
-    """GPT-2's "gelu_new" in one kernel (Hendrycks and Gimpel 2016, section 2)."""
+    """GPT-2's "gelu_new" (Hendrycks and Gimpel 2016, *Gaussian Error Linear Units*, section 2)."""
+    if kernels.serve(x, x.shape[-1]):
+        return CompiledGELU.apply(x.contiguous())
     return F.gelu(x, approximate="tanh")
+
+
+class CompiledGELU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return kernels.gelu(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return kernels.gelu_backward(x, grad.contiguous())
 
 
 def _layer_norm(norm: nn.LayerNorm) -> Callable[[Tensor], Tensor]:

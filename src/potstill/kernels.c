@@ -256,6 +256,27 @@ EXPORT void swiglu_backward(const bf16 *x, const bf16 *grad, bf16 *grad_x, long 
         }
 }
 
+/* GELU's tanh form is x times the logistic function of this */
+INLINE vec gelu_inner(vec x) { return 1.5957691216f * (x + 0.044715f * x * x * x); }
+
+/* y = gelu(x) of so many numbers, a multiple of 16 */
+EXPORT void gelu_forward(const bf16 *x, bf16 *y, long count)
+{
+    for (long i = 0; i < count; i += W) {
+        vec v = widen(x + i);
+        narrow(y + i, v / (1.0f + exponential(-gelu_inner(v))));
+    }
+}
+
+EXPORT void gelu_backward(const bf16 *x, const bf16 *grad, bf16 *grad_x, long count)
+{
+    for (long i = 0; i < count; i += W) {
+        vec v = widen(x + i), s = 1.0f / (1.0f + exponential(-gelu_inner(v)));
+        vec slope = 1.5957691216f * (1.0f + 3 * 0.044715f * v * v);
+        narrow(grad_x + i, widen(grad + i) * s * (1.0f + v * (1.0f - s) * slope));
+    }
+}
+
 /* ---- causal attention; `heads` queries and `kv` keys and values of `size` to a token ---- */
 
 /* to = x turned by its place's angles; without cos, as it is */

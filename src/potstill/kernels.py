@@ -77,6 +77,8 @@ def library() -> Any:
         "rms_norm_backward": [*[p] * 6, n, n],
         "swiglu_forward": [p, p, n, n],
         "swiglu_backward": [p, p, p, n, n],
+        "gelu_forward": [p, p, n],
+        "gelu_backward": [p, p, p, n],
         "attention_forward": [*[p] * 5, *[n] * 5],
         "attention_backward": [*[p] * 6, *[n] * 5],
         "cross_entropy": [*[p] * 5, n, n, n],
@@ -193,6 +195,20 @@ def swiglu_backward(gate_up: Tensor, grad: Tensor) -> Tensor:
     tensors = (gate_up, grad, grad_gate_up)
     library().swiglu_backward(*(t.data_ptr() for t in tensors), grad.numel() // N, N)
     return grad_gate_up
+
+
+def gelu(x: Tensor) -> Tensor:
+    """In its tanh form, as `F.gelu(x, approximate="tanh")`."""
+    y = torch.empty_like(x)
+    library().gelu_forward(x.data_ptr(), y.data_ptr(), x.numel())
+    return y
+
+
+def gelu_backward(x: Tensor, grad: Tensor) -> Tensor:
+    """The gradient of x, from that of `gelu`'s output."""
+    grad_x = torch.empty_like(x)
+    library().gelu_backward(*(t.data_ptr() for t in (x, grad, grad_x)), x.numel())
+    return grad_x
 
 
 def attention(
