@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from potstill import metrics, models
-from potstill.checkpoint import write_json
+from potstill.checkpoint import read_json, write_json
 from potstill.corpus import Corpus, load_corpus
 from potstill.distilling import EPOCHS, EPOCHS_WITH_SET
 from potstill.models import Model
@@ -213,7 +213,10 @@ def main() -> None:
         ]
         for recipe in chosen
     }
-    report = summarise(corpus, teacher, chosen, students)
+    biases: dict[str, list[np.ndarray]] = {recipe.name: [] for recipe in chosen}
+    for (recipe, _), folder in zip(pairs, folders, strict=True):
+        biases[recipe.name].append(np.array(read_json(folder / "results.json")["bias"]))
+    report = summarise(corpus, teacher, chosen, students, biases)
     report["phenomena"] = phenomena(teacher, students)
     print_table(report)
     print_phenomena(report["phenomena"])
@@ -222,10 +225,14 @@ def main() -> None:
 
 
 def summarise(
-    corpus: Corpus, teacher: Model, chosen: list[Recipe], students: dict[str, list[Model]]
+    corpus: Corpus,
+    teacher: Model,
+    chosen: list[Recipe],
+    students: dict[str, list[Model]],
+    biases: dict[str, list[np.ndarray]],
 ) -> dict[str, Any]:
-    """Scores of every recipe's students on dev and out of domain, and how they compare with the
-    control."""
+    """Scores of every recipe's students on dev and out of domain, how they compare with the
+    control, and how they would score without their `biases`, the shift to the prevalence."""
     report: dict[str, Any] = {"data": corpus.describe(), "recipes": {}}
     for split in (s for s in SPLITS if s in corpus.splits):
         sentences, labels = corpus.splits[split].sentences, np.array(corpus.splits[split].labels)
@@ -245,6 +252,9 @@ def summarise(
                 },
             )
             row[split] = {k: [s[k] for s in scores] for k in ("mcc", "accuracy")}
+            learnt = zip(logits, biases[recipe.name], strict=True)
+            unshifted = [metrics.score(one - bias, labels) for one, bias in learnt]
+            row[split] |= {f"unshifted_{k}": [s[k] for s in unshifted] for k in ("mcc", "accuracy")}
             if recipe.words[0] == "rnn":
                 control = called
             elif control is not None:
@@ -285,21 +295,28 @@ def print_table(report: dict[str, Any]) -> None:
         if split not in report:
             continue
         about = report[split]
-        print(f"\n| {title} | further sentences | accuracy | MCC | MCC above the control |")
-        print("|---|---:|---:|---:|---:|")
-        print(f"| majority class | | {100 * about['majority']:.1f} % | 0 | |")
+        print(
+            f"\n| {title} | further sentences | accuracy | MCC | MCC above the control "
+            "| accuracy, unshifted | MCC, unshifted |"
+        )
+        print("|---|---:|---:|---:|---:|---:|---:|")
+        print(f"| majority class | | {100 * about['majority']:.1f} % | 0 | | | |")
         for name, row in report["recipes"].items():
             scores = row[split]
             above = scores.get("above_control_95")
             shown = f"{above[0]:+.3f} to {above[1]:+.3f}" if above else ""
-            share, mean = 100 * np.mean(scores["accuracy"]), np.mean(scores["mcc"])
-            deviation = f" ± {spread(scores['mcc']):.3f}" if len(scores["mcc"]) > 1 else ""
-            print(
-                f"| {name} | {row['sentences'] or ''} | {share:.1f} % | {mean:.3f}{deviation} "
-                f"| {shown} |"
+            found, unshifted = (
+                f"{100 * np.mean(scores[f'{how}accuracy']):.1f} % | {mean_of(scores[f'{how}mcc'])}"
+                for how in ("", "unshifted_")
             )
+            print(f"| {name} | {row['sentences'] or ''} | {found} | {shown} | {unshifted} |")
         scores = about["teacher"]
-        print(f"| teacher | | {100 * scores['accuracy']:.1f} % | {scores['mcc']:.3f} | |")
+        print(f"| teacher | | {100 * scores['accuracy']:.1f} % | {scores['mcc']:.3f} | | | |")
+
+
+def mean_of(values: list[float]) -> str:
+    """The mean and, of several, the standard deviation."""
+    return f"{np.mean(values):.3f}" + (f" ± {spread(values):.3f}" if len(values) > 1 else "")
 
 
 def spread(values: list[float]) -> float:

@@ -45,6 +45,7 @@ from potstill.cli import COMMANDS, main
 from potstill.commands import SERENITY
 from potstill.corpus import load_corpus
 from potstill.decoder import find_decoder
+from potstill.next_tokens import read_next_tokens
 from potstill.settings import (
     DataSettings,
     DistilSettings,
@@ -319,6 +320,21 @@ class TestFirstRun:
         for line in lines[header + 1 : header + 5]:
             assert line.count("%") == 2
 
+    @pytest.mark.parametrize("name", ["distil", "rnn"])
+    def test_students_call_each_class_as_often_as_it_is(self, name: str, shop: Shop) -> None:
+        """In train; without the shift, a student that is otherwise the same does not."""
+        folder = Path(f"runs/{name}-7")
+        task = runs.read_task(DataSettings(data="minicola"), 7)
+        labels = torch.tensor(task.train.labels)
+        logits = models.load_model(folder).logits(task.train.sentences)
+        bias = torch.tensor(read_json(folder / "results.json")["bias"])
+        called = (logits.argmax(1).bincount(), (logits - bias).argmax(1).bincount())
+        assert called[0].tolist() == labels.bincount().tolist()
+        assert bias[0] == 0 and float(bias[1])
+        shares = [f"{100 * float(counts[1]) / len(labels):.1f} %" for counts in called]
+        told = f"acceptable {shares[0]} ({shares[1]} without a shift of {float(bias[1]):+.2f})"
+        assert told in shop.said[name]
+
     @pytest.mark.parametrize("name", TRAINERS)
     def test_evaluate_gives_the_scores_of_the_run(self, name: str, shop: Shop) -> None:
         scored = json.loads(done("evaluate", "--model_path", f"runs/{name}-7", "--json"))
@@ -461,6 +477,7 @@ class TestTransfer:
         """As sets were before they were kept; and learnt from, unless the tokens alone are."""
         done(*order)
         before = {file: Path(file).read_bytes() for file in files("set")}
+        drawn = read_next_tokens(Path("set/sampled-00001.next.npz"), 5)
         Path("set/sampled-00001.next.npz").unlink()
         learn = bench.order("distil", 2, "student", "--transfer_set", "set", "--pretrain_epochs", 1)
         refused = run(*learn)
@@ -470,6 +487,12 @@ class TestTransfer:
         said = done(*plain, "--pretrain_targets", "tokens")
         assert "1 epochs over" in said and "by the decoder's chances" not in said
         done(*order)
+        # Another look, not what was sampled: alike but for rounding.
+        again = read_next_tokens(Path("set/sampled-00001.next.npz"), 5)
+        for one, other in zip(again, drawn, strict=True):
+            np.testing.assert_array_equal(one.ends, other.ends)
+            np.testing.assert_allclose(one.chances, other.chances, rtol=2e-3, atol=1e-5)
+        Path("set/sampled-00001.next.npz").write_bytes(before["set/sampled-00001.next.npz"])
         assert {file: Path(file).read_bytes() for file in files("set")} == before
         said = done(*learn)
         share = int(re.search(r"; (\d+)% of the next tokens by the decoder's chances", said)[1])  # type: ignore[index]
@@ -838,6 +861,21 @@ class TestTraining:
         result = run(*bench.order("LoRA", 5, "out", "--resume"))
         assert (result.code, files()) == (1, set())
         assert "no interrupted run in out.unfinished; run without it" in result.err
+
+    def test_without_matching_the_prevalence_a_student_is_what_was_learnt(
+        self, bench: Bench
+    ) -> None:
+        done(*bench.order("rnn", 5, "matched"))
+        said = done(*bench.order("rnn", 5, "learnt", "--no_match_prevalence"))
+        assert "called as often" not in said
+        results = [read_json(f"{name}/results.json") for name in ("matched", "learnt")]
+        assert results[1]["bias"] == [0, 0]
+        sentences = load_corpus(str(bench.toy)).splits["dev"].sentences
+        one, other = (models.load_model(Path(n)).logits(sentences) for n in ("matched", "learnt"))
+        shift = torch.tensor(results[0]["bias"])
+        assert float(shift.abs().max()) > 0
+        torch.testing.assert_close(one - shift, other)
+        assert results[0]["last"]["dev"] == results[1]["last"]["dev"]
 
     @pytest.mark.parametrize("batches", [1, 3, 5, 6, 7])
     def test_a_language_model_interrupted_goes_on_to_the_same_student(

@@ -13,6 +13,7 @@ from potstill.metrics import (
     mcc,
     mcc_interval,
     mcc_standard_error,
+    prevalence_bias,
     score,
 )
 
@@ -121,3 +122,32 @@ def test_evaluation_says_what_its_parts_say():
         "a": {"sentences": 2, "accuracy": 0.5, "majority": 1.0},
         "b": {"sentences": 3, "accuracy": 1.0, "majority": 2 / 3},
     }
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_with_its_bias_each_class_is_called_as_often_as_it_is(classes):
+    """For classifiers of which the rare classes get too little."""
+    for seed in range(5):
+        labels, _ = answers(classes, 600, seed)
+        logits = np.random.default_rng(seed).normal(size=(600, classes))
+        logits += np.eye(classes)[labels] + np.log(np.bincount(labels, minlength=classes))
+        wanted = np.bincount(labels)
+        assert np.abs(np.bincount(logits.argmax(1), minlength=classes) - wanted).max() > 9
+        bias = prevalence_bias(logits, labels)
+        assert bias.shape == (classes,) and bias[0] == 0
+        left = np.bincount((logits + bias).argmax(1), minlength=classes) - wanted
+        assert np.abs(left).max() <= (2 if classes > 3 else 0)
+
+
+def test_the_bias_of_two_classes_by_hand():
+    """Margins -1, 0.5, 1, 2, 4 and two of the second class: between 1 and 2."""
+    logits = np.array([[0, -1], [0, 0.5], [0, 1], [0, 2], [0, 4.0]])
+    assert prevalence_bias(logits, [0, 1, 0, 0, 1]).tolist() == [0, -1.5]
+    assert prevalence_bias(logits + 7, [0, 1, 0, 0, 1]).tolist() == [0, -1.5]
+
+
+def test_no_bias_where_there_is_nothing_to_mend():
+    logits = np.array([[3.0, -9], [-1, 1], [0, 2]])
+    assert prevalence_bias(logits, [0, 1, 1]).tolist() == [0, 0]  # as often, if not the same ones
+    assert prevalence_bias(logits, [1, 1, 1]).tolist() == [0, 0]  # one class alone
+    assert prevalence_bias(np.zeros((3, 2)), [0, 1, 1]).tolist() == [0, 0]  # all alike

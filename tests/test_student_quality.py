@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,29 @@ def test_a_rows_own_flags_win_over_those_of_all_rows(tmp_path, monkeypatch):
     main(args=orders[0][3:])
     assert PretrainSettings(pretrain_epochs=0) in given["x"]
     assert StudentSettings(layers=1) in given["x"]
+
+
+def test_a_row_says_what_it_would_be_without_the_shift():
+    minicola = load_corpus("minicola")
+    rng = np.random.default_rng(0)
+
+    def knowing(shift: float) -> Model:
+        right = torch.eye(CLASSES)[minicola.splits["dev"].labels]
+        logits = right + torch.from_numpy(rng.normal(size=right.shape)) + torch.tensor([0, shift])
+        return Model("", minicola.labels, 0, {}, lambda s: logits)
+
+    corpus = replace(minicola, splits={"dev": minicola.splits["dev"]})
+    recipe = student_quality.Recipe("both", ["distil"], 7)
+    students = {"both": [knowing(-0.4), knowing(-0.2)]}
+    biases = {"both": [np.array([0, 3.0]), np.zeros(2)]}
+    report = student_quality.summarise(corpus, students["both"][0], [recipe], students, biases)
+    row = report["recipes"]["both"]["dev"]
+    assert row["mcc"][1] == row["unshifted_mcc"][1]
+    sentences, labels = corpus.splits["dev"].sentences, corpus.splits["dev"].labels
+    logits = students["both"][0].logits(sentences).numpy() - [0, 3]
+    for key in ("mcc", "accuracy"):
+        expected = student_quality.metrics.score(logits, labels)[key]
+        assert row[f"unshifted_{key}"][0] == pytest.approx(expected) != row[key][0]
 
 
 def test_phenomena_are_means_over_the_seeds():

@@ -3,8 +3,8 @@
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from potstill import UserError, classifier, models, runs
 from potstill import student as students
+from potstill.batching import predict_logits
 from potstill.checkpoint import ADAPTER_CONFIG, read_json
 from potstill.distillation import KeptLogits, distillation_loss, label_sentences, soft_losses
-from potstill.metrics import evaluation
+from potstill.metrics import evaluation, prevalence_bias
 from potstill.next_tokens import NextTokens, SoftTargets
 from potstill.pretraining import pretrain
 from potstill.reporting import comparison_table, count, progress_bar, say
@@ -201,13 +202,13 @@ def _train_student(
         )
         for name, split in task.splits().items()
     }
+    labelled = examples["train"]
     if unlabelled:
         more = students.encode(tokenizer, unlabelled, config["max_length"])
-        train = examples["train"]
         none = [UNLABELLED] * len(more)
-        examples["train"] = Examples(train.tokens + more, train.labels + none)
+        examples["train"] = Examples(labelled.tokens + more, labelled.labels + none)
     torch.manual_seed(config["SR"])
-    wanted = {f.name: getattr(shape, f.name) for f in fields(shape)}
+    wanted = {name: value for name, value in asdict(shape).items() if name != "match_prevalence"}
     wanted |= {"vocab_size": tokenizer.get_vocab_size(), "classes": len(task.corpus.labels)}
     model = students.DistilRNN(students.StudentConfig(**wanted))
     model.product_dtype = resolve_precision(settings.precision)
@@ -244,8 +245,21 @@ def _train_student(
     def save(staging: Path) -> None:
         students.save_student(model, tokenizer, staging)
 
+    def settle() -> Tensor:
+        return _match_prevalence(model, labelled, task.corpus.labels)
+
     outcome = runs.carry_out(
-        learner, examples, loss, task, config, settings, save, folder, plot, title
+        learner,
+        examples,
+        loss,
+        task,
+        config,
+        settings,
+        save,
+        folder,
+        plot,
+        title,
+        settle=settle if shape.match_prevalence else None,
     )
     row = {"parameters": total, "scores": outcome.results["chosen"]}
     rows = {TITLES[config["command"]]: row} | _relatives(folder, config)
@@ -276,6 +290,32 @@ def _pretrain(
         f"language model first: {epochs} epochs over {len(text)} sentences, {seconds:.0f} s, "
         f"{loss:.3f} nats a token{known}"
     )
+
+
+@torch.no_grad()
+def _match_prevalence(
+    model: students.DistilRNN, labelled: Examples, classes: Sequence[str]
+) -> Tensor:
+    """Changes the biases of `model` so that it calls as many of the `labelled` sentences each class
+    as are; gives the (classes,) changes, says what they are.
+
+    What a student is not sure of it takes for the class that is frequent, so that it calls too many
+    sentences that.
+    """
+    logits = predict_logits(model, labelled.tokens).numpy()
+    bias = torch.from_numpy(prevalence_bias(logits, labelled.labels)).float()
+    model.score.bias.add_(bias.to(model.score.bias.device))
+    are, called = (
+        np.bincount(answers, minlength=len(classes)) / len(logits)
+        for answers in (labelled.labels, logits.argmax(1))
+    )
+    shares = ", ".join(
+        f"{name} {100 * now:.1f} % ({100 * before:.1f} % without a shift of {shift:+.2f})"
+        for name, now, before, shift in zip(classes, are, called, bias.tolist(), strict=True)
+        if shift
+    )
+    say(f"called as often as they are, in train: {shares or 'all classes as they were learnt'}")
+    return bias
 
 
 def _relatives(folder: Path, config: dict[str, Any]) -> dict[str, Any]:

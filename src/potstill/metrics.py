@@ -70,6 +70,32 @@ def score(logits: np.ndarray, labels: Sequence[int]) -> dict[str, float]:
     }
 
 
+def prevalence_bias(logits: np.ndarray, labels: Sequence[int], rounds: int = 100) -> np.ndarray:
+    """(classes,) numbers to add to (N, classes) logits so that each class is the largest as often
+    as it is a label.
+
+    For two classes the criterion "PredPrev=Obs" of Freeman and Moisen 2008, *A comparison of the
+    performance of threshold criteria for binary classification in terms of predicted prevalence
+    and kappa*; for more, class by class, at most `rounds` times, which may leave some a few off.
+    """
+    logits = np.asarray(logits, np.float64)
+    wanted = np.bincount(np.asarray(labels, int), minlength=logits.shape[1])
+    bias = np.zeros(logits.shape[1])
+    for _ in range(rounds):
+        for one in range(1, len(bias)):
+            if not 0 < wanted[one] < len(logits):
+                continue
+            others = np.delete(logits + bias, one, axis=1).max(1)
+            # From which bias on each sentence is called `one`.
+            needed = np.sort(others - logits[:, one])
+            low, high = needed[wanted[one] - 1 : wanted[one] + 1]
+            if not low < bias[one] < high:
+                bias[one] = (low + high) / 2
+        if (np.bincount((logits + bias).argmax(1), minlength=len(bias)) == wanted).all():
+            break
+    return bias
+
+
 def evaluation(
     logits: np.ndarray, labels: Sequence[int], sources: Sequence[str] = ()
 ) -> dict[str, Any]:

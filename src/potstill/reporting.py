@@ -93,10 +93,11 @@ def summary_lines(results: dict[str, Any]) -> str:
     ]
     if "holdout" not in last:
         lines = [f"no slice held out of train: the last epoch, {results['chosen_epoch']}"]
+    shifted = ", without the shift" if any(results["bias"]) else ""
     for split, scores in results["chosen"].items():
         line = f"  {SPLIT_TITLES[split]:<13} {_brief(scores)}"
         if results["chosen_epoch"] != last["epoch"]:
-            line += f"; after the last, {last['epoch']}: {_brief(last[split])}"
+            line += f"; after the last, {last['epoch']}{shifted}: {_brief(last[split])}"
         lines.append(line)
     return "\n".join(lines)
 

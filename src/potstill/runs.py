@@ -23,7 +23,7 @@ from potstill.checkpoint import (
     write_text,
 )
 from potstill.corpus import Corpus, Split, hold_out, load_corpus
-from potstill.metrics import evaluation, majority_share
+from potstill.metrics import evaluation, majority_share, score
 from potstill.processes import process
 from potstill.reporting import EPOCH_HEADER, epoch_lines, say, summary_lines
 from potstill.settings import DataSettings, TrainSettings
@@ -145,12 +145,14 @@ def carry_out(
     plot: Path,
     title: str,
     part_tokens: int | None = None,
+    settle: Callable[[], Tensor] | None = None,
 ) -> Outcome:
     """Trains `model`, writes the run's folder and its plot, and says what came of it.
 
     save_weights: writes the model's weights into a folder and leaves in the model what a reader
     of these files would get; that is what is scored.
     part_tokens: as in `train`.
+    settle: changes the biases of the classes once all is learnt, and gives the (classes,) changes.
     """
     majority = {name: majority_share(split.labels) for name, split in task.splits().items()}
     state = training_state(folder, config)
@@ -169,11 +171,12 @@ def carry_out(
             part_tokens,
         )
     trained.restore(model)
+    bias = settle() if settle else torch.zeros(len(task.corpus.labels))
 
     def scored() -> Outcome:
         """By all processes together, each with the chosen weights."""
         logits = {name: predict_logits(model, examples[name].tokens) for name in task.scored}
-        return Outcome(_results(logits, task, trained, config), logits)
+        return Outcome(_results(logits, bias, task, trained, config), logits)
 
     if process().is_main_process:
         with atomic_folder(folder) as staging:
@@ -193,17 +196,19 @@ def carry_out(
 
 
 def _results(
-    logits: dict[str, Tensor], task: Task, trained: Trained, config: dict[str, Any]
+    logits: dict[str, Tensor], bias: Tensor, task: Task, trained: Trained, config: dict[str, Any]
 ) -> dict[str, Any]:
     chosen = {}
     for name, split in task.scored.items():
         chosen[name] = evaluation(logits[name].numpy(), split.labels, split.sources)
-        if abs(chosen[name]["loss"] - trained.best[name]["loss"]) > 1e-3:
+        learnt = score((logits[name] - bias).numpy(), split.labels)
+        if abs(learnt["loss"] - trained.best[name]["loss"]) > 1e-3:
             raise RuntimeError(f"what was saved scores otherwise on {name} than what was trained")
     return {
         "chosen_epoch": trained.chosen,
         "chosen": chosen,
         "last": trained.records[-1],
+        "bias": bias.tolist(),
         "parameters": config["parameters"]["total"],
     }
 

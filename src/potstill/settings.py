@@ -112,6 +112,9 @@ class StudentSettings:
     """Dropout on embeddings, between layers and before the classes are scored."""
     vocab_size: int = 8000
     """Tokens of the student's own byte-level BPE, at most."""
+    match_prevalence: bool = True
+    """In the end, shift the classes' biases so that it calls as many training sentences each class
+    as are; else it answers the class that it holds likeliest, the rare ones less often."""
 
     def __post_init__(self) -> None:
         for flag in ("hidden_size", "embedding_size", "layers"):
