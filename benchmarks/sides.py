@@ -256,14 +256,12 @@ def labels_side(folder: Path):
 
 
 def student_side(folder: Path):
-    from dataclasses import asdict
-
     import torch
 
     from potstill.settings import StudentSettings, TrainSettings
     from potstill.student import DistilRNN, StudentConfig
 
-    model = DistilRNN(StudentConfig(classes=2, **asdict(StudentSettings())))
+    model = DistilRNN(StudentConfig(classes=2, **StudentSettings().of_network()))
     model.product_dtype = torch.bfloat16
 
     def work(sentences: list[list[int]]) -> None:

@@ -4,7 +4,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +208,7 @@ def _train_student(
         none = [UNLABELLED] * len(more)
         examples["train"] = Examples(labelled.tokens + more, labelled.labels + none)
     torch.manual_seed(config["SR"])
-    wanted = {name: value for name, value in asdict(shape).items() if name != "match_prevalence"}
+    wanted = shape.of_network()
     wanted |= {"vocab_size": tokenizer.get_vocab_size(), "classes": len(task.corpus.labels)}
     model = students.DistilRNN(students.StudentConfig(**wanted))
     model.product_dtype = resolve_precision(settings.precision)

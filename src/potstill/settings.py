@@ -3,8 +3,8 @@
 Kept apart from the rooms that use them so that `--help` imports nothing heavy.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, arg
 
@@ -121,6 +121,10 @@ class StudentSettings:
             check(flag, getattr(self, flag), getattr(self, flag) >= 1, "1 or more")
         check("dropout", self.dropout, 0 <= self.dropout < 1, "0 to below 1")
         check("vocab_size", self.vocab_size, self.vocab_size > 257, "more than 257")
+
+    def of_network(self) -> dict[str, Any]:
+        """What of it describes the network (`student.StudentConfig`)."""
+        return {key: value for key, value in asdict(self).items() if key != "match_prevalence"}
 
 
 @dataclass(frozen=True)
