@@ -59,6 +59,15 @@ def test_chances_are_transformers(tiny_decoder: Decoder) -> None:
         assert (one.tokens == places.numpy()).mean() > 0.95 or not len(places)  # but for ties
 
 
+def test_sentences_of_one_token_have_nothing_to_tell(tiny_decoder: Decoder) -> None:
+    """Alone among themselves, too: no place is asked for."""
+    tokenizer = tiny_decoder.tokenizer()
+    assert all(len(tokenizer(letter)["input_ids"]) == 1 for letter in "ab")
+    for one in found_in(tiny_decoder, ["a", "b"]):
+        assert one.tokens.shape == one.chances.shape == (0, LIKELIEST)
+        assert not len(one.ends) and not len(one.following)
+
+
 @torch.no_grad()
 def test_of_sampled_is_what_another_look_finds(tiny_decoder: Decoder) -> None:
     tokenizer = tiny_decoder.tokenizer()

@@ -190,7 +190,7 @@ class FusedLoRA(torch.autograd.Function):
                 thin = (rows @ joined.U.T).mul_(joined.scaling)
                 out.addmm_(thin, joined.V.T)
             ctx.save_for_backward(rows, thin)
-        return out.view(*x.shape[:-1], -1)
+        return out.view(*x.shape[:-1], joined.outputs)  # there may be no rows
 
     @staticmethod
     def backward(ctx, grad):

@@ -54,12 +54,8 @@ def likeliest(model: LanguageModel, tokenizer: Any, sentences: list[str]) -> lis
         # Neither of the start, which the student has not, nor of the last.
         asked = (places > 0) & (places < batch.lengths[:, None] - 1)
         states = model(batch.input_ids)[asked].split(ROWS)
-        found = [likely_next(model.head(part), model.end) for part in states]
-        sizes = asked.sum(1).tolist()
-        if not found:
-            none = torch.empty(0, LIKELIEST)
-            return [(none.int(), none.half()) for _ in sizes]
-        likely, chances = (torch.cat(each).split(sizes) for each in zip(*found, strict=True))
+        found = likely_next((model.head(part) for part in states), model.end)
+        likely, chances = (each.split(asked.sum(1).tolist()) for each in found)
         return list(zip(likely, chances, strict=True))
 
     found = []

@@ -4,7 +4,7 @@ Tang, Lu and Lin 2019, *Natural Language Generation for Effective Knowledge Dist
 section 3.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,7 +110,7 @@ def sample(
         if logits is not first:
             last = torch.tensor([len(text) - 1 for text in texts])
             behind = torch.arange(len(texts)), last
-            likely[behind], chances[behind] = likely_next(logits, model.end)
+            likely[behind], chances[behind] = likely_next(logits.split(ROWS), model.end)
         due = list(range(len(active)))
         while due:
             again = []
@@ -144,20 +144,17 @@ def sample(
         logits = model.head(model.blocks.step(torch.tensor(drawn, device=device), places, cache))
 
 
-def likely_next(logits: Tensor, end: int) -> tuple[Tensor, Tensor]:
-    """The likeliest of the classes of (N, V) logits and their chances, `end` left out, both
-    (N, LIKELIEST)."""
-    pairs = [_likely_next(part, end) for part in logits.split(ROWS)]
-    tokens, chances = (torch.cat(each) for each in zip(*pairs, strict=True))
-    return tokens, chances
-
-
-def _likely_next(logits: Tensor, end: int) -> tuple[Tensor, Tensor]:
-    logits = logits.to(torch.float32, copy=True)
-    logits[:, end] = -torch.inf
-    most, tokens = logits.topk(LIKELIEST, dim=1)
-    chances = (most - logits.logsumexp(1, keepdim=True)).exp_()
-    return tokens.int().cpu(), chances.half().cpu()
+def likely_next(parts: Iterable[Tensor], end: int) -> tuple[Tensor, Tensor]:
+    """The likeliest of the classes of (N, V) logits, that come in `parts` of some rows, and their
+    chances, `end` left out, both (N, LIKELIEST)."""
+    tokens, chances = [], []
+    for part in parts:
+        logits = part.to(torch.float32, copy=True)
+        logits[:, end] = -torch.inf
+        most, places = logits.topk(LIKELIEST, dim=1)
+        tokens.append(places.int().cpu())
+        chances.append((most - logits.logsumexp(1, keepdim=True)).exp_().half().cpu())
+    return torch.cat(tokens), torch.cat(chances)
 
 
 def draw(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
