@@ -31,9 +31,9 @@ import torch
 from potstill import metrics, models
 from potstill.checkpoint import read_json, write_json
 from potstill.corpus import Corpus, load_corpus
-from potstill.distilling import EPOCHS, EPOCHS_WITH_SET
 from potstill.models import Model
 from potstill.settings import PretrainSettings
+from potstill.student_training import EPOCHS, EPOCHS_WITH_SET
 from potstill.transfer import (
     DESCRIPTION,
     SHARD,
