@@ -26,9 +26,10 @@ SIDES = {
     "labels": "potstill",
     "student": "potstill, DistilRNN of the default shape, batch 64",
 }
-# What a side works through in a round: about ten seconds on two cores.
+# What a side works through in a round: about ten seconds on two cores; ON_GPU times as much there.
 SENTENCES = {"classic": 128, "peft": 128, "peft_tuned": 256, "potstill": 1024, "ceiling": 512}
 SENTENCES |= {"pipeline": 256, "labels": 1024, "student": 4096}
+ON_GPU = 8
 OURS = ("potstill", "labels", "student")
 RANK, ALPHA, LR = 4, 8, 6e-4
 
@@ -51,8 +52,18 @@ def draw_sentences(number: int, vocabulary: int, round_: int) -> list[list[int]]
     return [rng.integers(10, vocabulary, n).tolist() for n in rng.permutation(picked)]
 
 
+def device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def peak_memory() -> float:
-    """Largest resident size of this process so far, GB."""
+    """The most memory of the GPU that was in use, else the process's largest resident size, GB."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
@@ -69,6 +80,7 @@ def classic_side(folder: Path):
     add_lora(base, linear_names(base), RANK, ALPHA)
     for name in norm_names(base):
         base.get_submodule(name).requires_grad_(True)
+    model.to(device())
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=LR)
     model.train()
@@ -79,6 +91,7 @@ def classic_side(folder: Path):
             ids = torch.tensor([s + [0] * (20 - len(s)) for s in batch])
             mask = torch.tensor([[1] * len(s) + [0] * (20 - len(s)) for s in batch])
             labels = torch.arange(len(batch)) % 2
+            ids, mask, labels = (x.to(device()) for x in (ids, mask, labels))
             model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
             torch.nn.utils.clip_grad_norm_(trainable, 1.0)
             optimizer.step()
@@ -131,7 +144,7 @@ def peft_side(folder: Path, tuned: bool):
                 per_device_train_batch_size=32,
                 num_train_epochs=1,
                 learning_rate=LR,
-                use_cpu=not torch.cuda.is_available(),
+                use_cpu=device() == "cpu",
                 report_to=[],
                 save_strategy="no",
                 logging_strategy="no",
@@ -196,7 +209,7 @@ def ceiling_side(folder: Path):
     from potstill.decoder import find_decoder
     from potstill.lora import FrozenWeights, features, linear_names
 
-    base = find_decoder(str(folder)).base().bfloat16()
+    base = find_decoder(str(folder)).base().bfloat16().to(device())
     layers = [FrozenWeights([base.get_submodule(name)]) for name in linear_names(base)]
     sizes = [features(base.get_submodule(name)) for name in linear_names(base)]
 
@@ -205,7 +218,8 @@ def ceiling_side(folder: Path):
         lengths = [len(s) for s in sentences]
         for index in length_batches(lengths, 32, 0, 1):
             rows = sum(lengths[i] for i in index)
-            into = {n: torch.ones(rows, n, dtype=torch.bfloat16) for pair in sizes for n in pair}
+            widths = {n for pair in sizes for n in pair}
+            into = {n: torch.ones(rows, n, dtype=torch.bfloat16, device=device()) for n in widths}
             for frozen, (inputs, outputs) in zip(layers, sizes, strict=True):
                 frozen.forward(into[inputs])
                 frozen.backward(into[outputs])
@@ -225,7 +239,7 @@ def pipeline_side(folder: Path):
     tokenizer = find_decoder("smollm2").tokenizer()
     tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
-    pipe = TextClassificationPipeline(model=model, tokenizer=tokenizer)
+    pipe = TextClassificationPipeline(model=model, tokenizer=tokenizer, device=device())
 
     def work(sentences: list[list[int]], batch_size: int = 0) -> None:
         pipe(tokenizer.batch_decode(sentences), batch_size=batch_size or best)
@@ -245,7 +259,7 @@ def labels_side(folder: Path):
     from potstill.classifier import encode
     from potstill.decoder import find_decoder
 
-    model = tuned_classifier(folder)
+    model = tuned_classifier(folder).to(device())
     tokenizer = find_decoder("smollm2").tokenizer()
 
     def work(sentences: list[list[int]]) -> None:
@@ -285,7 +299,15 @@ def run_side(side: str, folder: Path, started: float) -> None:
         "labels": labels_side,
         "student": student_side,
     }
-    work = makers[side](folder)
+    import torch
+
+    of_side = makers[side](folder)
+    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+
+    def work(sentences: list[list[int]]) -> None:
+        of_side(sentences)
+        synchronize()
+
     # One step first: it warms up, tells how long a user waits for it, and has CoLA's longest
     # sentence in it, so that the peak of memory is an epoch's.
     first_batch = draw_sentences(128 if side == "classic" else 32, 40_000, 0)
@@ -293,8 +315,9 @@ def run_side(side: str, folder: Path, started: float) -> None:
     work(first_batch)
     first = time.time() - started
     print(json.dumps({"first_step_s": first}), flush=True)
+    number = SENTENCES[side] * (ON_GPU if device() == "cuda" else 1)
     for line in sys.stdin:
-        sentences = draw_sentences(SENTENCES[side], 40_000, int(line))
+        sentences = draw_sentences(number, 40_000, int(line))
         begun = time.perf_counter()
         work(sentences)
         rate = len(sentences) / (time.perf_counter() - begun)

@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
 from sides import SIDES
 
 HERE = Path(__file__).parent
@@ -112,7 +113,10 @@ def machine() -> dict:
         cpu = names[0] if names else cpu
     libraries = ("torch", "transformers", "peft", "accelerate", "numpy")
     versions = {name: importlib.metadata.version(name) for name in libraries}
-    return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version()} | versions
+    about = {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version()} | versions
+    if torch.cuda.is_available():
+        about["gpu"] = torch.cuda.get_device_name()
+    return about
 
 
 def help_seconds() -> float:

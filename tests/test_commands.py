@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -347,6 +348,20 @@ class TestFirstRun:
             assert sum(map(sum, scores["confusion"])) == scores["sentences"] == 500
             assert sum(g["sentences"] for g in scores["groups"].values()) == 500
         assert scored["data"]["name"] == "MiniCoLA"
+
+    @pytest.mark.parametrize("name", TRAINERS)
+    def test_models_answer_on_the_accelerator(
+        self, name: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """PyTorch's "meta" stands in for one: it has a device's rules and no numbers."""
+        monkeypatch.setattr(models, "process", lambda: SimpleNamespace(device=torch.device("meta")))
+        model = models.load_model(Path(f"runs/{name}-7"))
+
+        asked = []
+        monkeypatch.setattr(models, "predict_logits", lambda model, *_, **__: asked.append(model))
+        model.logits(["She slept."])
+        (module,) = asked
+        assert {x.device.type for x in (*module.parameters(), *module.buffers())} == {"meta"}
 
     def test_evaluate_agrees_with_predict_and_scikit_learn(self, shop: Shop) -> None:
         dev = load_corpus("minicola").splits["dev"]

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from potstill import UserError
-from potstill.batching import collate, length_batches, predict_logits
+from potstill import UserError, training
+from potstill.batching import Batch, collate, length_batches, predict_logits
 from potstill.classifier import tunable_classifier
+from potstill.decoder import find_decoder
 from potstill.lora import halve_frozen, lora_layers
 from potstill.metrics import confusion_counts, mcc_standard_error, score
 from potstill.optimisation import lr_factor
@@ -230,6 +231,34 @@ def test_training_is_a_plain_loop_in_torch(tmp_path, clip, part_tokens):
             optimizer.zero_grad()
     for name, value in model.named_parameters():
         torch.testing.assert_close(run.trained.tensors[name], value.detach(), rtol=0, atol=1e-5)
+
+
+def test_on_a_gpu_a_decoder_passes_through_graphs(tiny_gpt2, tmp_path, recordings, monkeypatch):
+    """The steps are the same. A student's pass is not recorded."""
+
+    def trained(name, model=None, **arguments):
+        torch.manual_seed(0)
+        model = model or tunable_classifier(find_decoder(str(tiny_gpt2)).base(), 2, 2, 4)
+        return Run(tmp_path / name, epochs=2, model=model, evaluations={}, **arguments)
+
+    plain, plain_student = trained("plain"), trained("plain student", student())
+
+    class OnGPU(training.Accelerator):
+        device = torch.device("cuda")
+
+        def prepare(self, *objects):
+            return objects
+
+    monkeypatch.setattr(training, "Accelerator", OnGPU)
+    monkeypatch.setattr(Batch, "to", lambda batch, device: batch)
+    graphed = trained("graphed", part_tokens=256)
+    torch.testing.assert_close(graphed.trained.tensors, plain.trained.tensors, rtol=0, atol=1e-5)
+    for found, expected in zip(graphed.reported, plain.reported, strict=True):
+        assert found["train"] == pytest.approx(expected["train"], abs=1e-5)
+    assert sorted(recordings.shapes) == [(4, 8), (8, 8)]
+    recordings.shapes.clear()
+    assert equal(trained("student", student()).trained.tensors, plain_student.trained.tensors)
+    assert not recordings.shapes
 
 
 def test_gradient_is_clipped(tmp_path):

@@ -77,6 +77,7 @@ def gen(
     _prepare_libraries()
     from potstill import generation
     from potstill.decoder import find_decoder
+    from potstill.processes import process
 
     decoder = find_decoder(gpt_variant)
     # The text alone goes to standard output, for whoever pipes it on.
@@ -89,7 +90,7 @@ def gen(
         unsaid.clear()
 
     generation.continue_prompt(
-        decoder.language_model(),
+        decoder.language_model().to(process().device),
         decoder.tokenizer(),
         prompt,
         seed=SR,

@@ -73,6 +73,7 @@ def load_model(folder: Path, precision: str = "auto", gpt_variant: str | None = 
             f"student ({STUDENT_WEIGHTS}).{_runs_nearby(folder)}"
         )
     model, tokenizer, config = load_student(folder)
+    model.to(process().device)
 
     def logits(sentences: list[str], together: bool = True) -> Tensor:
         tokens = student.encode(tokenizer, sentences, config["max_length"])
@@ -157,6 +158,7 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
         halve_frozen(model.base)
     else:
         merge(model.base)
+    model.to(process().device)
     tokenizer = decoder.tokenizer()
     classes = model.score.out_features
     labels = tuple(config.get("labels") or map(str, range(classes)))

@@ -90,7 +90,8 @@ def tuned_sampler(
 
     def pretrained() -> LanguageModel:
         torch.manual_seed(SR)
-        return LanguageModel(decoder.language_model(), tokenizer, LoRASettings())
+        model = LanguageModel(decoder.language_model(), tokenizer, LoRASettings())
+        return model.to(process().device)
 
     if process().is_main_process and earlier and (earlier / SAMPLER).is_file():
         write_bytes(file, (earlier / SAMPLER).read_bytes())

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from potstill.batching import collate, length_batches, predict_logits
 from potstill.dropout import own_generator
+from potstill.graphs import Graphed
 from potstill.metrics import confusion_counts, mcc_standard_error, score
 from potstill.optimisation import adamw, seed_epoch, update
 from potstill.processes import process, side_by_side
@@ -70,7 +71,8 @@ def train(
             by, as `choose` does.
         state: keeps what it takes to go on after the last finished epoch.
         report: gets each epoch's record as soon as it is there.
-        part_tokens: for a large model; on a CPU its batches pass as in `backward_apart`.
+        part_tokens: for a decoder; on a CPU its batches pass as in `backward_apart`, on a GPU as
+            in `Graphed`.
     """
     accelerator = Accelerator(cpu=process().device.type == "cpu")
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -84,8 +86,9 @@ def train(
         trained = state.load(trainable, optimizer)
     step = steps // epochs * len(trained.records)
 
-    if world > 1 or accelerator.device.type != "cpu":
-        part_tokens = None
+    alone = accelerator.device.type if world == 1 else None
+    if part_tokens and alone == "cuda":
+        prepared = Graphed(model, max(lengths))
 
     with progress_bar(epochs * len(lengths)) as show:
         for epoch in range(len(trained.records) + 1, epochs + 1):
@@ -96,7 +99,7 @@ def train(
             for batch_index in length_batches(
                 lengths, settings.batch_size, seed, epoch, rank, world
             ):
-                if part_tokens:
+                if part_tokens and alone == "cpu":
                     passed = backward_apart(
                         model, examples.tokens, batch_index, loss_function, part_tokens
                     )
