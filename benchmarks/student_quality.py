@@ -32,8 +32,7 @@ from potstill import metrics, models
 from potstill.checkpoint import read_json, write_json
 from potstill.corpus import Corpus, load_corpus
 from potstill.models import Model
-from potstill.settings import PretrainSettings
-from potstill.student_training import EPOCHS, EPOCHS_WITH_SET
+from potstill.student_training import EPOCHS, EPOCHS_WITH_SET, PRETRAIN_EPOCHS_WITH_SET
 from potstill.transfer import (
     DESCRIPTION,
     SHARD,
@@ -184,7 +183,7 @@ def main() -> None:
     parser.add_argument(
         "--pretrain_epochs",
         type=int,
-        default=PretrainSettings.pretrain_epochs,
+        default=PRETRAIN_EPOCHS_WITH_SET,
         help="of the language model, over CoLA and the whole set's text",
     )
     parser.add_argument("--only", nargs="+", default=[], help="names of recipes; by default all")

@@ -550,6 +550,11 @@ class TestTransfer:
         assert "sampled: 30 sentences; by the teacher" in shown
         distil = bench.order("distil", 2, "student", "--transfer_set", "set", "--dropout", 0)
         said = done(*distil)
+        # Its language model takes fewer passes over so much more text, unless told.
+        assert "language model first: 3 epochs over" in said
+        assert read_json("student/config.json")["settings"]["pretrain_epochs"] == 3
+        assert "language model first: 6 epochs over" in done(*bench.order("rnn", 2, "control"))
+        assert read_json("control/config.json")["settings"]["pretrain_epochs"] == 6
         learned = int(re.search(r"transfer set: (\d+) sentences of set", said)[1])  # type: ignore[index]
         config = read_json("student/config.json")
         assert sum(config["transfer_set"]["sentences"].values()) == learned <= 92

@@ -64,7 +64,7 @@ def distil(
     vocabulary: list[str] = []
     if extra and transfer_set:
         check_teacher(extra, transfer_set, teacher.sha256)
-        if pretraining.pretrain_epochs and pretraining.pretrain_targets == "chances":
+        if pretraining.pretrain_epochs != 0 and pretraining.pretrain_targets == "chances":
             check_next_tokens(extra, transfer_set)
             vocabulary = read_vocabulary(transfer_set) if any(extra.next_tokens) else []
         if distillation.word_weight:

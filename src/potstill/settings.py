@@ -131,9 +131,9 @@ class StudentSettings:
 class PretrainSettings:
     """The student as a language model first."""
 
-    pretrain_epochs: int = 6
+    pretrain_epochs: OptionalInt = None
     """Passes over the text, labelled or not, on which the student first learns to predict the next
-    token; 0 for none."""
+    token; 0 for none. Default: 6, with a transfer set 3."""
     pretrain_lr: float = 8e-3
     """Peak learning rate meanwhile."""
     pretrain_targets: Literal["chances", "tokens"] = "chances"
@@ -141,7 +141,8 @@ class PretrainSettings:
     tokens drawn alone."""
 
     def __post_init__(self) -> None:
-        check("pretrain_epochs", self.pretrain_epochs, self.pretrain_epochs >= 0, "0 or more")
+        fits = self.pretrain_epochs is None or self.pretrain_epochs >= 0
+        check("pretrain_epochs", self.pretrain_epochs, fits, "0 or more")
         fits = 0 < self.pretrain_lr < 1
         check("pretrain_lr", self.pretrain_lr, fits, "more than 0 and less than 1")
 

@@ -27,6 +27,8 @@ from potstill.words import WordByWord, with_words, word_targets
 
 EPOCHS = 20
 EPOCHS_WITH_SET = 4  # of a hundred thousand sentences
+PRETRAIN_EPOCHS = 6
+PRETRAIN_EPOCHS_WITH_SET = 3
 TITLES = {"distil": "DistilRNN, distilled", "rnn": "DistilRNN, no teacher"}
 
 
@@ -85,8 +87,12 @@ def train_student(
     ratio = f"; 1/{teacher['parameters'] / total:.0f} of {teacher['title']}" if teacher else ""
     say(f"student: DistilRNN, {count(total)} parameters{ratio}")
     config["settings"]["epochs"] = settings.epochs or (EPOCHS_WITH_SET if extra else EPOCHS)
+    pretrain_epochs = pretraining.pretrain_epochs
+    if pretrain_epochs is None:
+        pretrain_epochs = PRETRAIN_EPOCHS_WITH_SET if extra else PRETRAIN_EPOCHS
+    config["settings"]["pretrain_epochs"] = pretrain_epochs
     begun = settings.resume and runs.training_state(folder, config).exists()
-    if pretraining.pretrain_epochs and not begun:
+    if pretrain_epochs and not begun:
         # Edits are mostly not what a language model should learn to write.
         written = [not source.startswith("edited") for source in extra.sources] if extra else []
         written = [True] * len(task.train.sentences) + written
@@ -98,7 +104,8 @@ def train_student(
             likely += itertools.compress(extra.next_tokens, written[len(likely) :])
             soft = SoftTargets(tokenizer, aim.vocabulary, sentences, likely, text)
         state = runs.training_state(folder, config, "language_model")
-        _pretrain(model, text, pretraining, settings, config["SR"], state, soft)
+        of_text = replace(settings, lr=pretraining.pretrain_lr)
+        _pretrain(model, text, pretrain_epochs, of_text, config["SR"], state, soft)
         settings = replace(settings, resume=False)
     config["student"] = wanted
     config["parameters"] = {"total": total, "trainable": total}
@@ -133,16 +140,14 @@ def train_student(
 def _pretrain(
     model: students.DistilRNN,
     text: list[list[int]],
-    pretraining: PretrainSettings,
+    epochs: int,
     settings: TrainSettings,
     seed: int,
     state: TrainingState,
     soft: SoftTargets | None,
 ) -> None:
     """Makes a language model of the student, or goes on with one, and says what became of it."""
-    epochs = pretraining.pretrain_epochs
     started = time.perf_counter()
-    settings = replace(settings, lr=pretraining.pretrain_lr)
     with runs.resumable(state), progress_bar(epochs * len(text)) as show:
         loss = pretrain(model, text, settings, epochs, seed, show, state, soft)
     seconds = time.perf_counter() - started
