@@ -1,4 +1,4 @@
-"""The arithmetic behind benchmarks/student_quality.py."""
+"""The rows of benchmarks/student_quality.py and the arithmetic behind them."""
 
 import json
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import student_quality
+import student_recipes
 import torch
 from sklearn.metrics import matthews_corrcoef
 
@@ -81,7 +82,7 @@ def whole(tmp_path: Path) -> Path:
 
 
 def test_every_row_takes_as_many_steps_and_its_own_sentences(whole, tmp_path):
-    rows = student_quality.recipes(Path("runs/LoRA-1"), whole, tmp_path, 3, 5, 10, only=[])
+    rows = student_recipes.recipes(Path("runs/LoRA-1"), whole, tmp_path, 3, 5, 10, only=[])
     sentences = {recipe.name: recipe.sentences for recipe in rows}
     assert sentences == {
         "control: labels alone": 0,
@@ -116,7 +117,7 @@ def test_every_row_takes_as_many_steps_and_its_own_sentences(whole, tmp_path):
 
 def test_only_the_rows_asked_for_get_their_sentences(whole, tmp_path):
     def names(*only: str) -> list[str]:
-        found = student_quality.recipes(Path("LoRA-1"), whole, tmp_path, 3, 5, 10, list(only))
+        found = student_recipes.recipes(Path("LoRA-1"), whole, tmp_path, 3, 5, 10, list(only))
         return [recipe.name for recipe in found]
 
     assert names("edited", "the whole set") == ["edited", "the whole set"]
@@ -130,8 +131,8 @@ def test_a_rows_own_flags_win_over_those_of_all_rows(tmp_path, monkeypatch):
     """Of a flag given twice the command line takes the last."""
     orders = []
     monkeypatch.setattr(subprocess, "run", lambda order, **rest: orders.append(order))
-    recipe = student_quality.Recipe("plain", ["rnn", "--pretrain_epochs", "0"])
-    student_quality.train(recipe, 1, tmp_path, ["--pretrain_epochs", "3", "--layers", "1"], 1)
+    recipe = student_recipes.Recipe("plain", ["rnn", "--pretrain_epochs", "0"])
+    student_recipes.train(recipe, 1, tmp_path, ["--pretrain_epochs", "3", "--layers", "1"], 1)
     given = {}
     monkeypatch.setattr(distilling, "train_control", lambda *settings: given.update(x=settings))
     main(args=orders[0][3:])
@@ -149,7 +150,7 @@ def test_a_row_says_what_it_would_be_without_the_shift():
         return Model("", minicola.labels, 0, {}, lambda s: logits)
 
     corpus = replace(minicola, splits={"dev": minicola.splits["dev"]})
-    recipe = student_quality.Recipe("both", ["distil"], 7)
+    recipe = student_recipes.Recipe("both", ["distil"], 7)
     students = {"both": [knowing(-0.4), knowing(-0.2)]}
     biases = {"both": [np.array([0, 3.0]), np.zeros(2)]}
     report = student_quality.summarise(corpus, students["both"][0], [recipe], students, biases)

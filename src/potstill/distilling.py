@@ -133,7 +133,8 @@ def distil(
     title = f"DistilRNN from {teacher.title} rank {rank}, on {task.corpus.name}, SR {SR}"
     plot = plots_path / "distilrnn_training_plot.png"
     aim = Aim(loss, word_logits, word_loss if distillation.word_weight else None, vocabulary)
-    train_student(shape, pretraining, settings, task, extra, config, aim, folder, plot, title)
+    run = runs.Run(task, config, settings, folder, plot, title)
+    train_student(run, shape, pretraining, extra, aim)
 
 
 def train_control(
@@ -151,5 +152,5 @@ def train_control(
     config = runs.describe_run("rnn", SR, task.corpus, [shape, pretraining, data, settings], 0)
     title = f"DistilRNN without a teacher, on {task.corpus.name}, SR {SR}"
     plot = plots_path / "rnn_training_plot.png"
-    aim = Aim(task.cross_entropy())
-    train_student(shape, pretraining, settings, task, None, config, aim, folder, plot, title)
+    run = runs.Run(task, config, settings, folder, plot, title)
+    train_student(run, shape, pretraining, None, Aim(task.cross_entropy()))

@@ -126,6 +126,29 @@ def describe_run(
 
 
 @dataclass(frozen=True)
+class Run:
+    """One run: its task, what config.json is to say of it, how it trains, the folder and the plot
+    that it writes, and the plot's title."""
+
+    task: Task
+    config: dict[str, Any]
+    settings: TrainSettings
+    folder: Path
+    plot: Path
+    title: str
+
+    def state(self, stage: str = "state") -> TrainingState:
+        """Where it keeps what it needs to go on: beside the folder it will write."""
+        config = self.config
+        settings = {k: v for k, v in config["settings"].items() if k != "resume"}
+        settings |= {k: config[k] for k in ("command", "SR")} | {"data": config["data"]["sha256"]}
+        settings |= {
+            k: config[k]["sha256"] for k in ("decoder", "teacher", "transfer_set") if k in config
+        }
+        return TrainingState(_unfinished(self.folder), settings, stage)
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a run measured: `results` as in results.json, and the logits of every scored split."""
 
@@ -134,16 +157,11 @@ class Outcome:
 
 
 def carry_out(
+    run: Run,
     model: nn.Module,
     examples: dict[str, Examples],
     loss: LossFunction,
-    task: Task,
-    config: dict[str, Any],
-    settings: TrainSettings,
     save_weights: Callable[[Path], None],
-    folder: Path,
-    plot: Path,
-    title: str,
     part_tokens: int | None = None,
     settle: Callable[[], Tensor] | None = None,
 ) -> Outcome:
@@ -154,8 +172,9 @@ def carry_out(
     part_tokens: as in `train`.
     settle: changes the biases of the classes once all is learnt, and gives the (classes,) changes.
     """
+    task, config = run.task, run.config
     majority = {name: majority_share(split.labels) for name, split in task.splits().items()}
-    state = training_state(folder, config)
+    state = run.state()
     say(EPOCH_HEADER)
     with resumable(state):
         trained = train(
@@ -163,7 +182,7 @@ def carry_out(
             examples["train"],
             loss,
             {name: examples[name] for name in task.scored},
-            settings,
+            run.settings,
             config["settings"]["epochs"],
             config["SR"],
             state,
@@ -179,14 +198,14 @@ def carry_out(
         return Outcome(_results(logits, bias, task, trained, config), logits)
 
     if process().is_main_process:
-        with atomic_folder(folder) as staging:
+        with atomic_folder(run.folder) as staging:
             save_weights(staging)
             outcome = scored()
             write_json(staging / "config.json", config)
             write_json(staging / "results.json", outcome.results)
             lines = "".join(json.dumps(record) + "\n" for record in trained.records)
             write_text(staging / "metrics.jsonl", lines)
-        plots.training_plot(trained.records, trained.chosen, majority, title, plot)
+        plots.training_plot(trained.records, trained.chosen, majority, run.title, run.plot)
         state.remove()
     else:
         outcome = scored()
@@ -211,16 +230,6 @@ def _results(
         "bias": bias.tolist(),
         "parameters": config["parameters"]["total"],
     }
-
-
-def training_state(folder: Path, config: dict[str, Any], stage: str = "state") -> TrainingState:
-    """Where a run keeps what it needs to go on: beside the folder it will write."""
-    settings = {k: v for k, v in config["settings"].items() if k != "resume"}
-    settings |= {k: config[k] for k in ("command", "SR")} | {"data": config["data"]["sha256"]}
-    settings |= {
-        k: config[k]["sha256"] for k in ("decoder", "teacher", "transfer_set") if k in config
-    }
-    return TrainingState(_unfinished(folder), settings, stage)
 
 
 @contextmanager

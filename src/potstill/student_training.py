@@ -45,18 +45,15 @@ class Aim:
 
 
 def train_student(
+    run: runs.Run,
     shape: StudentSettings,
     pretraining: PretrainSettings,
-    settings: TrainSettings,
-    task: runs.Task,
     extra: TransferSet | None,
-    config: dict[str, Any],
     aim: Aim,
-    folder: Path,
-    plot: Path,
-    title: str,
 ) -> None:
-    """Trains, writes and reports a student; those of train come before the sentences of `extra`."""
+    """Trains, writes and reports a student; `aim` knows the sentences of train before those of
+    `extra`."""
+    task, config, settings = run.task, run.config, run.settings
     unlabelled = extra.sentences if extra else []
     tokenizer = students.train_tokenizer([*task.train.sentences, *unlabelled], shape.vocab_size)
     examples = {
@@ -91,7 +88,7 @@ def train_student(
     if pretrain_epochs is None:
         pretrain_epochs = PRETRAIN_EPOCHS_WITH_SET if extra else PRETRAIN_EPOCHS
     config["settings"]["pretrain_epochs"] = pretrain_epochs
-    begun = settings.resume and runs.training_state(folder, config).exists()
+    begun = settings.resume and run.state().exists()
     if pretrain_epochs and not begun:
         # Edits are mostly not what a language model should learn to write.
         written = [not source.startswith("edited") for source in extra.sources] if extra else []
@@ -103,10 +100,10 @@ def train_student(
             likely: list[NextTokens | None] = [None] * len(task.train.sentences)
             likely += itertools.compress(extra.next_tokens, written[len(likely) :])
             soft = SoftTargets(tokenizer, aim.vocabulary, sentences, likely, text)
-        state = runs.training_state(folder, config, "language_model")
         of_text = replace(settings, lr=pretraining.pretrain_lr)
+        state = run.state("language_model")
         _pretrain(model, text, pretrain_epochs, of_text, config["SR"], state, soft)
-        settings = replace(settings, resume=False)
+        run = replace(run, settings=replace(settings, resume=False))
     config["student"] = wanted
     config["parameters"] = {"total": total, "trainable": total}
 
@@ -116,25 +113,14 @@ def train_student(
     def settle() -> Tensor:
         return _match_prevalence(model, labelled, task.corpus.labels)
 
-    outcome = runs.carry_out(
-        learner,
-        examples,
-        loss,
-        task,
-        config,
-        settings,
-        save,
-        folder,
-        plot,
-        title,
-        settle=settle if shape.match_prevalence else None,
-    )
+    settled = settle if shape.match_prevalence else None
+    outcome = runs.carry_out(run, learner, examples, loss, save, settle=settled)
     row = {"parameters": total, "scores": outcome.results["chosen"]}
-    rows = {TITLES[config["command"]]: row} | _relatives(folder, config)
+    rows = {TITLES[config["command"]]: row} | _relatives(run.folder, config)
     # Distilled above its control, whichever was trained just now, and the teacher above both.
     order = sorted(rows, key=lambda name: (name in TITLES.values(), name))
     comparison_table(f"{task.corpus.name}, SR {config['SR']}", {name: rows[name] for name in order})
-    say(f"student: {folder}\nplot: {plot}")
+    say(f"student: {run.folder}\nplot: {run.plot}")
 
 
 def _pretrain(

@@ -69,19 +69,9 @@ def tune(
 
     plot = plots_path / "lora_training_plot.png"
     title = f"{decoder.title}, LoRA rank {lora.LoRA_rank}, on {task.corpus.name}, SR {SR}"
-    outcome = runs.carry_out(
-        model,
-        examples,
-        task.cross_entropy(),
-        task,
-        config,
-        settings,
-        save,
-        folder,
-        plot,
-        title,
-        part_tokens=classifier.PART_TOKENS,
-    )
+    run = runs.Run(task, config, settings, folder, plot, title)
+    loss, part_tokens = task.cross_entropy(), classifier.PART_TOKENS
+    outcome = runs.carry_out(run, model, examples, loss, save, part_tokens=part_tokens)
     say(f"adapter: {folder}\nplot: {plot}")
     # What was just computed needs no second time when this model becomes a teacher.
     if process().is_main_process:
