@@ -51,7 +51,7 @@ class Graphed:
                 )
         except RuntimeError as error:
             self._failed = True
-            reason = str(error).strip().splitlines()[0]
+            reason = str(error).strip().partition("\n")[0]
             say(f"slower than it could be: CUDA graphs can't be had here ({reason})")
 
 
