@@ -26,10 +26,11 @@ SIDES = {
     "labels": "potstill",
     "student": "potstill, DistilRNN of the default shape, batch 64",
 }
-# What a side works through in a round: about ten seconds on two cores; ON_GPU times as much there.
+# What a side works through in a round: about ten seconds on two cores, a few on a GPU.
 SENTENCES = {"classic": 128, "peft": 128, "peft_tuned": 256, "potstill": 1024, "ceiling": 512}
 SENTENCES |= {"pipeline": 256, "labels": 1024, "student": 4096}
-ON_GPU = 8
+ON_GPU = {"classic": 1024, "peft": 256, "peft_tuned": 256, "potstill": 8192, "ceiling": 4096}
+ON_GPU |= {"pipeline": 2048, "labels": 8192, "student": 8192}
 OURS = ("potstill", "labels", "student")
 RANK, ALPHA, LR = 4, 8, 6e-4
 
@@ -165,12 +166,12 @@ def potstill_epoch(model, tokens: list[list[int]], settings, part_tokens=None) -
     from potstill.state import TrainingState
     from potstill.training import Examples, train
 
-    labels = torch.arange(len(tokens)) % 2
+    labels = torch.arange(len(tokens), device=device()) % 2
     with tempfile.TemporaryDirectory() as scratch:
         train(
             model,
             Examples(tokens, labels.tolist()),
-            lambda logits, index: F.cross_entropy(logits, labels[index].to(logits.device)),
+            lambda logits, index: F.cross_entropy(logits, labels[index.to(labels.device)]),
             {},
             settings,
             epochs=1,
@@ -315,7 +316,7 @@ def run_side(side: str, folder: Path, started: float) -> None:
     work(first_batch)
     first = time.time() - started
     print(json.dumps({"first_step_s": first}), flush=True)
-    number = SENTENCES[side] * (ON_GPU if device() == "cuda" else 1)
+    number = (ON_GPU if device() == "cuda" else SENTENCES)[side]
     for line in sys.stdin:
         sentences = draw_sentences(number, 40_000, int(line))
         begun = time.perf_counter()

@@ -15,7 +15,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from potstill import graphs
 from potstill.decoder import Decoder, find_decoder
+from potstill.graphs import record
 
 TEXT = [
     "The books on the table are old, and the table itself is older still.",
@@ -149,48 +151,33 @@ def random_tokens() -> Callable[..., list[list[int]]]:
 
 
 class Recordings:
-    """Stands in for torch.cuda.make_graphed_callables; like it, keeps one place for all batches of
-    a shape, one for their answers and one for the gradients."""
+    """Counts what is recorded. Where there is no GPU, stands in for CUDA's graphs: like these,
+    computes nothing before it is replayed, and keeps one place for the answers."""
 
     def __init__(self) -> None:
-        self.shapes: list[tuple[int, ...]] = []
+        self.number = 0
         self.failure: Exception | None = None
 
-    def __call__(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], pool: str) -> Any:
-        assert pool == "pool"
-        self.shapes.append(tuple(inputs[0].shape))
+    def __call__(self, step: Callable[[], torch.Tensor], pool: Any) -> Any:
+        self.number += 1
+
+        def watched() -> torch.Tensor:
+            if self.failure:
+                raise self.failure
+            return step()
+
+        if torch.cuda.is_available():
+            return record(watched, pool)
         if self.failure:
             raise self.failure
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        answer = module(*inputs).detach()
-        grads = [torch.empty_like(p) for p in parameters]
-        original = module.forward
-
-        class Replay(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx, *given):
-                for place, x in zip(inputs, given, strict=False):
-                    place.copy_(x)
-                with torch.enable_grad():
-                    ctx.passed = original(*inputs)
-                return answer.copy_(ctx.passed).detach()
-
-            @staticmethod
-            def backward(ctx, grad):
-                for place, x in zip(
-                    grads, torch.autograd.grad(ctx.passed, parameters, grad), strict=True
-                ):
-                    place.copy_(x)
-                return None, None, *(g.detach() for g in grads)
-
-        module.forward = lambda *given: Replay.apply(*given, *parameters)
-        return module
+        answers = torch.empty(0)
+        return answers, lambda: answers.set_(watched().clone())
 
 
 @pytest.fixture
 def recordings(monkeypatch: pytest.MonkeyPatch) -> Recordings:
     found = Recordings()
-    monkeypatch.setattr(torch.cuda, "make_graphed_callables", found)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    monkeypatch.setattr(graphs, "record", found)
+    if not torch.cuda.is_available():
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     return found

@@ -30,6 +30,7 @@ from potstill.training import (
 
 SETTINGS = TrainSettings(batch_size=8, lr=0.02)
 SEED = 11
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def examples(sentences=60, seed=0) -> Examples:
@@ -54,8 +55,12 @@ def student(dropout=0.0, hidden=8) -> DistilRNN:
 
 
 def cross_entropy(of=TRAIN, factor=1.0):
-    labels = torch.tensor(of.labels)
-    return lambda logits, index: factor * nn.functional.cross_entropy(logits, labels[index])
+    labels = torch.tensor(of.labels, device=DEVICE)
+
+    def loss(logits, index):
+        return factor * nn.functional.cross_entropy(logits, labels.to(logits.device)[index])
+
+    return loss
 
 
 class Run:
@@ -132,7 +137,7 @@ def test_unlabelled_sentences_are_learned_from_and_not_scored(tmp_path):
 
     def loss(logits, index):
         seen.extend(index.tolist())
-        return nn.functional.cross_entropy(logits, torch.ones(len(index), dtype=torch.long))
+        return nn.functional.cross_entropy(logits, torch.ones_like(logits[:, 0]).long())
 
     run = Run(tmp_path / "s", epochs=1, examples=mixed, loss_function=loss, model=student())
     assert sorted(seen) == list(range(len(labels)))
@@ -233,32 +238,39 @@ def test_training_is_a_plain_loop_in_torch(tmp_path, clip, part_tokens):
         torch.testing.assert_close(run.trained.tensors[name], value.detach(), rtol=0, atol=1e-5)
 
 
-def test_on_a_gpu_a_decoder_passes_through_graphs(tiny_gpt2, tmp_path, recordings, monkeypatch):
-    """The steps are the same. A student's pass is not recorded."""
+def test_on_a_gpu_a_decoder_s_steps_are_recorded(tiny_gpt2, tmp_path, recordings, monkeypatch):
+    """They are the same, in a run that is gone on with, too. A student's are not recorded."""
 
-    def trained(name, model=None, **arguments):
+    def trained(name, model=None, settings=SETTINGS, **arguments):
         torch.manual_seed(0)
         model = model or tunable_classifier(find_decoder(str(tiny_gpt2)).base(), 2, 2, 4)
-        return Run(tmp_path / name, epochs=2, model=model, evaluations={}, **arguments)
+        return Run(tmp_path / name, settings, 3, model=model, evaluations={}, **arguments)
 
     plain, plain_student = trained("plain"), trained("plain student", student())
 
-    class OnGPU(training.Accelerator):
-        device = torch.device("cuda")
+    if DEVICE == "cpu":
 
-        def prepare(self, *objects):
-            return objects
+        class OnGPU(training.Accelerator):
+            device = torch.device("cuda")
 
-    monkeypatch.setattr(training, "Accelerator", OnGPU)
-    monkeypatch.setattr(Batch, "to", lambda batch, device: batch)
+            def prepare(self, *objects):
+                return objects
+
+        monkeypatch.setattr(training, "Accelerator", OnGPU)
+        monkeypatch.setattr(Batch, "to", lambda batch, device: batch)
     graphed = trained("graphed", part_tokens=256)
-    torch.testing.assert_close(graphed.trained.tensors, plain.trained.tensors, rtol=0, atol=1e-5)
-    for found, expected in zip(graphed.reported, plain.reported, strict=True):
-        assert found["train"] == pytest.approx(expected["train"], abs=1e-5)
-    assert sorted(recordings.shapes) == [(4, 8), (8, 8)]
-    recordings.shapes.clear()
+    assert recordings.number == 2  # batches of 8 and of the 4 that are left
+    with pytest.raises(KeyboardInterrupt):
+        trained("halves", part_tokens=256, **interrupted_after_epoch(2))
+    resumed = trained("halves", settings=replace(SETTINGS, resume=True), part_tokens=256)
+    assert len(resumed.reported) == 1
+    for run in (graphed, resumed):
+        torch.testing.assert_close(run.trained.tensors, plain.trained.tensors, rtol=0, atol=1e-5)
+        for found, expected in zip(run.trained.records, plain.trained.records, strict=True):
+            assert found["train"] == pytest.approx(expected["train"], abs=1e-5)
+    recordings.number = 0
     assert equal(trained("student", student()).trained.tensors, plain_student.trained.tensors)
-    assert not recordings.shapes
+    assert not recordings.number
 
 
 def test_gradient_is_clipped(tmp_path):

@@ -1,66 +1,130 @@
-"""A decoder's training pass on a GPU in two launches, one forward and one backward.
+"""A decoder's training step on a GPU in one launch.
 
-A pass over short sentences is thousands of small operations, and a GPU has finished each before
+A step over short sentences is thousands of small operations, and a GPU has finished each before
 the next is launched. A CUDA graph launches all of them at once, for one shape of batch.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from potstill.batching import Batch
+from potstill.optimisation import update
 from potstill.reporting import say
 
 LENGTH_STEP = 8  # tokens; batches are padded to multiples of it, so that there are few shapes
 
 
-class Graphed:
-    """`model` in training, from (B, L) tokens and (B,) lengths to (B, C) logits, recorded for each
-    shape of batch when it first comes; where that fails, launched as it is.
+@dataclass(frozen=True)
+class Recording:
+    """A step that `replay` does on what then is in `batch`; it leaves the (B, C) `logits`."""
 
-    `model` must read no padding on the right, and do the same operations whatever the tokens are.
+    batch: Batch
+    logits: Tensor
+    replay: Callable[[], None]
+
+
+class GraphedStep:
+    """Forward pass, loss, backward pass and update of `model`, recorded for each shape of batch
+    when it comes for the second time. Before, and where that fails, they are launched as they are:
+    what libraries prepare when they first see a shape can't be recorded.
+
+    `model` must read no padding on the right. It and `loss_function` must do the same operations
+    whatever the tokens are, and read nothing but the GPU's memory.
+
     longest: tokens of the longest sentence; a decoder may have no places for more.
     """
 
-    def __init__(self, model: nn.Module, longest: int):
-        self.model, self.longest = model, longest
-        self._recorded: dict[torch.Size, Callable[..., Any]] = {}
-        self._pool = torch.cuda.graph_pool_handle()  # shared: no pass begins before the last ends
-        self._failed = False
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_function: Callable[[Any, Tensor], Tensor],
+        optimizer: Any,
+        clip: float,
+        longest: int,
+    ):
+        self.model, self.loss_function = model, loss_function
+        self.optimizer, self.clip, self.longest = optimizer, clip, longest
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        self.seen: set[torch.Size] = set()
+        self.recordings: dict[torch.Size, Recording] = {}
+        self.fails = False
+        self._pool = torch.cuda.graph_pool_handle()  # shared: no step begins before the last ends
+        for group in optimizer.param_groups:
+            # Where the graphs will look for it.
+            group["lr"] = torch.tensor(group["lr"], device=self.device)
 
-    def __call__(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
-        length = input_ids.shape[1]
+    def __call__(self, batch: Batch) -> Tensor:
+        """Takes a step by `batch`, wherever its tensors are; gives its (B, C) logits."""
+        length = batch.input_ids.shape[1]
         rounded = min(-(-length // LENGTH_STEP) * LENGTH_STEP, self.longest)
-        input_ids = F.pad(input_ids, (0, rounded - length))
-        if input_ids.shape not in self._recorded and not self._failed:
-            self._record(input_ids, lengths)
-        if self._failed:
-            return self.model(input_ids, lengths)
-        # A copy: what a graph returns is overwritten when it is launched again.
-        return self._recorded[input_ids.shape](input_ids, lengths).clone()
+        batch = replace(batch, input_ids=F.pad(batch.input_ids, (0, rounded - length)))
+        shape = batch.input_ids.shape
+        if shape in self.seen and shape not in self.recordings and not self.fails:
+            self._record(batch)
+        self.seen.add(shape)
+        if recording := self.recordings.get(shape):
+            for place, x in zip(_tensors(recording.batch), _tensors(batch), strict=True):
+                place.copy_(x)
+            recording.replay()
+            return recording.logits.clone()  # the next replay overwrites them
+        return self._step(self._moved(batch))
 
-    def _record(self, input_ids: Tensor, lengths: Tensor) -> None:
-        inputs = input_ids.clone(), lengths.clone()  # where the graph will look for its batches
+    def _moved(self, batch: Batch) -> Batch:
+        return Batch(*(x.to(self.device, copy=True) for x in _tensors(batch)))
+
+    def _step(self, batch: Batch) -> Tensor:
+        logits = self.model(batch.input_ids, batch.lengths)
+        self.loss_function(logits, batch.index).backward()
+        update(self.optimizer, self.parameters, self.clip)
+        return logits.detach()
+
+    def _record(self, batch: Batch) -> None:
+        batch = self._moved(batch)
+        self._capturable(True)
         try:
-            # Recording draws random numbers; one that fails would leave its stream the current one.
-            with torch.random.fork_rng(), torch.cuda.stream(torch.cuda.current_stream()):
-                self._recorded[input_ids.shape] = torch.cuda.make_graphed_callables(
-                    _Pass(self.model), inputs, pool=self._pool
-                )
+            logits, replay = record(lambda: self._step(batch), self._pool)
+            self.recordings[batch.input_ids.shape] = Recording(batch, logits, replay)
         except RuntimeError as error:
-            self._failed = True
-            reason = str(error).strip().partition("\n")[0]
+            self.fails = True
+            self.recordings.clear()  # they have the random numbers of another generator
+            self._capturable(False)
+            self.optimizer.zero_grad(set_to_none=True)
+            first: BaseException = error  # those after it say that there was one
+            while first.__context__:
+                first = first.__context__
+            reason = str(first).strip().partition("\n")[0]
             say(f"slower than it could be: CUDA graphs can't be had here ({reason})")
 
+    def _capturable(self, recorded: bool) -> None:
+        for group in self.optimizer.param_groups:
+            group["capturable"] = recorded  # outside of recordings PyTorch warns of it
 
-class _Pass(nn.Module):
-    """A module of each shape's own, because recording replaces the `forward` of what it records."""
 
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
+def _tensors(batch: Batch) -> tuple[Tensor, ...]:
+    return batch.index, batch.input_ids, batch.lengths
 
-    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
-        return self.model(input_ids, lengths)
+
+def record(step: Callable[[], Tensor], pool: Any) -> tuple[Tensor, Callable[[], None]]:
+    """Where `step` will leave what it computes, and what computes it; until that is called, nothing
+    is computed.
+
+    Raises:
+        RuntimeError: it does what can't be recorded.
+    """
+    graph = torch.cuda.CUDAGraph()
+    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    try:
+        # A recording that fails would leave its stream the current one …
+        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, pool=pool):
+            found = step()
+    except RuntimeError:
+        # … and the generator of random numbers in the belief that it is recorded.
+        generator.graphsafe_set_state(generator.clone_state())
+        raise
+    return found, graph.replay

@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from potstill import UserError, kernels
 from potstill.dropout import Dropout
 
+ALIGNED = 8  # other widths of bf16 a GPU multiplies as the ones before it did
 LOCK = threading.Lock()  # what is made when first asked for is made by one thread
 
 
@@ -154,10 +155,10 @@ class JoinedLinear:
                 scalings = [layer.scaling for layer in lora]
                 self.adapters = kernels.Adapters(self.factors, spans, scalings)
                 return
-            self.U = like.new_zeros(column, inputs)
-            self.V = like.new_zeros(row, column)
+            ranks = -(-column // ALIGNED) * ALIGNED
+            self.U, self.V = like.new_zeros(ranks, inputs), like.new_zeros(row, ranks)
             scaling = [layer.scaling for layer in lora for _ in range(layer.rank)]
-            self.scaling = like.new_tensor(scaling)
+            self.scaling = F.pad(like.new_tensor(scaling), (0, ranks - column))
             self.parts = [
                 part for rows, ranks in self.spans for part in (self.U[ranks], self.V[rows, ranks])
             ]

@@ -31,14 +31,20 @@ def adamw(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 
 
-def update(
-    optimizer: Any, parameters: Iterable[Tensor], settings: TrainSettings, step: int, steps: int
-) -> None:
-    """Clips the gradients, takes step number `step` of `steps`, and drops the gradients."""
+def set_lr(optimizer: Any, settings: TrainSettings, step: int, steps: int) -> None:
+    """Sets the learning rate of step number `step` of `steps`."""
+    lr = settings.lr * lr_factor(step, steps, settings.warmup)
     for group in optimizer.param_groups:
-        group["lr"] = settings.lr * lr_factor(step, steps, settings.warmup)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+def update(optimizer: Any, parameters: Iterable[Tensor], clip: float) -> None:
+    """Clips the gradients to the norm `clip`, takes a step, and drops the gradients."""
     # foreach: else several operations from Python for each of hundreds of tensors
-    nn.utils.clip_grad_norm_(parameters, settings.clip, foreach=True)
+    nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
@@ -81,7 +87,8 @@ def descend(
         for index in length_batches(lengths, settings.batch_size, seed, epoch):
             loss = batch_loss(collate(tokens, index.tolist()).to(device))
             loss.backward()
-            update(optimizer, trainable.values(), settings, step, steps)
+            set_lr(optimizer, settings, step, steps)
+            update(optimizer, trainable.values(), settings.clip)
             losses.append(loss.detach())
             step, done = step + 1, done + len(index)
             show(done, "language model")

@@ -47,10 +47,10 @@ class Task:
 
     def cross_entropy(self) -> LossFunction:
         """The loss of the labels alone."""
-        labels = torch.tensor(self.train.labels)
+        labels = torch.tensor(self.train.labels, device=process().device)
 
         def loss(logits: Tensor, index: Tensor) -> Tensor:
-            return nn.functional.cross_entropy(logits, labels[index].to(logits.device))
+            return nn.functional.cross_entropy(logits, labels[index.to(labels.device)])
 
         return loss
 

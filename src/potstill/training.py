@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from potstill.batching import collate, length_batches, predict_logits
 from potstill.dropout import own_generator
-from potstill.graphs import Graphed
+from potstill.graphs import GraphedStep
 from potstill.metrics import confusion_counts, mcc_standard_error, score
-from potstill.optimisation import adamw, seed_epoch, update
+from potstill.optimisation import adamw, seed_epoch, set_lr, update
 from potstill.processes import process, side_by_side
 from potstill.reporting import progress_bar
 from potstill.settings import TrainSettings
@@ -71,8 +71,8 @@ def train(
             by, as `choose` does.
         state: keeps what it takes to go on after the last finished epoch.
         report: gets each epoch's record as soon as it is there.
-        part_tokens: for a decoder; on a CPU its batches pass as in `backward_apart`, on a GPU as
-            in `Graphed`.
+        part_tokens: for a decoder; on a CPU its batches pass as in `backward_apart`, on a GPU its
+            steps are as in `GraphedStep`.
     """
     accelerator = Accelerator(cpu=process().device.type == "cpu")
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -87,8 +87,9 @@ def train(
     step = steps // epochs * len(trained.records)
 
     alone = accelerator.device.type if world == 1 else None
+    graphed = None
     if part_tokens and alone == "cuda":
-        prepared = Graphed(model, max(lengths))
+        graphed = GraphedStep(model, loss_function, optimizer, settings.clip, max(lengths))
 
     with progress_bar(epochs * len(lengths)) as show:
         for epoch in range(len(trained.records) + 1, epochs + 1):
@@ -99,24 +100,29 @@ def train(
             for batch_index in length_batches(
                 lengths, settings.batch_size, seed, epoch, rank, world
             ):
+                set_lr(optimizer, settings, step, steps)
                 if part_tokens and alone == "cpu":
                     passed = backward_apart(
                         model, examples.tokens, batch_index, loss_function, part_tokens
                     )
+                    update(optimizer, trainable.values(), settings.clip)
+                elif graphed:
+                    batch = collate(examples.tokens, batch_index.tolist())
+                    passed = [(batch.index, graphed(batch))]
                 else:
                     batch = collate(examples.tokens, batch_index.tolist()).to(accelerator.device)
                     output = prepared(batch.input_ids, batch.lengths)
                     accelerator.backward(loss_function(output, batch.index))
                     logits = output[0] if isinstance(output, tuple) else output
                     passed = [(batch.index, logits.detach())]
-                update(optimizer, trainable.values(), settings, step, steps)
+                    update(optimizer, trainable.values(), settings.clip)
                 step += 1
                 outputs += passed
                 done = min(done + len(batch_index) * world, len(lengths))
                 show((epoch - 1) * len(lengths) + done, f"epoch {epoch}/{epochs}")
-            seconds = time.perf_counter() - started
             # Scored on the logits as they came, while the weights moved: no second pass.
             outputs = [(index, logits.cpu()) for index, logits in outputs]
+            seconds = time.perf_counter() - started  # now that a GPU has finished, too
             if world > 1:
                 outputs = gather_object(outputs)
             index, logits = (torch.cat(part) for part in zip(*outputs, strict=True))
