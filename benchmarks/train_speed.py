@@ -4,8 +4,8 @@
 
 Every side runs in a process of its own; the rounds alternate between them, one side computing at a
 time, and the table gives medians. GPT-2's weights are random (speed does not depend on them),
-SmolLM2's are real; sentences are random tokens with the lengths of CoLA's. Where PyTorch sees a GPU,
-all sides compute there.
+SmolLM2's are real; sentences are random tokens with the lengths of CoLA's. Where PyTorch sees a
+GPU, all sides compute there.
 """
 
 import argparse

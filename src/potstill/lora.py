@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from potstill import UserError, kernels
 from potstill.dropout import Dropout
 
-ALIGNED = 8  # other widths of bf16 a GPU multiplies as the ones before it did
+ALIGNED = 8  # for bf16 of other widths than its multiples cuBLAS takes kernels of older GPUs
 LOCK = threading.Lock()  # what is made when first asked for is made by one thread
 
 
