@@ -155,10 +155,10 @@ class JoinedLinear:
                 scalings = [layer.scaling for layer in lora]
                 self.adapters = kernels.Adapters(self.factors, spans, scalings)
                 return
-            ranks = -(-column // ALIGNED) * ALIGNED
-            self.U, self.V = like.new_zeros(ranks, inputs), like.new_zeros(row, ranks)
+            padded = -(-column // ALIGNED) * ALIGNED
+            self.U, self.V = like.new_zeros(padded, inputs), like.new_zeros(row, padded)
             scaling = [layer.scaling for layer in lora for _ in range(layer.rank)]
-            self.scaling = F.pad(like.new_tensor(scaling), (0, ranks - column))
+            self.scaling = F.pad(like.new_tensor(scaling), (0, padded - column))
             self.parts = [
                 part for rows, ranks in self.spans for part in (self.U[ranks], self.V[rows, ranks])
             ]
