@@ -10,8 +10,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from potstill.corpus import load_corpus
-from potstill.decoder import find_decoder
+from potstill.data.corpus import load_corpus
+from potstill.decoder.hub import find_decoder
 
 sentences = load_corpus(sys.argv[1]).splits["train"].sentences
 tokens = find_decoder("smollm2").tokenizer()(sentences, add_special_tokens=False)["input_ids"]

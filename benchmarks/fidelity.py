@@ -20,16 +20,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from potstill.batching import collate, length_batches
-from potstill.checkpoint import write_json
-from potstill.classifier import PART_TOKENS, Classifier, encode, tunable_classifier
-from potstill.corpus import load_corpus
-from potstill.decoder import find_decoder
-from potstill.lora import halve_frozen
-from potstill.optimisation import lr_factor
+from potstill.data.batching import collate, length_batches
+from potstill.data.corpus import load_corpus
+from potstill.decoder.classifier import PART_TOKENS, Classifier, encode, tunable_classifier
+from potstill.decoder.hub import find_decoder
+from potstill.files import write_json
 from potstill.settings import TrainSettings
-from potstill.state import TrainingState
-from potstill.training import Examples, LossFunction, train
+from potstill.training.checkpoint import TrainingState
+from potstill.training.loop import Examples, train
+from potstill.training.optim import lr_factor
+from potstill.training.precision import halve_frozen
+from potstill.training.steps import LossFunction
 
 HERE = Path(__file__).parent
 WAYS = ("transformers, fp32", "transformers, bf16", "potstill, bf16")

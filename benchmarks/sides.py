@@ -73,7 +73,7 @@ def classic_side(folder: Path):
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from potstill.lora import add_lora, linear_names, norm_names
+    from potstill.decoder.lora import add_lora, linear_names, norm_names
 
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
     model.config.pad_token_id = 0
@@ -114,7 +114,7 @@ def peft_side(folder: Path, tuned: bool):
         TrainingArguments,
     )
 
-    from potstill.lora import linear_names, norm_names
+    from potstill.decoder.lora import linear_names, norm_names
 
     dtype = torch.bfloat16 if tuned else torch.float32
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2, dtype=dtype)
@@ -163,8 +163,8 @@ def potstill_epoch(model, tokens: list[list[int]], settings, part_tokens=None) -
     import torch
     from torch.nn import functional as F
 
-    from potstill.state import TrainingState
-    from potstill.training import Examples, train
+    from potstill.training.checkpoint import TrainingState
+    from potstill.training.loop import Examples, train
 
     labels = torch.arange(len(tokens), device=device()) % 2
     with tempfile.TemporaryDirectory() as scratch:
@@ -184,9 +184,9 @@ def potstill_epoch(model, tokens: list[list[int]], settings, part_tokens=None) -
 
 def tuned_classifier(folder: Path):
     """potstill's model as its commands use it on hardware that multiplies bf16 fast."""
-    from potstill.classifier import tunable_classifier
-    from potstill.decoder import find_decoder
-    from potstill.lora import halve_frozen
+    from potstill.decoder.classifier import tunable_classifier
+    from potstill.decoder.hub import find_decoder
+    from potstill.training.precision import halve_frozen
 
     model = tunable_classifier(find_decoder(str(folder)).base(), 2, RANK, ALPHA)
     halve_frozen(model.base)
@@ -194,7 +194,7 @@ def tuned_classifier(folder: Path):
 
 
 def potstill_side(folder: Path):
-    from potstill.classifier import PART_TOKENS
+    from potstill.decoder.classifier import PART_TOKENS
     from potstill.settings import TrainSettings
 
     model = tuned_classifier(folder)
@@ -206,9 +206,10 @@ def ceiling_side(folder: Path):
     """Forward product and input gradient of every linear layer, at the fastest that PyTorch has."""
     import torch
 
-    from potstill.batching import length_batches
-    from potstill.decoder import find_decoder
-    from potstill.lora import FrozenWeights, features, linear_names
+    from potstill.data.batching import length_batches
+    from potstill.decoder.fused_linear import FrozenWeights
+    from potstill.decoder.hub import find_decoder
+    from potstill.decoder.lora import features, linear_names
 
     base = find_decoder(str(folder)).base().bfloat16().to(device())
     layers = [FrozenWeights([base.get_submodule(name)]) for name in linear_names(base)]
@@ -232,7 +233,7 @@ def pipeline_side(folder: Path):
     import torch
     from transformers import AutoModelForSequenceClassification, TextClassificationPipeline
 
-    from potstill.decoder import find_decoder
+    from potstill.decoder.hub import find_decoder
 
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, num_labels=2, dtype=torch.float32
@@ -256,9 +257,9 @@ def pipeline_side(folder: Path):
 
 
 def labels_side(folder: Path):
-    from potstill.batching import predict_logits
-    from potstill.classifier import encode
-    from potstill.decoder import find_decoder
+    from potstill.decoder.classifier import encode
+    from potstill.decoder.hub import find_decoder
+    from potstill.training.distributed import predict_logits
 
     model = tuned_classifier(folder).to(device())
     tokenizer = find_decoder("smollm2").tokenizer()
@@ -274,7 +275,7 @@ def student_side(folder: Path):
     import torch
 
     from potstill.settings import StudentSettings, TrainSettings
-    from potstill.student import DistilRNN, StudentConfig
+    from potstill.student.model import DistilRNN, StudentConfig
 
     model = DistilRNN(StudentConfig(classes=2, **StudentSettings().of_network()))
     model.product_dtype = torch.bfloat16

@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from student_recipes import ALONE, SHARES, WHOLE, Recipe, recipes, train
 
-from potstill import metrics, models
-from potstill.checkpoint import read_json, write_json
-from potstill.corpus import Corpus, load_corpus
-from potstill.models import Model
-from potstill.student_training import EPOCHS_WITH_SET, PRETRAIN_EPOCHS_WITH_SET
+from potstill import metrics
+from potstill.data.corpus import Corpus, load_corpus
+from potstill.files import read_json, write_json
+from potstill.inference.classifiers import Model, load_model
+from potstill.recipes._corpus import trained_on
+from potstill.recipes.distil import EPOCHS_WITH_SET, PRETRAIN_EPOCHS_WITH_SET
 
 HERE = Path(__file__).parent
 SPLITS = {"dev": "dev", "ood": "out of domain"}
@@ -72,8 +73,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", type=Path, default=HERE / "student_quality.json")
     arguments, flags = parser.parse_known_args()
-    teacher = models.load_model(arguments.teacher)
-    corpus = load_corpus(models.trained_on(teacher))
+    teacher = load_model(arguments.teacher)
+    corpus = load_corpus(trained_on(teacher))
     own = len(corpus.splits["train"].sentences)
     chosen = recipes(
         arguments.teacher,
@@ -90,7 +91,7 @@ def main() -> None:
         folders = list(pool.map(lambda pair: train(*pair, arguments.folder, flags, threads), pairs))
     students = {
         recipe.name: [
-            models.load_model(f) for (r, _), f in zip(pairs, folders, strict=True) if r is recipe
+            load_model(f) for (r, _), f in zip(pairs, folders, strict=True) if r is recipe
         ]
         for recipe in chosen
     }

@@ -8,9 +8,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from potstill.checkpoint import write_json
-from potstill.student_training import EPOCHS
-from potstill.transfer import (
+from potstill.files import write_json
+from potstill.recipes.distil import EPOCHS
+from potstill.transfer.dataset import (
     DESCRIPTION,
     SHARD,
     VOCABULARY,

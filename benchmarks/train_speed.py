@@ -31,7 +31,7 @@ LABELLING = ("pipeline", "labels")
 def model_folder(name: str, scratch: Path) -> Path:
     """Local folder of the decoder to train."""
     if name == "smollm2":
-        from potstill.decoder import smollm2
+        from potstill.decoder.hub import smollm2
 
         return smollm2()
     from transformers import GPT2Config, GPT2Model

@@ -15,9 +15,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from potstill import graphs
-from potstill.decoder import Decoder, find_decoder
-from potstill.graphs import record
+from potstill.decoder.hub import Decoder, find_decoder
+from potstill.training import steps
+from potstill.training.steps import record
 
 TEXT = [
     "The books on the table are old, and the table itself is older still.",
@@ -177,7 +177,7 @@ class Recordings:
 @pytest.fixture
 def recordings(monkeypatch: pytest.MonkeyPatch) -> Recordings:
     found = Recordings()
-    monkeypatch.setattr(graphs, "record", found)
+    monkeypatch.setattr(steps, "record", found)
     if not torch.cuda.is_available():
         monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     return found

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, arg
 
-from potstill import UsageError
+from potstill.errors import UsageError
 
 # Flags that say themselves what happens without them; "(default: None)" would add nothing.
 OptionalText = Annotated[str | None, arg(help_behavior_hint="")]

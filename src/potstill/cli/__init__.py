@@ -1,0 +1,5 @@
+"""The command line."""
+
+from potstill.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,84 @@
+"""The command line: which command, with which flags, and how it ends."""
+
+import difflib
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+import tyro
+
+from potstill.cli import commands
+from potstill.errors import UsageError, UserError
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "gen": commands.gen,
+    "LoRA": commands.LoRA,
+    "average": commands.average,
+    "transfer": commands.transfer,
+    "distil": commands.distil,
+    "rnn": commands.rnn,
+    "evaluate": commands.evaluate,
+    "predict": commands.predict,
+    "export": commands.export,
+}
+DESCRIPTION = """\
+Turn a GPT into a tiny classifier: tune it with LoRA, distil it into DistilRNN.
+
+A first look: {prog} gen 12345, then LoRA 12345, distil 12345, predict "A sentence."
+"""
+
+
+def main(prog: str = "potstill", args: list[str] | None = None) -> None:
+    """Runs one command; ends with code 0, 2 for usage, 130 when interrupted, else 1."""
+    args = sys.argv[1:] if args is None else args
+    try:
+        _check_command(args)
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog=prog,
+            description=DESCRIPTION.format(prog=prog),
+            args=args,
+            use_underscores=True,
+            config=(
+                tyro.conf.OmitArgPrefixes,
+                tyro.conf.CascadeSubcommandArgs,
+                tyro.conf.DisallowNone,
+            ),
+        )
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except ModuleNotFoundError as error:
+        if (error.name or "potstill").startswith("potstill"):
+            raise
+        print(
+            f"{prog}: {error.name} is not installed; pip install 'potstill[train]' brings it.",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"\n{prog}: interrupted.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has had enough; nothing more can be said to them.
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        # safetensors and SQLite have no class for it, only the words.
+        if not any(words in str(error) for words in (os.strerror(errno.ENOSPC), "disk is full")):
+            raise
+        print(f"{prog}: the disk is full ({error}); make room and try again.", file=sys.stderr)
+        sys.exit(1)
+
+
+def _check_command(args: list[str]) -> None:
+    if not args:
+        raise UsageError(f"name a command: {', '.join(COMMANDS)}; --help tells what each does.")
+    if args[0].startswith("-") or args[0] in COMMANDS:
+        return
+    known = {name.lower(): name for name in COMMANDS}
+    near = difflib.get_close_matches(args[0].lower(), known, n=1, cutoff=0.5)
+    hint = f"; did you mean {known[near[0]]}?" if near else "."
+    raise UsageError(f"there is no command {args[0]!r} among {', '.join(COMMANDS)}{hint}")

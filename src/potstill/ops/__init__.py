@@ -1,0 +1,1 @@
+"""Differentiable operations, each with its plain formula and its fast path."""

@@ -1,0 +1,58 @@
+"""The picture of a training run."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+SPLITS = {
+    "train": ("train (running)", "#0072B2", "o"),
+    "holdout": ("held out of train", "#56B4E9", "v"),
+    "dev": ("dev", "#D55E00", "s"),
+    "ood": ("out-of-domain dev", "#009E73", "^"),
+}
+PANELS = {"loss": "loss (nats)", "accuracy": "accuracy", "mcc": "Matthews correlation (MCC)"}
+
+
+def training_plot(
+    records: list[dict[str, Any]],
+    chosen: int,
+    majority: dict[str, float],
+    title: str,
+    file: Path,
+) -> None:
+    """Draws loss, accuracy and MCC of every split by epoch into `file`.
+
+    records: a line an epoch, as `training.loop.train` makes them; chosen: number of the epoch whose
+    weights were kept; majority: accuracy of the most frequent class, by split.
+    """
+    epochs = [r["epoch"] for r in records]
+    figure, axes = plt.subplots(1, 3, figsize=(14, 5), layout="constrained")
+    for axis, (key, label) in zip(axes, PANELS.items(), strict=True):
+        for split, (_, colour, marker) in SPLITS.items():
+            if split not in records[0]:
+                continue
+            values = [r[split][key] for r in records]
+            marks = marker if len(epochs) <= 30 else None
+            axis.plot(epochs, values, color=colour, marker=marks, label=SPLITS[split][0])
+        axis.axvline(chosen, color="0.6", linestyle=":", zorder=0, label="epoch chosen")
+        axis.set_xlabel("epoch")
+        axis.set_title(label)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+        axis.grid(alpha=0.25)
+    dev = majority["dev"]
+    axes[1].axhline(dev, color="black", linestyle="--", linewidth=1, label="majority class (dev)")
+    axes[2].axhline(0, color="black", linestyle="--", linewidth=1)
+    handles, labels = axes[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.suptitle(title, parse_math=False)  # a $ in a name is a $
+    staging = file.with_name(f".{file.name}.new.png")
+    figure.savefig(staging, dpi=120)
+    plt.close(figure)
+    staging.replace(file)

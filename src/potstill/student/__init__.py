@@ -1,0 +1,1 @@
+"""DistilRNN, its tokenizer, and its files."""

@@ -1,0 +1,93 @@
+"""DistilRNN, the student: Embedding, recurrent layers, Linear."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from potstill.ops.dropout import Dropout
+from potstill.ops.gru import gru
+from potstill.settings import StudentSettings
+
+CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """Shape of a DistilRNN: all it takes to build one."""
+
+    vocab_size: int
+    classes: int
+    cell: Literal["rnn", "gru", "lstm"] = StudentSettings.cell
+    embedding_size: int = StudentSettings.embedding_size
+    hidden_size: int = StudentSettings.hidden_size
+    layers: int = StudentSettings.layers
+    bidirectional: bool = StudentSettings.bidirectional
+    dropout: float = StudentSettings.dropout
+
+
+class DistilRNN(nn.Module):
+    """Reads the tokens one by one and classifies by its last state (of each direction) and by the
+    largest value that each unit has had on the way.
+
+    The student of Tang et al. 2019, *Distilling Task-Specific Knowledge from BERT into Simple
+    Neural Networks*, section 3.1, with the kind of recurrence left open; the maximum is that of
+    Conneau et al. 2017, *Supervised Learning of Universal Sentence Representations from Natural
+    Language Inference Data*, section 3.2.2.
+
+    Training on a CPU, a GRU makes its products in `product_dtype`; all else is in fp32.
+    """
+
+    product_dtype = torch.float32
+
+    def __init__(self, config: StudentConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.dropout = Dropout(config.dropout)
+        self.rnn = CELLS[config.cell](
+            config.embedding_size,
+            config.hidden_size,
+            config.layers,
+            batch_first=True,
+            bidirectional=config.bidirectional,
+            dropout=config.dropout if config.layers > 1 else 0.0,
+        )
+        self.directions = 2 if config.bidirectional else 1
+        self.score = nn.Linear(2 * config.hidden_size * self.directions, config.classes)
+
+    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """(B, L) tokens, padded on the right, and their (B,) lengths to (B, classes) logits."""
+        return self.classify(self.states(input_ids, lengths), lengths)
+
+    def classify(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """(B, classes) logits from the states of whole sentences, as `states` gives them."""
+        B, H = len(lengths), self.config.hidden_size
+        last = states[torch.arange(B, device=states.device), lengths - 1, :H]
+        if self.config.bidirectional:  # backwards the first token is read last
+            last = torch.cat([last, states[:, 0, H:]], dim=1)
+        padding = torch.arange(states.shape[1], device=states.device) >= lengths[:, None]
+        if bool(padding.any()):
+            states = states.masked_fill(padding[..., None], -torch.inf)
+        largest = states.amax(1)
+        return self.score(self.dropout(torch.cat([last, largest], dim=1)))
+
+    def states(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """(B, L, directions · hidden) of the last recurrent layer; what stands in the padding means
+        nothing."""
+        x: Any = self.dropout(self.embedding(input_ids))
+        if self.config.cell == "gru" and x.is_cpu:
+            dtype = self.product_dtype if self.training else x.dtype
+            ways = self.directions
+            for layer in range(self.config.layers):
+                weights = self.rnn.all_weights[layer * ways : (layer + 1) * ways]
+                x = gru(self.dropout(x) if layer else x, lengths, weights, dtype)
+            return x
+        if bool((lengths < input_ids.shape[1]).any()):
+            # Else the backward direction would start in the padding.
+            packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+            states = self.rnn(packed)[0]
+            return pad_packed_sequence(states, True, total_length=input_ids.shape[1])[0]
+        return self.rnn(x)[0]

@@ -1,0 +1,44 @@
+"""The student's own tokenizer."""
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from potstill.data.text import word_ends
+from potstill.errors import UserError
+
+
+def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE over `sentences`, of at most `vocab_size` tokens; no token is unknown to it.
+
+    Sennrich, Haddow and Birch 2016, *Neural Machine Translation of Rare Words with Subword Units*,
+    section 3.2; on bytes as in Radford et al. 2019 (GPT-2), section 2.2.
+    """
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocab_size <= len(alphabet):
+        raise UserError(
+            f"--vocab_size {vocab_size} is too small: bytes alone take {len(alphabet)}."
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=["<pad>"],
+        initial_alphabet=sorted(alphabet),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sentences, trainer)
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, sentences: list[str], max_length: int) -> list[list[int]]:
+    """Tokens of each sentence, cut at `max_length`."""
+    return [e.ids[:max_length] for e in tokenizer.encode_batch(sentences)]
+
+
+def word_places(tokenizer: Tokenizer, sentences: list[str], max_length: int) -> list[list[int]]:
+    """Of each sentence the places of its words' last tokens among those that `encode` gives."""
+    encoded = zip(sentences, tokenizer.encode_batch(sentences), strict=True)
+    return [word_ends(s, [end for _, end in e.offsets[:max_length]]) for s, e in encoded]

@@ -1,0 +1,1 @@
+"""Training loops, what their steps are made of, and what they leave."""

@@ -1,0 +1,101 @@
+"""Which of how many processes this is, the threads of one, and predictions they all share."""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from potstill.data.batching import Batch, collate
+
+GPU_BATCH = 8  # of a few tokens, a GPU computes faster than its operations can be launched
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def process() -> PartialState:
+    """This process among all; alone unless a launcher started several.
+
+    Accelerate must be told where there is no accelerator: it would let processes launched on CPUs
+    each run by itself.
+    """
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
+def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """`function` of every item, in as many threads as torch has for one operation, each alone.
+
+    Of short sentences an operation takes microseconds; threads that share each one spend more time
+    waiting for each other than threads that share the sentences.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or len(items) == 1:
+        return [function(item) for item in items]
+    return list(_pool(threads).map(function, items))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def predict_logits(
+    model: nn.Module,
+    tokens: Sequence[Sequence[int]],
+    batch_tokens: int = 1024,
+    together: bool = True,
+) -> Tensor:
+    """Logits of every sentence in order, (N, classes), fp32, on the CPU, by
+    `model(input_ids, lengths)`; else as `predict`."""
+
+    def logits(batch: Batch) -> Tensor:
+        return model(batch.input_ids, batch.lengths).float().cpu()
+
+    return torch.stack(predict(model, tokens, logits, batch_tokens, together))
+
+
+def predict(
+    model: nn.Module,
+    tokens: Sequence[Sequence[int]],
+    answer: Callable[[Batch], Iterable[Any]],
+    batch_tokens: int = 1024,
+    together: bool = True,
+) -> list[Any]:
+    """What `answer` makes of each sentence, in order; it gets batches on the device of `model`.
+
+    The sentences go through sorted by length, about `batch_tokens` tokens at a time, on a GPU
+    GPU_BATCH times as many. Several processes do that `together`, sharing the work, and all get the
+    whole; or each for sentences of its own.
+    """
+    state = process()
+    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]), reverse=True)
+    if together:
+        order = order[state.process_index :: state.num_processes]
+    device = next(model.parameters()).device
+    if device.type != "cpu":
+        batch_tokens *= GPU_BATCH
+
+    @torch.no_grad()
+    def pass_through(index: list[int]) -> tuple[list[int], Iterable[Any]]:
+        return index, answer(collate(tokens, index).to(device))
+
+    batches = []
+    while order:
+        size = max(1, batch_tokens // len(tokens[order[0]]))
+        batches.append(order[:size])
+        order = order[size:]
+    was_training = model.training
+    model.eval()
+    if device.type == "cpu":
+        parts = side_by_side(pass_through, batches)
+    else:
+        parts = [pass_through(index) for index in batches]
+    model.train(was_training)
+    if together and state.num_processes > 1:
+        parts = gather_object(parts)
+    found = {i: one for index, answers in parts for i, one in zip(index, answers, strict=True)}
+    return [found[i] for i in range(len(tokens))]

@@ -1,0 +1,51 @@
+"""Steps of the optimizer: AdamW, its schedule, clipped gradients."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from potstill.settings import TrainSettings
+
+
+def lr_factor(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak learning rate at `step` of `steps`: linear up, then linear down to 0."""
+    rise = math.ceil(warmup * steps)
+    if step < rise:
+        return (step + 1) / rise
+    return max(0.0, (steps - step) / max(1, steps - rise))
+
+
+def adamw(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019); biases and norms are not decayed."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+
+
+def set_lr(optimizer: Any, settings: TrainSettings, step: int, steps: int) -> None:
+    """Sets the learning rate of step number `step` of `steps`."""
+    lr = settings.lr * lr_factor(step, steps, settings.warmup)
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+def update(optimizer: Any, parameters: Iterable[Tensor], clip: float) -> None:
+    """Clips the gradients to the norm `clip`, takes a step, and drops the gradients."""
+    # foreach: else several operations from Python for each of hundreds of tensors
+    nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def seed_epoch(seed: int, epoch: int) -> None:
+    """Settles an epoch's random numbers, whether or not the ones before it ran in this process."""
+    torch.manual_seed(seed * 1_000_003 + epoch)

@@ -1,0 +1,1 @@
+"""The transfer set: unlabelled sentences and where they come from."""

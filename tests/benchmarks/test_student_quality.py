@@ -1,0 +1,179 @@
+"""The rows of benchmarks/student_quality.py and the arithmetic behind them."""
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import student_quality
+import student_recipes
+import torch
+from sklearn.metrics import matthews_corrcoef
+
+from potstill.cli import main
+from potstill.data.corpus import load_corpus
+from potstill.inference.classifiers import Model
+from potstill.recipes import rnn
+from potstill.settings import PretrainSettings, StudentSettings
+from potstill.transfer.dataset import (
+    DESCRIPTION,
+    SHARD,
+    VOCABULARY,
+    check_next_tokens,
+    next_file,
+    read_transfer_set,
+    read_vocabulary,
+    shard_file,
+    write_shard,
+)
+from potstill.transfer.next_tokens import NOTHING, write_next_tokens
+
+CLASSES = 2
+
+
+def answers(seeds: int, right: float, labels: np.ndarray, seed: int) -> np.ndarray:
+    """(seeds, N) answers of which a share `right` is the label."""
+    correct = np.random.default_rng(seed).random((seeds, len(labels))) < right
+    return np.where(correct, labels, 1 - labels)
+
+
+def test_the_bootstrap_is_paired(monkeypatch):
+    labels = np.random.default_rng(0).integers(0, CLASSES, 60)
+    better, worse = answers(3, 0.9, labels, 1), answers(2, 0.6, labels, 2)
+    assert student_quality.bootstrap(better, better, labels) == [0, 0]
+    low, high = student_quality.bootstrap(better, worse, labels)
+    assert 0 < low < high
+    assert student_quality.bootstrap(worse, better, labels) == pytest.approx([-high, -low])
+
+    monkeypatch.setattr(student_quality, "RESAMPLES", 40)
+    drawn = np.random.default_rng(0).multinomial(60, np.full(60, 1 / 60), 40)
+
+    def mean(rows: np.ndarray, weights: np.ndarray) -> float:
+        return np.mean([matthews_corrcoef(labels, row, sample_weight=weights) for row in rows])
+
+    differences = [mean(better, weights) - mean(worse, weights) for weights in drawn]
+    expected = np.percentile(differences, [2.5, 97.5])
+    assert student_quality.bootstrap(better, worse, labels) == pytest.approx(list(expected))
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """A set of four shards of sampled sentences and six of edited ones, two sentences in each."""
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    numbers = {"own": 0, "sampled": 4, "edited": 6}
+    description = {
+        "teacher": {"path": "runs/LoRA-1", "sha256": "a" * 64},
+        "labels": ["bad", "good"],
+        "sentences": {kind: shards * SHARD for kind, shards in numbers.items()},
+    }
+    (folder / DESCRIPTION).write_text(json.dumps(description))
+    for kind, shards in numbers.items():
+        for i in range(shards):
+            about = {"source": kind, "parent": "", "logits": [0.0, 1.0]}
+            rows = [{"sentence": f"{kind} {i} {j}"} | about for j in range(2)]
+            write_shard(shard_file(folder, kind, i), rows)
+            if kind == "sampled":
+                write_next_tokens(next_file(shard_file(folder, kind, i)), [NOTHING] * 2)
+    (folder / VOCABULARY).write_text('["a"]')
+    return folder
+
+
+def test_every_row_takes_as_many_steps_and_its_own_sentences(whole, tmp_path):
+    rows = student_recipes.recipes(Path("runs/LoRA-1"), whole, tmp_path, 3, 5, 10, only=[])
+    sentences = {recipe.name: recipe.sentences for recipe in rows}
+    assert sentences == {
+        "control: labels alone": 0,
+        "CoLA alone": 0,
+        "0.25 of the set": 2 + 4,
+        "0.5 of the set": 4 + 6,
+        "sampled": 8,
+        "edited": 12,
+        "no language model": 20,
+        "drawn tokens alone": 20,
+        "whole sentences alone": 20,
+        "the whole set": 20,
+    }
+    for recipe in rows:
+        epochs = int(recipe.words[recipe.words.index("--epochs") + 1])
+        if recipe.name != "CoLA alone":
+            assert epochs == round(3 * 30 / (10 + recipe.sentences))
+        # The last of a flag given twice counts.
+        place = len(recipe.words) - 1 - recipe.words[::-1].index("--pretrain_epochs")
+        text = {"0.25 of the set": 2, "0.5 of the set": 4, "edited": 8}.get(recipe.name, 8)
+        text_epochs = round(5 * 18 / (10 + text))
+        text_epochs = {"no language model": 0, "CoLA alone": 5}.get(recipe.name, text_epochs)
+        assert int(recipe.words[place + 1]) == text_epochs
+        if recipe.sentences:
+            part = Path(recipe.words[recipe.words.index("--transfer_set") + 1])
+            found = read_transfer_set(part)
+            check_next_tokens(found, part)
+            assert read_vocabulary(part) == ["a"]
+            kinds = set(found.sources)
+            assert kinds == ({recipe.name} if recipe.name in kinds else {"sampled", "edited"})
+
+
+def test_only_the_rows_asked_for_get_their_sentences(whole, tmp_path):
+    def names(*only: str) -> list[str]:
+        found = student_recipes.recipes(Path("LoRA-1"), whole, tmp_path, 3, 5, 10, list(only))
+        return [recipe.name for recipe in found]
+
+    assert names("edited", "the whole set") == ["edited", "the whole set"]
+    assert [part.name for part in (tmp_path / "sets").iterdir()] == ["edited"]
+    with pytest.raises(SystemExit, match="no row 'edits'"):
+        names("edits", "sampled")
+    assert [part.name for part in (tmp_path / "sets").iterdir()] == ["edited"]
+
+
+def test_a_rows_own_flags_win_over_those_of_all_rows(tmp_path, monkeypatch):
+    """Of a flag given twice the command line takes the last."""
+    orders = []
+    monkeypatch.setattr(subprocess, "run", lambda order, **rest: orders.append(order))
+    recipe = student_recipes.Recipe("plain", ["rnn", "--pretrain_epochs", "0"])
+    student_recipes.train(recipe, 1, tmp_path, ["--pretrain_epochs", "3", "--layers", "1"], 1)
+    given = {}
+    monkeypatch.setattr(rnn, "train_control", lambda *settings: given.update(x=settings))
+    main(args=orders[0][3:])
+    assert PretrainSettings(pretrain_epochs=0) in given["x"]
+    assert StudentSettings(layers=1) in given["x"]
+
+
+def test_a_row_says_what_it_would_be_without_the_shift():
+    minicola = load_corpus("minicola")
+    rng = np.random.default_rng(0)
+
+    def knowing(shift: float) -> Model:
+        right = torch.eye(CLASSES)[minicola.splits["dev"].labels]
+        logits = right + torch.from_numpy(rng.normal(size=right.shape)) + torch.tensor([0, shift])
+        return Model("", minicola.labels, 0, {}, lambda s: logits)
+
+    corpus = replace(minicola, splits={"dev": minicola.splits["dev"]})
+    recipe = student_recipes.Recipe("both", ["distil"], 7)
+    students = {"both": [knowing(-0.4), knowing(-0.2)]}
+    biases = {"both": [np.array([0, 3.0]), np.zeros(2)]}
+    report = student_quality.summarise(corpus, students["both"][0], [recipe], students, biases)
+    row = report["recipes"]["both"]["dev"]
+    assert row["mcc"][1] == row["unshifted_mcc"][1]
+    sentences, labels = corpus.splits["dev"].sentences, corpus.splits["dev"].labels
+    logits = students["both"][0].logits(sentences).numpy() - [0, 3]
+    for key in ("mcc", "accuracy"):
+        expected = student_quality.metrics.score(logits, labels)[key]
+        assert row[f"unshifted_{key}"][0] == pytest.approx(expected) != row[key][0]
+
+
+def test_phenomena_are_means_over_the_seeds():
+    minicola = load_corpus("minicola")
+
+    def always(answer: int) -> Model:
+        logits = torch.eye(CLASSES)[[answer]]
+        return Model("", minicola.labels, 0, {}, lambda s: logits.repeat(len(s), 1))
+
+    found = student_quality.phenomena(always(1), {"one of each": [always(0), always(1)]})
+    assert set(found) == {
+        source for name in ("dev", "ood") for source in minicola.splits[name].sources
+    }
+    for row in found.values():
+        assert row["one of each"] == pytest.approx(0.5)
+        assert max(row["teacher"], 1 - row["teacher"]) == pytest.approx(row["majority"])

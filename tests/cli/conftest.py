@@ -1,0 +1,209 @@
+"""What the tests of the commands share: a command run in this process or in its own, and folders
+where commands have been run.
+"""
+
+import contextlib
+import errno
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from potstill.cli import main
+from potstill.decoder.language_model import LanguageModel
+from potstill.recipes import transfer
+from potstill.transfer import dataset, sources
+
+RUN = Path(__file__).parents[2] / "run.py"
+SMALL = ("--hidden_size", 8, "--embedding_size", 8, "--vocab_size", 300)
+OWN = "The birds is old.\nThe dogs number 3 are old.\nNaïve birds are old.\n"
+TRAINERS = ("LoRA", "distil", "rnn")
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def run(*args: object) -> Result:
+    """Runs a command in this process."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(args=list(map(str, args)))
+        except SystemExit as stop:
+            assert isinstance(stop.code, int)
+            code = stop.code
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def done(*args: object) -> str:
+    """Runs a command that must succeed; returns what it printed."""
+    result = run(*args)
+    assert result.code == 0, result.err
+    assert not result.err or re.fullmatch(r"(model|base): [^\n]+\n", result.err)
+    return result.out
+
+
+def started(*args: object, **options: Any) -> subprocess.Popen[str]:
+    """Starts `python run.py` as a process of its own, with no network."""
+    nowhere = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "https")}
+    return subprocess.Popen(
+        [sys.executable, RUN, *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | nowhere | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        **options,
+    )
+
+
+def finished(*args: object) -> Result:
+    process = started(*args)
+    out, err = process.communicate(timeout=120)
+    return Result(process.returncode, out, err)
+
+
+def weights(folder: Path | str) -> bytes:
+    (file,) = Path(folder).glob("*.safetensors")
+    return file.read_bytes()
+
+
+def read_json(file: Path | str) -> Any:
+    return json.loads(Path(file).read_text())
+
+
+def scores_by_epoch(folder: Path | str) -> list[dict[str, Any]]:
+    """metrics.jsonl without what differs from one time to the next."""
+    lines = Path(folder, "metrics.jsonl").read_text().splitlines()
+    clocks = ("seconds", "sentences_per_second")
+    return [{k: v for k, v in json.loads(line).items() if k not in clocks} for line in lines]
+
+
+def files(folder: Path | str = ".") -> set[str]:
+    return {str(file) for file in Path(folder).rglob("*") if not file.is_dir()}
+
+
+def write_toy(folder: Path, train: int = 60) -> Path:
+    """A corpus in CoLA's format on agreement in number."""
+    folder.mkdir()
+    for name, size in (
+        ("in_domain_train", train),
+        ("in_domain_dev", 20),
+        ("out_of_domain_dev", 20),
+    ):
+        lines = []
+        for i in range(size):
+            noun = ("cat", "cats", "dog", "dogs", "book", "books")[i % 6]
+            verb = ("is", "are")[i % 7 % 2]
+            good = noun.endswith("s") == (verb == "are")
+            mark = "" if good else "*"
+            lines.append(f"s{i % 3}\t{int(good)}\t{mark}\tThe {noun} number {i} {verb} old.\n")
+        (folder / f"{name}.tsv").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="package", autouse=True)
+def no_network() -> Iterator[None]:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        patch.setattr(socket, "getaddrinfo", refuse)
+        yield
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A folder where everything was run once on MiniCoLA, and what was printed meanwhile."""
+
+    folder: Path
+    said: dict[str, str]
+
+
+@pytest.fixture(scope="package")
+def built(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Path) -> Shop:
+    folder = tmp_path_factory.mktemp("shop")
+    shape = ("--hidden_size", 16, "--embedding_size", 16, "--epochs", 1)
+    with contextlib.chdir(folder):
+        said = {
+            "LoRA": done("LoRA", 7, "--gpt_variant", tiny_gpt2),
+            "distil": done("distil", 7, *shape),
+            "rnn": done("rnn", 7, "--data", "minicola", *shape),
+            "distil again": done("distil", 7, *shape),
+        }
+    return Shop(folder, said)
+
+
+@pytest.fixture
+def shop(built: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """`built`, gone into; for tests that only read there."""
+    monkeypatch.chdir(built.folder)
+    return built
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What it takes to train on the toy corpus: a base and a teacher tuned from it."""
+
+    base: Path
+    toy: Path
+    teacher: Path
+
+    def order(self, command: str, SR: int, folder: str, *more: object) -> list[object]:
+        """Arguments that train into `folder`, briefly."""
+        flags = {
+            "LoRA": ["--gpt_variant", self.base, "--model_path", folder],
+            "distil": ["--model_path", self.teacher, "--student_path", folder, *SMALL],
+            "rnn": ["--student_path", folder, *SMALL],
+        }[command]
+        return [command, SR, *flags, "--data", self.toy, "--epochs", 3, *more]
+
+
+@pytest.fixture(scope="package")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Path) -> Bench:
+    folder = tmp_path_factory.mktemp("bench")
+    bench = Bench(tiny_gpt2, write_toy(folder / "toy"), folder / "teacher")
+    with contextlib.chdir(folder):
+        done(*bench.order("LoRA", 1, "teacher"))
+    return bench
+
+
+@pytest.fixture
+def bench(made: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """`made`, used from an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+@pytest.fixture
+def order(bench: Bench) -> list[object]:
+    Path("own.txt").write_text(OWN)
+    flags = ["--model_path", bench.teacher, "--transfer_path", "set", "--unlabelled", "own.txt"]
+    return ["transfer", 1, *flags, "--sampled", 30, "--edited", 60]
+
+
+@pytest.fixture
+def ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny decoder hardly ever ends a sentence: its own full stop shall do."""
+    plain = LanguageModel.__init__
+
+    def init(model: Any, whole: Any, tokenizer: Any, lora: Any) -> None:
+        plain(model, whole, tokenizer, lora)
+        model.end = tokenizer(".")["input_ids"][0]
+
+    monkeypatch.setattr(LanguageModel, "__init__", init)
+    monkeypatch.setattr(dataset, "SHARD", 25)
+    monkeypatch.setattr(transfer, "SHARD", 25)
+    monkeypatch.setattr(sources, "SHARD", 25)

@@ -1,0 +1,196 @@
+"""The first commands of a user: what they print, write and leave."""
+
+import json
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import accuracy_score, matthews_corrcoef
+
+from potstill.data.corpus import load_corpus
+from potstill.decoder.hub import find_decoder
+from potstill.inference import classifiers
+from potstill.recipes import _run
+from potstill.settings import (
+    DataSettings,
+    DistilSettings,
+    LoRASettings,
+    PretrainSettings,
+    StudentSettings,
+    TrainSettings,
+)
+from tests.cli.conftest import TRAINERS, Shop, done, read_json, scores_by_epoch
+
+
+class TestFirstRun:
+    """LoRA, distil, rnn, evaluate, predict, from an empty folder and without a network."""
+
+    def test_choices_are_said_with_their_reason(self, shop: Shop) -> None:
+        assert "base: tiny-gpt2\n" in shop.said["LoRA"]
+        assert "data: MiniCoLA" in shop.said["LoRA"]
+        assert "(auto: no CoLA in data/, and its site can't be reached)" in shop.said["LoRA"]
+        assert "(auto: what the teacher was tuned on)" in shop.said["distil"]
+        assert "auto" not in shop.said["rnn"]
+        # The little base has 64 positions, fewer than --max_length would allow.
+        assert "sentences of train are cut at --max_length 64 tokens" in shop.said["LoRA"]
+
+    @pytest.mark.parametrize(
+        ("name", "groups", "own"),
+        [
+            ("LoRA", (LoRASettings,), {"adapter_config.json", "adapter_model.safetensors"}),
+            (
+                "distil",
+                (DistilSettings, PretrainSettings, StudentSettings),
+                {"model.safetensors", "tokenizer.json"},
+            ),
+            ("rnn", (PretrainSettings, StudentSettings), {"model.safetensors", "tokenizer.json"}),
+        ],
+    )
+    def test_a_run_is_a_whole_folder(
+        self, name: str, groups: tuple[type, ...], own: set[str], shop: Shop
+    ) -> None:
+        folder = Path(f"runs/{name}-7")
+        common = {"config.json", "metrics.jsonl", "results.json"}
+        assert {file.name for file in folder.iterdir()} == common | own
+        config = read_json(folder / "config.json")
+        wanted = {f.name for g in (*groups, DataSettings, TrainSettings) for f in fields(g)}
+        assert set(config["settings"]) == wanted
+        assert (config["command"], config["SR"]) == (name, 7)
+        assert {"potstill", "python", "torch", "transformers"} <= set(config["versions"])
+        minicola = load_corpus("minicola")
+        assert config["data"] == minicola.describe()
+        epochs = [record["epoch"] for record in scores_by_epoch(folder)]
+        assert epochs == list(range(1, config["settings"]["epochs"] + 1))
+        results = read_json(folder / "results.json")
+        assert set(results["chosen"]) == {"holdout", "dev", "ood"}
+        assert results["chosen_epoch"] in epochs
+        assert results["parameters"] == config["parameters"]["total"] > 0
+
+    def test_the_base_is_recorded_with_its_hash(self, shop: Shop, tiny_gpt2: Path) -> None:
+        assert read_json("runs/LoRA-7/config.json")["decoder"] == {
+            "variant": str(tiny_gpt2),
+            "title": "tiny-gpt2",
+            "folder": str(tiny_gpt2),
+            "sha256": find_decoder(str(tiny_gpt2)).sha256(),
+        }
+
+    def test_sentences_begin_with_the_start_token(self, shop: Shop, tiny_gpt2: Path) -> None:
+        """As the run records it; without the record another model reads them."""
+        config = read_json("runs/LoRA-7/config.json")
+        tokenizer = find_decoder(str(tiny_gpt2)).tokenizer()
+        assert config["start_token"] == tokenizer.bos_token_id == 0
+        folder = Path("without")
+        shutil.copytree("runs/LoRA-7", folder)
+        try:
+            (folder / "config.json").write_text(json.dumps(config | {"start_token": None}))
+            models_there = [classifiers.load_model(f) for f in (Path("runs/LoRA-7"), folder)]
+        finally:
+            shutil.rmtree(folder)
+        assert models_there[0].sha256 != models_there[1].sha256
+        one, other = (model.logits(["The cat is old."]) for model in models_there)
+        assert not torch.allclose(one, other)
+
+    @pytest.mark.parametrize("name", ["lora", "distilrnn", "rnn"])
+    def test_plots_are_pictures(self, name: str, shop: Shop) -> None:
+        with Image.open(f"plots/{name}_training_plot.png") as picture:
+            picture.load()
+            assert picture.format == "PNG"
+
+    def test_nothing_else_is_left(self, shop: Shop) -> None:
+        assert {path.name for path in Path().iterdir()} == {"runs", "plots"}
+        assert {path.name for path in Path("runs").iterdir()} == {"LoRA-7", "distil-7", "rnn-7"}
+        assert len(list(Path("plots").iterdir())) == 3
+
+    def test_the_table_has_teacher_student_control_and_majority(self, shop: Shop) -> None:
+        names = ["tiny-gpt2 + LoRA", "DistilRNN, distilled", "DistilRNN, no teacher"]
+
+        def named(said: str) -> list[str]:
+            table = said[said.index("MiniCoLA, SR 7") :]
+            kinds = [*names, "majority class", "dev", "out of domain"]
+            return [k for line in table.splitlines() for k in kinds if line.strip().startswith(k)]
+
+        whole = [*names, "majority class"]
+        for command in ("rnn", "distil again"):
+            assert named(shop.said[command]) == ["dev", *whole, "out of domain", *whole]
+        first = [names[0], names[1], "majority class"]
+        assert named(shop.said["distil"]) == ["dev", *first, "out of domain", *first]
+        assert "the control, which `potstill rnn 7` would train" in shop.said["distil"]
+        assert max(map(len, shop.said["distil again"].split("MiniCoLA, SR 7")[1].split("\n"))) < 80
+
+    def test_every_accuracy_stands_beside_majority_and_mcc(self, shop: Shop) -> None:
+        lines = shop.said["rnn"].splitlines()
+        header = next(i for i, line in enumerate(lines) if line.startswith("epoch"))
+        assert lines[header].split() == ["epoch", "on", "loss", "accuracy", "majority", "MCC"]
+        for line in lines[header + 1 : header + 5]:
+            assert line.count("%") == 2
+
+    @pytest.mark.parametrize("name", ["distil", "rnn"])
+    def test_students_call_each_class_as_often_as_it_is(self, name: str, shop: Shop) -> None:
+        """In train; without the shift, a student that is otherwise the same does not."""
+        folder = Path(f"runs/{name}-7")
+        task = _run.read_task(DataSettings(data="minicola"), 7)
+        labels = torch.tensor(task.train.labels)
+        logits = classifiers.load_model(folder).logits(task.train.sentences)
+        bias = torch.tensor(read_json(folder / "results.json")["bias"])
+        called = (logits.argmax(1).bincount(), (logits - bias).argmax(1).bincount())
+        assert called[0].tolist() == labels.bincount().tolist()
+        assert bias[0] == 0 and float(bias[1])
+        shares = [f"{100 * float(counts[1]) / len(labels):.1f} %" for counts in called]
+        told = f"acceptable {shares[0]} ({shares[1]} without a shift of {float(bias[1]):+.2f})"
+        assert told in shop.said[name]
+
+    @pytest.mark.parametrize("name", TRAINERS)
+    def test_evaluate_gives_the_scores_of_the_run(self, name: str, shop: Shop) -> None:
+        scored = json.loads(done("evaluate", "--model_path", f"runs/{name}-7", "--json"))
+        chosen = read_json(f"runs/{name}-7/results.json")["chosen"]
+        assert set(scored["scores"]) == {"dev", "ood"}
+        for split, scores in scored["scores"].items():
+            assert scores["accuracy"] == pytest.approx(chosen[split]["accuracy"], abs=0.01)
+            low, high = scores["mcc_95"]
+            assert low <= scores["mcc"] <= high
+            assert sum(map(sum, scores["confusion"])) == scores["sentences"] == 500
+            assert sum(g["sentences"] for g in scores["groups"].values()) == 500
+        assert scored["data"]["name"] == "MiniCoLA"
+
+    @pytest.mark.parametrize("name", TRAINERS)
+    def test_models_answer_on_the_accelerator(
+        self, name: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """PyTorch's "meta" stands in for one: it has a device's rules and no numbers."""
+        monkeypatch.setattr(
+            classifiers, "process", lambda: SimpleNamespace(device=torch.device("meta"))
+        )
+        model = classifiers.load_model(Path(f"runs/{name}-7"))
+
+        asked = []
+        monkeypatch.setattr(
+            classifiers, "predict_logits", lambda model, *_, **__: asked.append(model)
+        )
+        model.logits(["She slept."])
+        (module,) = asked
+        assert {x.device.type for x in (*module.parameters(), *module.buffers())} == {"meta"}
+
+    def test_evaluate_agrees_with_predict_and_scikit_learn(self, shop: Shop) -> None:
+        dev = load_corpus("minicola").splits["dev"]
+        Path("dev.txt").write_text("\n".join(dev.sentences))
+        try:
+            lines = done("predict", "--file", "dev.txt", "--json").splitlines()
+        finally:
+            Path("dev.txt").unlink()
+        called = [int(json.loads(line)["label"] == "acceptable") for line in lines]
+        scores = json.loads(done("evaluate", "--json"))["scores"]["dev"]
+        assert scores["accuracy"] == pytest.approx(accuracy_score(dev.labels, called))
+        assert scores["mcc"] == pytest.approx(matthews_corrcoef(dev.labels, called))
+
+    def test_evaluate_prints_tables(self, shop: Shop) -> None:
+        out = done("evaluate")
+        assert "model: DistilRNN in runs/distil-7 (auto: trained last)" in out
+        assert "data: MiniCoLA (auto: what the model was trained on)" in out
+        for words in ("dev: 500 sentences", "ood: 500 sentences", "majority", "95 % interval"):
+            assert words in out
+        phenomena = set(load_corpus("minicola").splits["dev"].sources)
+        assert phenomena <= {line.split("  ")[0].strip() for line in out.splitlines()}

@@ -1,0 +1,66 @@
+"""The command predict."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import TRAINERS, Shop, done, run
+
+
+class TestPredict:
+    SENTENCES = ("The cat is old.", "The cat are old.", "Naïve “café”.")
+
+    def test_arguments_file_and_standard_input_agree(
+        self, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        text = "\r\n".join(self.SENTENCES)
+        file = tmp_path / "sentences.txt"
+        file.write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\n\n")
+        expected = done("predict", *self.SENTENCES)
+        assert done("predict", "--file", file) == expected
+        for flags in ([], ["--file", "-"]):
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+            assert done("predict", *flags) == expected
+
+    def test_the_table_has_a_line_a_sentence(self, shop: Shop) -> None:
+        result = run("predict", *self.SENTENCES)
+        assert result.err == "model: DistilRNN in runs/distil-7 (auto: trained last)\n"
+        lines = result.out.splitlines()
+        for sentence, line in zip(self.SENTENCES, lines, strict=True):
+            label, share, percent, rest = line.split(maxsplit=3)
+            assert label in ("acceptable", "unacceptable")
+            assert 50 <= float(share) <= 100
+            assert (percent, rest) == ("%", sentence)
+
+    @pytest.mark.parametrize("name", TRAINERS)
+    def test_json_lines_parse(self, name: str, shop: Shop) -> None:
+        out = done("predict", *self.SENTENCES, "--json", "--model_path", f"runs/{name}-7")
+        for sentence, line in zip(self.SENTENCES, out.splitlines(), strict=True):
+            record = json.loads(line)
+            assert set(record) == {"sentence", "label", "probabilities"}
+            assert record["sentence"] == sentence
+            shares = record["probabilities"]
+            assert record["label"] == max(shares, key=shares.get)
+            assert sum(shares.values()) == pytest.approx(1, abs=2e-4)
+
+    def test_the_company_a_sentence_keeps_does_not_matter(self, shop: Shop) -> None:
+        longer = "The cat that the dogs saw is very, very old, I believe."
+        shares = [
+            json.loads(done("predict", "--json", *sentences).splitlines()[-1])["probabilities"]
+            for sentences in ([self.SENTENCES[0]], [longer, self.SENTENCES[0]])
+        ]
+        assert shares[0] == pytest.approx(shares[1], abs=2e-4)
+
+    @pytest.mark.parametrize(
+        ("body", "words"), [(b" \n\n", "is empty"), (b"A.\n\xe9", ":2: not UTF-8")]
+    )
+    def test_standard_input_that_is_no_text(
+        self, body: bytes, words: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(body)))
+        result = run("predict")
+        assert (result.code, result.out) == (1, "")
+        assert result.err.startswith("potstill: standard input")
+        assert words in result.err

@@ -1,0 +1,83 @@
+"""Two processes under torchrun do what one does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from potstill.transfer.dataset import read_transfer_set
+
+REPOSITORY = Path(__file__).parents[2]
+COMMANDS = {
+    "LoRA": ["--precision", "fp32", "--LoRA_rank", "2"],
+    "distil": ["--precision", "fp32", "--dropout", "0", "--hidden_size", "16"],
+}
+# Two shards of edited sentences: one for each of two processes.
+TRANSFER = ["transfer", "5", "--precision", "fp32", "--sampled", "8", "--edited", "4200"]
+
+
+def run(command: str, decoder: Path, folder: Path, processes: int) -> None:
+    words = [command, "5", "--epochs", "1", "--data", "minicola", "--batch_size", "50"]
+    words += COMMANDS[command] + (["--gpt_variant", str(decoder)] if command == "LoRA" else [])
+    said = launch(words, folder, processes)
+    assert said.count("chosen on the slice") == 1  # the first process alone speaks
+
+
+def launch(words: list[str], folder: Path, processes: int) -> str:
+    """Runs potstill in `folder`; returns what it printed."""
+    launcher = [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone"]
+    launcher += [] if processes == 1 else [f"--nproc-per-node={processes}"]
+    # One cache each: the second run shall compute its teacher's logits itself.
+    surroundings = os.environ | {"OMP_NUM_THREADS": "1", "POTSTILL_CACHE": str(folder / "cache")}
+    command = [sys.executable, *launcher, str(REPOSITORY / "run.py"), *words]
+    done = subprocess.run(
+        command, cwd=folder, env=surroundings, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Folders in which one process and two have run every command."""
+    made = []
+    for processes in (1, 2):
+        folder = tmp_path_factory.mktemp(f"processes-{processes}")
+        for command in COMMANDS:
+            run(command, tiny_gpt2, folder, processes)
+        said = launch(TRANSFER, folder, processes)
+        assert said.count("transfer set: ") == said.count("edited: 4200 sentences, ") == 1
+        made.append(folder)
+    return made
+
+
+@pytest.mark.parametrize(
+    "weights", ["runs/LoRA-5/adapter_model.safetensors", "runs/distil-5/model.safetensors"]
+)
+def test_two_processes_train_what_one_does(folders: list[Path], weights: str) -> None:
+    one, two = (load_file(folder / weights) for folder in folders)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_share_a_transfer_set(folders: list[Path]) -> None:
+    for folder in folders:
+        found = read_transfer_set(folder / "runs/transfer-5")
+        shards = {file.name for file in (folder / "runs/transfer-5").glob("*.gz")}
+        assert shards == {
+            f"{s}.jsonl.gz" for s in ("sampled-00000", "edited-00000", "edited-00001")
+        }
+        # Each process sees its own duplicates; those across them are dropped on reading.
+        assert 4208 - 20 <= len(found.sentences) <= 4208
+
+
+def test_nothing_is_left_beside_the_runs(folders: list[Path]) -> None:
+    for folder in folders:
+        assert {f.name for f in folder.iterdir()} == {"runs", "plots", "cache"}
+        assert {f.name for f in (folder / "runs").iterdir()} == {"LoRA-5", "distil-5", "transfer-5"}
+        assert not list((folder / "cache").glob("process-*"))

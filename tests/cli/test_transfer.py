@@ -1,0 +1,281 @@
+"""The command transfer."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from potstill.data.corpus import load_corpus
+from potstill.inference import classifiers
+from potstill.recipes import transfer
+from potstill.transfer import dataset
+from potstill.transfer.next_tokens import read_next_tokens
+from tests.cli.conftest import SMALL, Bench, done, files, read_json, run
+
+
+class TestTransfer:
+    """A set from the toy teacher: made, gone on with, shown, learned from."""
+
+    @pytest.mark.usefixtures("ending")
+    def test_made_whole_and_gone_on_with(
+        self, order: list[object], bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said = done(*order)
+        names = ["own-00000", "sampled-00000", "sampled-00001"]
+        names += [f"edited-0000{i}" for i in range(3)]
+        shards = {f"set/{name}.jsonl.gz" for name in names}
+        beside = {"transfer.json", "sampler.safetensors", "vocabulary.json"}
+        beside |= {"sampled-00000.next.npz", "sampled-00001.next.npz"}
+        assert files("set") == shards | {f"set/{name}" for name in beside}
+        found = dataset.read_transfer_set(Path("set"))
+        kinds = [source.partition(":")[0] for source in found.sources]
+        # One of the user's own three is a training sentence.
+        assert (kinds.count("own"), kinds.count("sampled"), kinds.count("edited")) == (2, 30, 60)
+        assert f"sampled: {kinds.count('sampled')} sentences; by the teacher" in said
+        for split in load_corpus(str(bench.toy)).splits.values():
+            known = {dataset.normal(s) for s in split.sentences}
+            assert not known & {dataset.normal(s) for s in found.sentences}
+        teacher = classifiers.load_model(bench.teacher)
+        expected = teacher.logits(found.sentences)
+        torch.testing.assert_close(torch.from_numpy(found.logits), expected, rtol=0, atol=2e-3)
+        # After a word: what it says of the sentence up to there.
+        sentence, words = max(
+            zip(found.sentences, found.word_logits, strict=True), key=lambda pair: len(pair[1])
+        )
+        ends = [match.end() for match in re.finditer(r"\S+", sentence)]
+        expected = teacher.logits([sentence[:end] for end in ends])
+        torch.testing.assert_close(torch.from_numpy(words), expected, rtol=0, atol=2e-3)
+        assert len(words) > 3
+        train = set(load_corpus(str(bench.toy)).splits["train"].sentences)
+        others = {s for s, kind in zip(found.sentences, kinds, strict=True) if kind != "edited"}
+        assert {p for p in found.parents if p} <= train | others
+        assert all(bool(p) == (k == "edited") for p, k in zip(found.parents, kinds, strict=True))
+
+        # Twice in a row: nothing is made anew.
+        before = {file: Path(file).read_bytes() for file in files("set")}
+        monkeypatch.setattr(transfer, "tuned_sampler", None)
+        done(*order)
+        assert {file: Path(file).read_bytes() for file in files("set")} == before
+        monkeypatch.undo()
+
+    @pytest.mark.usefixtures("ending")
+    def test_interrupted_it_goes_on(
+        self, order: list[object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done(*order)
+        before = {file: Path(file).read_bytes() for file in files("set")}
+        write = transfer.write_shard
+
+        def interrupted(file: Path, rows: Any) -> None:
+            if file.name.startswith("edited-00001"):
+                raise KeyboardInterrupt
+            write(file, rows)
+
+        shutil.rmtree("set")
+        with monkeypatch.context() as patch:
+            patch.setattr(transfer, "write_shard", interrupted)
+            assert run(*order).code == 130
+        assert not Path("set/edited-00001.jsonl.gz").exists()
+        flags = ("--model_path", order[3], "--transfer_set", "set", *SMALL)
+        refused = run("distil", 1, *flags)
+        assert refused.code == 1
+        assert "unfinished: 2 of 6 shards are missing" in refused.err
+        done(*order)
+        assert {file: Path(file).read_bytes() for file in files("set")} == before
+        # More may be asked for; what is there stays.
+        done(*order[:-1], 80)
+        assert files("set") == {*before, "set/edited-00003.jsonl.gz"}
+        assert all(
+            Path(file).read_bytes() == body
+            for file, body in before.items()
+            if file != "set/transfer.json"
+        )
+
+    @pytest.mark.usefixtures("ending")
+    def test_chances_of_tokens_are_added_to_a_set_without(
+        self, order: list[object], bench: Bench
+    ) -> None:
+        """As sets were before they were kept; and learnt from, unless the tokens alone are."""
+        done(*order)
+        before = {file: Path(file).read_bytes() for file in files("set")}
+        drawn = read_next_tokens(Path("set/sampled-00001.next.npz"), 5)
+        Path("set/sampled-00001.next.npz").unlink()
+        learn = bench.order("distil", 2, "student", "--transfer_set", "set", "--pretrain_epochs", 1)
+        refused = run(*learn)
+        assert (refused.code, refused.err.count("\n")) == (1, 1)
+        assert "5 sampled sentences of the transfer set in set lack what the decod" in refused.err
+        plain = [*learn[:2], *("plain" if w == "student" else w for w in learn[2:])]
+        said = done(*plain, "--pretrain_targets", "tokens")
+        assert "1 epochs over" in said and "by the decoder's chances" not in said
+        done(*order)
+        # Another look, not what was sampled: alike but for rounding.
+        again = read_next_tokens(Path("set/sampled-00001.next.npz"), 5)
+        for one, other in zip(again, drawn, strict=True):
+            np.testing.assert_array_equal(one.ends, other.ends)
+            np.testing.assert_allclose(one.chances, other.chances, rtol=2e-3, atol=1e-5)
+        Path("set/sampled-00001.next.npz").write_bytes(before["set/sampled-00001.next.npz"])
+        assert {file: Path(file).read_bytes() for file in files("set")} == before
+        said = done(*learn)
+        share = int(re.search(r"; (\d+)% of the next tokens by the decoder's chances", said)[1])  # type: ignore[index]
+        assert 10 < share < 100  # the tokens of the labelled sentences are not
+        Path("set/vocabulary.json").write_text('{"a": 1}')
+        assert "set/vocabulary.json is damaged; remove it and run" in run(*learn).err
+        Path("set/vocabulary.json").unlink()
+        assert "set holds no vocabulary.json" in run(*learn).err
+        done(*order)
+        assert {file: Path(file).read_bytes() for file in files("set")} == before
+        damaged = Path("set/sampled-00000.next.npz")
+        damaged.write_bytes(damaged.read_bytes()[:-50])
+        refused = run(*learn)
+        assert (refused.code, refused.err.count("\n")) == (1, 1)
+        assert "set/sampled-00000.next.npz is damaged" in refused.err
+
+    @pytest.mark.usefixtures("ending")
+    def test_damaged_files_are_named(self, order: list[object]) -> None:
+        done(*order)
+        shard = Path("set/sampled-00001.jsonl.gz")
+        body = shard.read_bytes()
+        shard.write_bytes(body[:-9])
+        result = run(*order)
+        assert result.code == 1
+        assert "sampled-00001.jsonl.gz is damaged" in result.err
+        shard.unlink()
+        Path("set/sampler.safetensors").write_bytes(b"damaged")
+        result = run(*order)
+        assert result.code == 1
+        assert "sampler.safetensors is damaged or of another base" in result.err
+        Path("set/sampler.safetensors").unlink()
+        done(*order)
+        assert shard.is_file()
+
+    @pytest.mark.usefixtures("ending")
+    def test_shown_and_learned_from(self, order: list[object], bench: Bench) -> None:
+        done(*order)
+        shown = done("transfer", 1, "--transfer_path", "set", "--show", 8)
+        assert shown.count(" %, ") == 8
+        assert "sampled: 30 sentences; by the teacher" in shown
+        distil = bench.order("distil", 2, "student", "--transfer_set", "set", "--dropout", 0)
+        said = done(*distil)
+        # Its language model takes fewer passes over so much more text, unless told.
+        assert "language model first: 3 epochs over" in said
+        assert read_json("student/config.json")["settings"]["pretrain_epochs"] == 3
+        assert "language model first: 6 epochs over" in done(*bench.order("rnn", 2, "control"))
+        assert read_json("control/config.json")["settings"]["pretrain_epochs"] == 6
+        learned = int(re.search(r"transfer set: (\d+) sentences of set", said)[1])  # type: ignore[index]
+        config = read_json("student/config.json")
+        assert sum(config["transfer_set"]["sentences"].values()) == learned <= 92
+        found = dataset.read_transfer_set(Path("set"))
+        assert learned < len(found.sentences)  # some were made of sentences held out
+        assert f"; {92 - learned} others came of" in said
+        done("evaluate", "--model_path", "student")
+        # A run without the set is another run.
+        other = ["student" if word == "student" else word for word in distil]
+        Path("student.unfinished").mkdir()
+        assert "no interrupted run" in run(*other, "--resume").err
+
+    @pytest.mark.usefixtures("ending")
+    def test_words_are_learned_from(self, order: list[object], bench: Bench) -> None:
+        """What the teacher makes of each word, unless it is to weigh nothing."""
+        done(*order)
+        distil = bench.order("distil", 2, "student", "--transfer_set", "set", "--dropout", 0)
+        done(*distil)
+        plain = [*distil[:2], *("plain" if w == "student" else w for w in distil[2:])]
+        done(*plain, "--word_weight", 0)
+        one, other = (read_json(f"{name}/results.json")["last"] for name in ("student", "plain"))
+        assert one["train"]["loss"] != other["train"]["loss"]
+        assert load_file("student/model.safetensors").keys() == (
+            load_file("plain/model.safetensors").keys()
+        )
+        rows = dataset.read_shard(Path("set/own-00000.jsonl.gz"), 2)
+        del rows[0]["word_logits"]
+        dataset.write_shard(Path("set/own-00000.jsonl.gz"), rows)
+        refused = run(*distil)
+        assert refused.code == 1
+        assert (
+            "1 sentences of the transfer set in set have no logits after each word" in refused.err
+        )
+        done(*plain, "--word_weight", 0)
+
+    @pytest.mark.usefixtures("ending")
+    def test_the_same_sentences_for_another_teacher(
+        self, order: list[object], bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done(*order)
+        done(*bench.order("LoRA", 3, "teacher", "--lr", 0.02))
+        changes = {bench.teacher: "teacher", "set": "again"}
+        other = [changes.get(word, word) for word in order]  # type: ignore[call-overload]
+        with monkeypatch.context() as patch:
+            patch.setattr(transfer, "tuned_sampler", None)  # nothing is sampled for it
+            done(*other, "--sentences_of", "set")
+        one, two = (dataset.read_transfer_set(Path(name)) for name in ("set", "again"))
+        assert (one.sentences, one.sources, one.parents) == (
+            two.sentences,
+            two.sources,
+            two.parents,
+        )
+        expected = classifiers.load_model(Path("teacher")).logits(two.sentences)
+        torch.testing.assert_close(torch.from_numpy(two.logits), expected, rtol=0, atol=2e-3)
+        assert abs(one.logits - two.logits).max() > 0.1
+        assert one.next_tokens[2] is not None
+        for mine, theirs in zip(one.next_tokens, two.next_tokens, strict=True):
+            assert (mine is None) == (theirs is None)
+            if mine and theirs:
+                np.testing.assert_array_equal(mine.chances, theirs.chances)
+        # And more of them than there were: their last shard is filled up.
+        more = ["more" if word == "again" else word for word in other[:-1]]
+        done(*more, 80, "--sentences_of", "again")
+        grown = dataset.read_transfer_set(Path("more"))
+        assert len(grown.sentences) == len(two.sentences) + 20
+        assert set(two.sentences) < set(grown.sentences)
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (
+                ("--temperature", 0.5),
+                r"set holds a transfer set of another temperature \(1\.0, not",
+            ),
+            (("--unlabelled", "other.txt"), "set holds a transfer set of another own"),
+            (("--model_path", "teacher"), "set holds a transfer set of another teacher"),
+        ],
+    )
+    def test_other_settings_are_not_mixed_in(
+        self, change: tuple[object, ...], words: str, order: list[object], bench: Bench
+    ) -> None:
+        small = [*order[:-4], "--sampled", 0, "--edited", 5]
+        done(*small)
+        Path("other.txt").write_text("Other birds are old.\n")
+        done(*bench.order("LoRA", 3, "teacher"))
+        before = {file: Path(file).read_bytes() for file in files("set")}
+        result = run(*small, *change)
+        assert (result.code, result.err.count("\n")) == (1, 1)
+        assert re.search(words, result.err)
+        assert {file: Path(file).read_bytes() for file in files("set")} == before
+        if change[0] == "--model_path":
+            learn = ("distil", 1, "--model_path", "teacher", "--transfer_set", "set", *SMALL)
+            result = run(*learn)
+            assert result.code == 1
+            assert "was labelled by another teacher" in result.err
+
+    @pytest.mark.parametrize(
+        ("body", "words"),
+        [
+            (b"", r"own\.txt is empty"),
+            (b"One.\n\nTwo.\n", r"own\.txt:2: the line is empty; give a sentence a line"),
+            (b"One.\n" + b"word " * 300, r"own\.txt:2: 1500 characters are no sentence"),
+            (b"One.\nCaf\xe9.\n", r"own\.txt:2: not UTF-8 text"),
+        ],
+    )
+    def test_text_that_is_none_of_sentences(
+        self, body: bytes, words: str, order: list[object]
+    ) -> None:
+        Path("own.txt").write_bytes(body)
+        result = run(*order)
+        assert (result.code, result.out) == (1, "")
+        assert re.search(words, result.err)
+        assert files() == {"own.txt"}

@@ -1,0 +1,115 @@
+"""The teacher's logits, kept by sentence."""
+
+import numpy as np
+import pytest
+import torch
+
+from potstill.distillation.logit_cache import KeptLogits, label_sentences
+from potstill.errors import UserError
+from potstill.files import cache_folder
+
+
+class Teacher:
+    """Labels a sentence by its length and its first letter; counts how often it is asked."""
+
+    def __init__(self, gives_up_after: int | None = None):
+        self.asked: list[str] = []
+        self.left = gives_up_after
+
+    def __call__(self, sentences: list[str]) -> torch.Tensor:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+        self.asked += sentences
+        return teacher_logits(sentences)
+
+
+def teacher_logits(sentences: list[str]) -> torch.Tensor:
+    return torch.tensor([[len(s) + 0.1, ord(s[0]) - 0.3] for s in sentences])
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path))
+
+
+SENTENCES = ["b longer", "a", "ccc", "a", "b longer", "d’s «é»\t'\"", "e"]
+
+
+def test_order_and_repeats_are_the_inputs():
+    logits, computed = label_sentences(SENTENCES, KeptLogits("t"), Teacher(), chunk=2)
+    assert torch.equal(torch.stack(logits), teacher_logits(SENTENCES))
+    assert logits[0].dtype == torch.float32
+    assert computed == 5
+
+
+def test_each_sentence_is_labelled_once():
+    teacher = Teacher()
+    label_sentences(SENTENCES, KeptLogits("t"), teacher)
+    assert sorted(teacher.asked) == sorted(set(SENTENCES))
+    again, computed = label_sentences(["new", *SENTENCES], KeptLogits("t"), teacher)
+    assert computed == 1
+    assert sorted(teacher.asked) == sorted({*SENTENCES, "new"})
+    assert torch.equal(torch.stack(again), teacher_logits(["new", *SENTENCES]))
+
+
+def test_interrupted_in_the_middle_keeps_what_was_labelled():
+    sentences = [f"{'x' * i}y" for i in range(10)]
+    with pytest.raises(KeyboardInterrupt):
+        label_sentences(sentences, KeptLogits("t"), Teacher(gives_up_after=2), chunk=3)
+    teacher = Teacher()
+    logits, computed = label_sentences(sentences, KeptLogits("t"), teacher, chunk=3)
+    assert computed == len(teacher.asked) == 4
+    assert torch.equal(torch.stack(logits), teacher_logits(sentences))
+
+
+def test_more_sentences_than_one_query_holds():
+    sentences = [f"s{i}" for i in range(1203)]
+    label_sentences(sentences, KeptLogits("t"), Teacher())
+    found = KeptLogits("t").get(sentences)
+    assert torch.equal(
+        torch.tensor(np.stack([found[s] for s in sentences])), teacher_logits(sentences)
+    )
+
+
+def test_another_teacher_has_another_file():
+    first, second = KeptLogits("1" * 64), KeptLogits("2" * 64)
+    label_sentences(SENTENCES, first, Teacher())
+    assert first.file != second.file
+    assert second.get(SENTENCES) == {}
+    _, computed = label_sentences(SENTENCES, second, Teacher())
+    assert computed == 5
+
+
+def test_what_was_put_is_there_bit_for_bit():
+    logits = torch.randn(3, 4)
+    KeptLogits("t").put(["a", "b", "c"], logits)
+    found = KeptLogits("t").get(["c", "a", "x"])
+    assert found.keys() == {"a", "c"}
+    assert torch.equal(torch.tensor(np.stack([found["a"], found["c"]])), logits[[0, 2]])
+
+
+def test_rows_of_any_number_are_kept_flat():
+    """As the logits after each word are; in a file of their own."""
+    kept = KeptLogits("t", "-words")
+    rows = [torch.randn(n, 2) for n in (3, 1, 7)]
+    sentences = ["one", "two", "three"]
+    by_name = dict(zip(sentences, rows, strict=True))
+    for _ in range(2):
+        found, _ = label_sentences(sentences, kept, lambda part: [by_name[s] for s in part])
+        for one, row in zip(found, rows, strict=True):
+            assert torch.equal(one.view(-1, 2), row)
+    assert KeptLogits("t").get(sentences) == {}
+
+
+def test_damaged_file_is_named():
+    file = KeptLogits("t").file
+    file.write_bytes(b"no database " * 100)
+    with pytest.raises(UserError, match="remove it") as caught:
+        KeptLogits("t")
+    assert str(file) in str(caught.value)
+
+
+def test_kept_in_the_cache_folder():
+    assert cache_folder() in KeptLogits("t").file.parents

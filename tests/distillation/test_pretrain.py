@@ -1,0 +1,28 @@
+"""The student's training as a language model."""
+
+import pytest
+import torch
+
+from potstill.distillation.pretrain import pretrain
+from potstill.settings import TrainSettings
+from potstill.student.model import DistilRNN, StudentConfig
+
+
+def student(bidirectional: bool = True, cell: str = "gru", layers: int = 1) -> DistilRNN:
+    torch.manual_seed(0)
+    return DistilRNN(StudentConfig(30, 2, cell, 6, 5, layers, bidirectional, dropout=0.0))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_pattern_is_learnt_from_both_sides(layers):
+    """In sentences of one pair repeated each token tells its neighbours."""
+    model = student(layers=layers)
+    tokens = [[a, b] * 4 for a, b in [(1, 2), (3, 4), (5, 6), (7, 8)] for _ in range(8)] + [[9]]
+    seen: list[int] = []
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    settings = TrainSettings(lr=5e-2, batch_size=8)
+    loss = pretrain(model, tokens, settings, 100, 0, lambda done, what: seen.append(done))
+    assert loss < 0.1
+    assert seen[-1] == 100 * 32  # a sentence of one token teaches nothing
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == {n for n in before if n.startswith("embedding.") or "_l0" in n}

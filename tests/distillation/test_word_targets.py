@@ -1,0 +1,67 @@
+"""How a student learns what a teacher makes of each word, against each word by itself."""
+
+import numpy as np
+import torch
+
+from potstill.data.batching import collate
+from potstill.distillation.losses import with_words
+from potstill.distillation.word_targets import word_targets
+from potstill.student.heads import WordByWord
+from potstill.student.model import DistilRNN, StudentConfig
+
+
+def some_targets() -> tuple[list[list[int]], list[np.ndarray]]:
+    rng = np.random.default_rng(0)
+    places = [[0, 2, 3], [], [1], [0, 1, 2, 4]]
+    # The first sentence has a word more here, the last one less.
+    return places, [rng.normal(size=(n, 2)).astype(np.float32) for n in (4, 0, 1, 3)]
+
+
+def test_targets_of_a_batch():
+    places, logits = some_targets()
+    targets = word_targets(places, logits)
+    for index in ([0, 1, 2, 3], [3, 0], [1], [2, 2]):
+        rows, found, wanted, counts = targets.of(torch.tensor(index))
+        expected = [
+            (row, place, *values.tolist())
+            for row, i in enumerate(index)
+            for place, values in zip(places[i], logits[i], strict=False)
+        ]
+        assert list(zip(rows.tolist(), found.tolist(), strict=True)) == [e[:2] for e in expected]
+        assert wanted.tolist() == [list(e[2:]) for e in expected]
+        assert counts.tolist() == [rows.tolist().count(row) for row in rows.tolist()]
+
+
+def test_the_loss_of_both(random_tokens):
+    """That of the sentences plus that of their words, one at a time; the student learns of both.
+
+    A sentence without words, as where its first is cut off, counts among the sentences.
+    """
+    torch.manual_seed(0)
+    learner = WordByWord(DistilRNN(StudentConfig(30, 2, "gru", 6, 5, 2, True, dropout=0.0)))
+    tokens = [[t % 30 for t in s] for s in random_tokens([4, 1, 2, 5])]
+    places, logits = some_targets()
+    index = torch.tensor([3, 0, 1, 2])
+    batch = collate(tokens, index.tolist())
+    loss = with_words(
+        lambda found, index: found.square().mean() * index.sum(),
+        word_targets(places, logits),
+        lambda found, wanted: (found - wanted).abs().sum(1),
+    )
+    output = learner(batch.input_ids, batch.lengths)
+    whole = learner.student(batch.input_ids, batch.lengths)
+    torch.testing.assert_close(output[0], whole)
+    expected = whole.square().mean() * 6
+    for i in index.tolist():
+        states = learner.student.states(torch.tensor([tokens[i]]), torch.tensor([len(tokens[i])]))
+        pairs = list(zip(places[i], logits[i], strict=False))
+        for place, wanted in pairs:
+            found = learner.word_score(states[0, place])
+            away = (found - torch.from_numpy(wanted)).abs().sum()
+            expected = expected + away / len(pairs) / len(index)
+    found = loss(output, index)
+    torch.testing.assert_close(found, expected)
+    mine, theirs = (torch.autograd.grad(x, list(learner.parameters())) for x in (found, expected))
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert torch.equal(learner.eval()(batch.input_ids, batch.lengths), whole)

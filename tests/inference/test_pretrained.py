@@ -1,0 +1,67 @@
+"""The student that comes with the package."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from potstill import metrics
+from potstill.cli import main
+from potstill.data.corpus import load_corpus
+from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER
+from potstill.inference.locate import BOX
+from potstill.inference.predictor import load_predictor
+
+COLA = Path(__file__).parents[3] / "shared" / "cola"
+HEAVY = ("torch", "transformers", "safetensors", "onnx", "matplotlib")
+
+
+def test_it_answers_where_nothing_is_trained_and_there_is_no_torch(run_without, tmp_path):
+    sentences = ["The books is on the table.", "The books are on the table."]
+    done = run_without(HEAVY, "predict", *sentences, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "nothing is trained in runs/ yet; this one came with potstill" in done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["sentence"] for line in lines] == sentences
+    assert {line["label"] for line in lines} <= {"acceptable", "unacceptable"}
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_it_is_small_and_says_nothing_of_where_it_was_made():
+    assert {file.name for file in BOX.iterdir()} == {
+        "README.md",
+        "config.json",
+        STUDENT_ONNX,
+        STUDENT_TOKENIZER,
+    }
+    assert sum(file.stat().st_size for file in BOX.iterdir()) <= 4_000_000
+    config = json.loads((BOX / "config.json").read_text())
+    assert not {"teacher", "data", "settings", "machine"} & config.keys()
+    assert config["parameters"]["total"] <= 3_000_000
+
+
+@pytest.mark.skipif(not COLA.is_dir(), reason="CoLA is not here")
+@pytest.mark.parametrize("split", ["dev", "ood"])
+def test_the_scores_on_its_card(split):
+    found = load_corpus(str(COLA)).splits[split]
+    score = metrics.score(load_predictor(BOX).logits(found.sentences), found.labels)
+    card = (BOX / "README.md").read_text()
+    title = {"dev": "dev", "ood": "out-of-domain dev"}[split]
+    assert f"| {title} | {100 * score['accuracy']:.1f} % | {score['mcc']:.3f} |" in card
+
+
+def test_its_probabilities_are_probabilities():
+    sentences = load_corpus("minicola").splits["dev"].sentences[:64]
+    shares = load_predictor(BOX).probabilities(sentences)
+    np.testing.assert_allclose(shares.sum(1), 1)
+    assert 0.1 < shares[:, 0].mean() < 0.9  # it does tell sentences apart
+    assert shares[:, 0].std() > 0.05
+
+
+def test_it_is_scored_where_nothing_is_trained(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(args=["evaluate", "--data", "minicola", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["model"] == str(BOX)
+    assert found["scores"]["dev"]["sentences"] == 500

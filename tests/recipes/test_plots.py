@@ -1,0 +1,64 @@
+"""The picture of a training run: a whole PNG, whatever was measured."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from PIL import Image
+
+from potstill.recipes.plots import training_plot
+
+
+def records(epochs: int, splits: list[str]) -> list[dict[str, object]]:
+    scores = {"loss": 0.7, "accuracy": 0.6, "mcc": 0.1}
+    return [{"epoch": e} | {split: scores for split in splits} for e in range(1, epochs + 1)]
+
+
+@pytest.mark.parametrize("epochs", [1, 40])
+@pytest.mark.parametrize("splits", [["holdout", "ood"], ["ood"], []], ids="+".join)
+def test_the_plot_is_a_png_of_sane_size(epochs: int, splits: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "plot.png"
+    majority = {split: 0.69 for split in ("train", "dev", *splits)}
+    training_plot(
+        records(epochs, ["train", "dev", *splits]), 1, majority, r"A folder named $\frac$", file
+    )
+    with Image.open(file) as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        width, height = picture.size
+        assert 1000 <= width <= 3000
+        assert 400 <= height <= 1500
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 20
+    assert [f.name for f in tmp_path.iterdir()] == ["plot.png"]
+    assert not plt.get_fignums()
+
+
+def test_an_earlier_plot_is_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "plot.png"
+    bodies = []
+    for title in ("One", "Two"):
+        training_plot(records(2, ["train", "dev"]), 2, {"dev": 0.5}, title, file)
+        bodies.append(file.read_bytes())
+    assert bodies[0] != bodies[1]
+
+
+def test_every_split_and_baseline_is_in_the_legend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = []
+    monkeypatch.setattr(plt, "close", figures.append)
+    splits = ["train", "holdout", "dev", "ood"]
+    training_plot(records(2, splits), 2, dict.fromkeys(splits, 0.5), "A title", tmp_path / "p.png")
+    (figure,) = figures
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {
+        "train (running)",
+        "held out of train",
+        "dev",
+        "out-of-domain dev",
+        "epoch chosen",
+        "majority class (dev)",
+    }
+    assert figure.get_suptitle() == "A title"
+    monkeypatch.undo()
+    plt.close(figure)

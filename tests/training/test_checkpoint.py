@@ -1,0 +1,156 @@
+"""Runs that are resumed, and the epoch that is chosen."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from potstill.errors import UserError
+from potstill.metrics import confusion_counts, mcc_standard_error, score
+from potstill.training.checkpoint import choose
+from potstill.training.distributed import predict_logits
+from potstill.training.loop import Examples
+from tests.training.toy import HOLDOUT, SETTINGS, Run, cross_entropy, equal, student
+
+
+def interrupted_after_epoch(number):
+    def report(record):
+        if record["epoch"] == number:
+            raise KeyboardInterrupt
+
+    return {"report": report}
+
+
+def interrupted_in_batch(sentences):
+    left = [sentences]
+
+    def loss(logits, index):
+        left[0] -= len(index)
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return cross_entropy()(logits, index)
+
+    return {"loss_function": loss}
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "number"),
+    [(interrupted_after_epoch, 1), (interrupted_after_epoch, 3), (interrupted_in_batch, 150)],
+    ids=["after the first epoch", "after the last but one", "in the third"],
+)
+@pytest.mark.parametrize("part_tokens", [None, 12])
+def test_resumed_is_as_if_never_interrupted(tmp_path, interrupted, number, part_tokens):
+    apart = {"epochs": 4, "part_tokens": part_tokens}
+    whole = Run(tmp_path / "whole", **apart)
+    folder = tmp_path / "halves"
+    with pytest.raises(KeyboardInterrupt):
+        Run(folder, **apart, **interrupted(number))
+    before = len(json.loads((folder / "state.json").read_text())["records"])
+    resumed = Run(folder, replace(SETTINGS, resume=True), model=student(dropout=0.2), **apart)
+    assert [record["epoch"] for record in resumed.reported] == list(range(before + 1, 5))
+    assert 0 < before < 4
+    assert equal(resumed.trained.tensors, whole.trained.tensors)
+    last = dict(resumed.model.named_parameters())
+    assert equal(last, dict(whole.model.named_parameters()))
+    assert resumed.trained.chosen == whole.trained.chosen
+    timeless = [
+        [{k: v for k, v in r.items() if not k.startswith("se")} for r in run.trained.records]
+        for run in (resumed, whole)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_resume_after_the_last_epoch_trains_no_more(tmp_path):
+    whole = Run(tmp_path / "s")
+    again = Run(tmp_path / "s", replace(SETTINGS, resume=True))
+    assert again.reported == []
+    assert equal(again.trained.tensors, whole.trained.tensors)
+
+
+def test_resume_with_other_settings_is_refused(tmp_path):
+    identity = {"lr": 0.02, "betas": (0.9, 0.999)}
+    Run(tmp_path / "s", epochs=1, identity=identity)
+    resume = replace(SETTINGS, resume=True)
+    Run(tmp_path / "s", resume, epochs=1, identity=identity)
+    with pytest.raises(UserError, match=r"--resume: .*lr 0\.02, not 0\.03"):
+        Run(tmp_path / "s", resume, epochs=1, identity=identity | {"lr": 0.03})
+    with pytest.raises(UserError, match=r"--resume: .*had lr 0\.02, not None"):
+        Run(tmp_path / "s", resume, epochs=1, identity={"betas": (0.9, 0.999)})
+
+
+def test_resume_of_nothing_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no interrupted run"):
+        Run(tmp_path / "s", replace(SETTINGS, resume=True))
+
+
+def test_state_can_be_removed(tmp_path):
+    run = Run(tmp_path / "s", epochs=1)
+    assert [file.name for file in tmp_path.iterdir()] == ["s"]
+    run.state.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def record(epoch, mcc, se=0.04, dev=0.0):
+    return {"epoch": epoch, "holdout": {"mcc": mcc, "mcc_se": se}, "dev": {"mcc": dev}}
+
+
+@pytest.mark.parametrize(
+    ("records", "chosen"),
+    [
+        ([record(1, 0.1), record(2, 0.3), record(3, 0.2)], 2),
+        ([record(1, 0.3, dev=0.1), record(2, 0.2, dev=0.9)], 1),
+        ([record(1, 0.2), record(2, 0.3), record(3, 0.27), record(4, 0.25)], 3),
+        ([record(1, 0.28), record(2, 0.3), record(3, 0.2)], 2),
+        ([record(1, 0.3, 0.01), record(2, 0.28, 0.05)], 1),
+        ([record(1, 0.3, 0), record(2, 0.3, 0)], 2),
+        ([record(1, -0.5), record(2, -0.1)], 2),
+    ],
+    ids=[
+        "the best",
+        "not dev's",
+        "the latest within its standard error",
+        "not an earlier one",
+        "the standard error is the best's",
+        "the latest of equals",
+        "below 0",
+    ],
+)
+def test_chosen_epoch(records, chosen):
+    assert choose(records) == chosen
+
+
+def test_a_chosen_epoch_stays_chosen_or_the_newest_is():
+    """So that the tensors of one epoch are all that is to be kept."""
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        records, before = [], 0
+        for epoch in range(1, 9):
+            records.append(record(epoch, rng.uniform(-0.1, 0.5), rng.uniform(0, 0.2)))
+            chosen = choose(records)
+            assert chosen in (before, epoch)
+            before = chosen
+
+
+def test_without_a_held_out_slice_the_last_epoch_is_chosen():
+    records = [record(1, 0, dev=0.9), record(2, 0, dev=0.1)]
+    for one in records:
+        del one["holdout"]
+    assert choose(records) == 2
+
+
+def test_restored_are_the_weights_of_the_epoch_best_on_the_held_out_slice(tmp_path):
+    # Labels turned round on the held-out slice: the less is learnt, the better it scores there.
+    contrary = Examples(HOLDOUT.tokens, [1 - label for label in HOLDOUT.labels])
+    slices = {"holdout": contrary, "dev": HOLDOUT}
+    run = Run(tmp_path / "s", epochs=5, model=student(), evaluations=slices)
+    assert run.trained.chosen < 5
+    by_dev = max(run.trained.records, key=lambda r: r["dev"]["mcc"])["epoch"]
+    assert run.trained.chosen != by_dev
+    held = [r["holdout"]["mcc"] for r in run.trained.records]
+    assert run.trained.best["holdout"]["mcc"] == max(held)
+    run.trained.restore(run.model)
+    logits = predict_logits(run.model, contrary.tokens).numpy()
+    counts = confusion_counts(contrary.labels, logits.argmax(1).tolist(), 2)
+    expected = score(logits, contrary.labels) | {"mcc_se": mcc_standard_error(counts)}
+    assert run.trained.best["holdout"] == expected

@@ -1,0 +1,41 @@
+"""Predictions in batches: in order, whatever the lengths."""
+
+import pytest
+import torch
+from torch import nn
+
+from potstill.training.distributed import predict_logits
+from tests.data.test_batching import LENGTHS
+
+
+class FirstAndLength(nn.Module):
+    """Logits that tell a sentence: its first token, its length; keeps the shapes it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
+        self.shapes = []
+
+    def forward(self, input_ids, lengths):
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        self.shapes.append(tuple(input_ids.shape))
+        return torch.stack([input_ids[:, 0], lengths], 1).to(self.unused.dtype)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_predict_logits_keeps_the_order_and_the_mode(random_tokens, training):
+    tokens = random_tokens(LENGTHS)
+    model = FirstAndLength().train(training)
+    logits = predict_logits(model, tokens, batch_tokens=100)
+    assert logits.tolist() == [[t[0], len(t)] for t in tokens]
+    assert logits.dtype == torch.float32
+    assert model.training == training
+    assert max(rows * columns for rows, columns in model.shapes) <= 100
+
+
+def test_a_sentence_over_the_token_budget_goes_alone(random_tokens):
+    tokens = random_tokens([3, 40, 2])
+    model = FirstAndLength()
+    assert predict_logits(model, tokens, batch_tokens=10)[:, 1].tolist() == [3, 40, 2]
+    assert model.shapes == [(1, 40), (2, 3)]

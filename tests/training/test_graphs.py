@@ -1,0 +1,157 @@
+"""Steps recorded and replayed: on a GPU by CUDA's graphs, without one by a stand-in for them; and
+what could be recorded, told on tensors that hold no numbers."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from potstill.data.batching import collate
+from potstill.decoder.classifier import tunable_classifier
+from potstill.decoder.lora import lora_layers
+from potstill.settings import TrainSettings
+from potstill.training.optim import adamw, set_lr, update
+from potstill.training.precision import halve_frozen
+from potstill.training.steps import LENGTH_STEP, GraphedStep
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def tuned(decoder, dropout=0.0):
+    torch.manual_seed(0)
+    model = tunable_classifier(decoder.base(), 2, 2, 4, dropout).train().to(DEVICE)
+    with torch.no_grad():
+        model.score.weight.normal_()
+        for _, layer in lora_layers(model.base):
+            layer.V.normal_(std=0.1)
+    return model
+
+
+LENGTHS = [[3, 4], [7, 6], [8, 1], [9, 9], [30, 29], [5, 2, 2], [2, 2], [28, 3], [6, 6, 6]]
+SHAPES = [(2, 8), (2, 16), (2, 30), (3, 8)]  # no longer than the longest of 30
+SETTINGS = TrainSettings(lr=2e-3, warmup=0.5, clip=0.5)
+
+
+def steps(model, batches, graphed=None):
+    """Each step's logits, as the plain loop or as `graphed` takes them, by the same rates."""
+    optimizer = graphed.optimizer if graphed else adamw(model, SETTINGS)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    found = []
+    for step, batch in enumerate(batches):
+        set_lr(optimizer, SETTINGS, step, len(batches))
+        if graphed:
+            found.append(graphed(batch))
+        else:
+            batch = batch.to(DEVICE)
+            logits = model(batch.input_ids, batch.lengths)
+            loss(logits, batch.index.to(DEVICE)).backward()
+            update(optimizer, parameters, SETTINGS.clip)
+            found.append(logits.detach())
+    return found
+
+
+def loss(logits, index):
+    return nn.functional.cross_entropy(logits, index % 2)
+
+
+def compare(decoder, batches, dropout=0.0):
+    """Both ways from the same weights and random numbers; gives what took the second."""
+    plain = tuned(decoder, dropout)
+    expected = steps(plain, batches)
+    model = tuned(decoder, dropout)
+    longest = max(int(batch.lengths.max()) for batch in batches)
+    graphed = GraphedStep(model, loss, adamw(model, SETTINGS), SETTINGS.clip, longest)
+    rates = [group["lr"] for group in graphed.optimizer.param_groups]
+    # All at the end: no answer may be overwritten by a later one.
+    torch.testing.assert_close(steps(model, batches, graphed), expected, rtol=1e-3, atol=1e-4)
+    moved, wanted = ({n: p.detach() for n, p in m.named_parameters()} for m in (model, plain))
+    torch.testing.assert_close(moved, wanted, rtol=1e-3, atol=1e-4)
+    for group, rate in zip(graphed.optimizer.param_groups, rates, strict=True):
+        assert group["lr"] is rate  # where a graph would look for it
+    return graphed
+
+
+def batches(random_tokens, lengths):
+    return [
+        collate(random_tokens(some, seed=seed), range(len(some)))
+        for seed, some in enumerate(lengths)
+    ]
+
+
+def test_steps_are_a_plain_loop_s(tiny_decoder, random_tokens, recordings):
+    """Of each shape the first is launched as it is, the others are replayed."""
+    graphed = compare(tiny_decoder, batches(random_tokens, LENGTHS))
+    assert sorted(graphed.seen) == sorted(map(torch.Size, SHAPES))
+    assert set(graphed.recordings) == graphed.seen - {(2, 16)}
+    assert recordings.number == 3
+    assert LENGTH_STEP == 8
+
+
+def test_dropout_draws_what_a_plain_loop_draws(tiny_decoder, random_tokens, recordings):
+    """So that a run that is gone on with drops what it would have dropped."""
+    compare(tiny_decoder, batches(random_tokens, [[8, 8]] * 4), dropout=0.3)
+    assert recordings.number == 1
+
+
+def test_what_cannot_be_recorded_is_launched(tiny_decoder, random_tokens, recordings, capsys):
+    """With dropout: on a GPU a recording that fails would leave the generator unusable."""
+    recordings.failure = RuntimeError("operation not permitted\nmore of it")
+    compare(tiny_decoder, batches(random_tokens, [[8, 8]] * 4), dropout=0.3)
+    assert recordings.number == 1
+    said = "slower than it could be: CUDA graphs can't be had here (operation not permitted)\n"
+    assert capsys.readouterr().out == said
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+def test_what_waits_for_the_gpu_cannot_be_recorded(
+    tiny_decoder, random_tokens, capsys, monkeypatch
+):
+    monkeypatch.setattr(nn.functional, "cross_entropy", waiting(nn.functional.cross_entropy))
+    graphed = compare(tiny_decoder, batches(random_tokens, [[8, 8]] * 4), dropout=0.3)
+    assert graphed.fails
+    assert "slower than it could be: CUDA graphs can't be had here (" in capsys.readouterr().out
+
+
+def waiting(function):
+    def waits(*arguments):
+        found = function(*arguments)
+        assert found.item() > 0
+        return found
+
+    return waits
+
+
+class Watch(TorchDispatchMode):
+    """Counts operations, and keeps those that touch a tensor with numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations, self.elsewhere = 0, []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        out = operation(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, torch.Tensor)]
+        self.operations += 1
+        if any(x.device.type != "meta" for x in tensors):
+            self.elsewhere.append(str(operation))
+        return out
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_a_pass_asks_nothing_of_the_processor(tiny_decoder, half):
+    """A recording can't hold an operation that waits for a number, nor a copy from the processor's
+    memory. Without numbers the first can't be done, and the second shows."""
+    model = tuned(tiny_decoder, dropout=0.1)
+    if half:
+        halve_frozen(model.base)
+    model = model.to("meta")
+    input_ids = torch.zeros(4, 16, dtype=torch.long, device="meta")
+    lengths = torch.zeros(4, dtype=torch.long, device="meta")
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    model(input_ids, lengths)  # takes the base apart, before anything is recorded
+    with Watch() as watch:
+        logits = model(input_ids, lengths)
+        torch.autograd.grad(logits.sum(), parameters)
+    assert watch.operations > 200
+    assert not watch.elsewhere
