@@ -17,9 +17,10 @@ OptionalFloat = Annotated[float | None, arg(help_behavior_hint="")]
 Switch = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
 
 
-def check(flag: str, value: object, fits: bool, wanted: str) -> None:
-    if not fits:
-        raise UsageError(f"--{flag} {value} is out of range: it takes {wanted}.")
+def check(field: str, value: object, valid: bool, expected: str) -> None:
+    """Raise a `UsageError` that says what `field` takes, unless its value is `valid`."""
+    if not valid:
+        raise UsageError(f"`{field}` {value} is out of range: it takes {expected}.")
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,20 @@
 
 import difflib
 import errno
+import inspect
+import logging
 import os
+import re
 import sys
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 import tyro
 
 from potstill.cli import commands
+from potstill.cli.options import Adapters, Sentences, Serial
+from potstill.console import say
 from potstill.errors import UsageError, UserError
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -32,6 +39,7 @@ A first look: {prog} gen 12345, then LoRA 12345, distil 12345, predict "A senten
 def main(prog: str = "potstill", args: list[str] | None = None) -> None:
     """Runs one command; ends with code 0, 2 for usage, 130 when interrupted, else 1."""
     args = sys.argv[1:] if args is None else args
+    _print_log()
     try:
         _check_command(args)
         tyro.extras.subcommand_cli_from_dict(
@@ -48,7 +56,7 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
         )
         sys.stdout.flush()
     except UserError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(f"{prog}: {name_flags(str(error))}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except ModuleNotFoundError as error:
         if (error.name or "potstill").startswith("potstill"):
@@ -71,6 +79,38 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
             raise
         print(f"{prog}: the disk is full ({error}); make room and try again.", file=sys.stderr)
         sys.exit(1)
+
+
+def name_flags(message: str) -> str:
+    """Write the settings that a library names by their field, such as `data`, as flags: --data."""
+    flags = {
+        field
+        for command in COMMANDS.values()
+        for name, parameter in inspect.signature(command).parameters.items()
+        for field in _field_names(name, parameter.annotation)
+    }
+    return re.sub(r"`(\w+)`", lambda m: f"--{m[1]}" if m[1] in flags else m[0], message)
+
+
+def _field_names(name: str, annotation: Any) -> list[str]:
+    """A group of settings is as many flags as it has fields; an argument without a flag is none."""
+    if is_dataclass(annotation):
+        return [field.name for field in fields(annotation)]
+    return [] if annotation in (Serial, Sentences, Adapters) else [name]
+
+
+class _PrintingHandler(logging.Handler):
+    """Print what the libraries log like the commands' own lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(name_flags(record.getMessage()))
+
+
+def _print_log() -> None:
+    logger = logging.getLogger("potstill")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, _PrintingHandler) for handler in logger.handlers):
+        logger.addHandler(_PrintingHandler())
 
 
 def _check_command(args: list[str]) -> None:
