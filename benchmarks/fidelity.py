@@ -22,14 +22,14 @@ from torch.nn import functional as F
 
 from potstill.data.batching import collate, length_batches
 from potstill.data.corpus import load_corpus
-from potstill.decoder.classifier import PART_TOKENS, Classifier, encode, tunable_classifier
-from potstill.decoder.hub import find_decoder
+from potstill.decoder.classifier import MICROBATCH_TOKENS, Classifier, build_lora_classifier, encode
+from potstill.decoder.hub import find_base_model
 from potstill.files import write_json
 from potstill.settings import TrainSettings
 from potstill.training.checkpoint import TrainingState
 from potstill.training.loop import Examples, train
 from potstill.training.optim import lr_factor
-from potstill.training.precision import halve_frozen
+from potstill.training.precision import cast_frozen_to_bf16
 from potstill.training.steps import LossFunction
 
 HERE = Path(__file__).parent
@@ -38,16 +38,16 @@ WAYS = ("transformers, fp32", "transformers, bf16", "potstill, bf16")
 
 def losses(way: str, decoder: str, steps: int) -> list[float]:
     """Training loss of each step."""
-    found = find_decoder(decoder)
+    found = find_base_model(decoder)
     tokenizer, settings = found.tokenizer(), TrainSettings(lr=6e-4)
     split = load_corpus("minicola").splits["train"]
     split = split.take(list(range(steps * settings.batch_size)))
     tokens, _ = encode(tokenizer, split.sentences, 128, tokenizer.bos_token_id)
     labels = torch.tensor(split.labels)
     torch.manual_seed(0)
-    model = tunable_classifier(found.base(), 2, 4, 8)
+    model = build_lora_classifier(found.base(), 2, 4, 8)
     if "bf16" in way:
-        halve_frozen(model.base)
+        cast_frozen_to_bf16(model.base)
     parts: list[tuple[int, float]] = []  # sentences and their mean loss, in the order of the steps
 
     def loss_function(logits: Tensor, index: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def losses(way: str, decoder: str, steps: int) -> list[float]:
                 0,
                 state,
                 lambda record: None,
-                part_tokens=PART_TOKENS,
+                part_tokens=MICROBATCH_TOKENS,
             )
     else:
         train_plainly(model.train(), tokens, loss_function, settings)

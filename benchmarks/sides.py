@@ -184,22 +184,22 @@ def potstill_epoch(model, tokens: list[list[int]], settings, part_tokens=None) -
 
 def tuned_classifier(folder: Path):
     """potstill's model as its commands use it on hardware that multiplies bf16 fast."""
-    from potstill.decoder.classifier import tunable_classifier
-    from potstill.decoder.hub import find_decoder
-    from potstill.training.precision import halve_frozen
+    from potstill.decoder.classifier import build_lora_classifier
+    from potstill.decoder.hub import find_base_model
+    from potstill.training.precision import cast_frozen_to_bf16
 
-    model = tunable_classifier(find_decoder(str(folder)).base(), 2, RANK, ALPHA)
-    halve_frozen(model.base)
+    model = build_lora_classifier(find_base_model(str(folder)).base(), 2, RANK, ALPHA)
+    cast_frozen_to_bf16(model.base)
     return model
 
 
 def potstill_side(folder: Path):
-    from potstill.decoder.classifier import PART_TOKENS
+    from potstill.decoder.classifier import MICROBATCH_TOKENS
     from potstill.settings import TrainSettings
 
     model = tuned_classifier(folder)
     settings = TrainSettings(lr=LR, batch_size=32)
-    return lambda sentences: potstill_epoch(model, sentences, settings, PART_TOKENS)
+    return lambda sentences: potstill_epoch(model, sentences, settings, MICROBATCH_TOKENS)
 
 
 def ceiling_side(folder: Path):
@@ -208,10 +208,10 @@ def ceiling_side(folder: Path):
 
     from potstill.data.batching import length_batches
     from potstill.decoder.fused_linear import FrozenWeights
-    from potstill.decoder.hub import find_decoder
+    from potstill.decoder.hub import find_base_model
     from potstill.decoder.lora import features, linear_names
 
-    base = find_decoder(str(folder)).base().bfloat16().to(device())
+    base = find_base_model(str(folder)).base().bfloat16().to(device())
     layers = [FrozenWeights([base.get_submodule(name)]) for name in linear_names(base)]
     sizes = [features(base.get_submodule(name)) for name in linear_names(base)]
 
@@ -233,12 +233,12 @@ def pipeline_side(folder: Path):
     import torch
     from transformers import AutoModelForSequenceClassification, TextClassificationPipeline
 
-    from potstill.decoder.hub import find_decoder
+    from potstill.decoder.hub import find_base_model
 
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, num_labels=2, dtype=torch.float32
     )
-    tokenizer = find_decoder("smollm2").tokenizer()
+    tokenizer = find_base_model("smollm2").tokenizer()
     tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
     pipe = TextClassificationPipeline(model=model, tokenizer=tokenizer, device=device())
@@ -258,11 +258,11 @@ def pipeline_side(folder: Path):
 
 def labels_side(folder: Path):
     from potstill.decoder.classifier import encode
-    from potstill.decoder.hub import find_decoder
+    from potstill.decoder.hub import find_base_model
     from potstill.training.distributed import predict_logits
 
     model = tuned_classifier(folder).to(device())
-    tokenizer = find_decoder("smollm2").tokenizer()
+    tokenizer = find_base_model("smollm2").tokenizer()
 
     def work(sentences: list[list[int]]) -> None:
         tokens, _ = encode(tokenizer, tokenizer.batch_decode(sentences), 128)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from potstill.decoder.hub import Decoder, find_decoder
+from potstill.decoder.hub import BaseModel, find_base_model
 from potstill.training import steps
 from potstill.training.steps import record
 
@@ -131,9 +131,9 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Any) -
 
 
 @pytest.fixture(params=["tiny_gpt2", "tiny_llama"])
-def tiny_decoder(request: pytest.FixtureRequest) -> Decoder:
+def tiny_decoder(request: pytest.FixtureRequest) -> BaseModel:
     """Each of the two small decoders in turn."""
-    return find_decoder(str(request.getfixturevalue(request.param)))
+    return find_base_model(str(request.getfixturevalue(request.param)))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import torch
 
 from potstill.decoder import classifier, lora
 from potstill.decoder.adapter import load_adapter
-from potstill.decoder.hub import find_decoder
+from potstill.decoder.hub import find_base_model
 from potstill.training.distributed import predict_logits
 from tests.cli.conftest import SMALL, Bench, done, files, read_json, run, write_toy
 
@@ -40,7 +40,7 @@ class TestAverage:
         said = done("average", "three", "four", "--model_path", "mean")
         assert "adapter: mean" in said
         assert "their average, rank 5" in said
-        decoder = find_decoder(str(two.base))
+        decoder = find_base_model(str(two.base))
         loaded = [load_adapter(decoder.base(), Path(f)) for f in ("three", "four")]
         for model in loaded:
             lora.merge(model.base)
@@ -73,7 +73,7 @@ class TestAverage:
         from transformers import AutoModelForSequenceClassification
 
         done("average", "four", "three", "--model_path", "for_peft")
-        decoder = find_decoder(str(two.base))
+        decoder = find_base_model(str(two.base))
         base = AutoModelForSequenceClassification.from_pretrained(two.base, num_labels=2)
         base.config.pad_token_id = 0
         theirs = PeftModel.from_pretrained(base, "for_peft").eval()

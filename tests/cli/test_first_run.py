@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 from potstill.data.corpus import load_corpus
-from potstill.decoder.hub import find_decoder
+from potstill.decoder.hub import find_base_model
 from potstill.inference import classifiers
 from potstill.recipes import _run
 from potstill.settings import (
@@ -75,13 +75,13 @@ class TestFirstRun:
             "variant": str(tiny_gpt2),
             "title": "tiny-gpt2",
             "folder": str(tiny_gpt2),
-            "sha256": find_decoder(str(tiny_gpt2)).sha256(),
+            "sha256": find_base_model(str(tiny_gpt2)).sha256(),
         }
 
     def test_sentences_begin_with_the_start_token(self, shop: Shop, tiny_gpt2: Path) -> None:
         """As the run records it; without the record another model reads them."""
         config = read_json("runs/LoRA-7/config.json")
-        tokenizer = find_decoder(str(tiny_gpt2)).tokenizer()
+        tokenizer = find_base_model(str(tiny_gpt2)).tokenizer()
         assert config["start_token"] == tokenizer.bos_token_id == 0
         folder = Path("without")
         shutil.copytree("runs/LoRA-7", folder)

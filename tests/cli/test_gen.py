@@ -9,7 +9,7 @@ import pytest
 
 from potstill.cli import main
 from potstill.cli.commands import SERENITY
-from potstill.decoder.hub import find_decoder
+from potstill.decoder.hub import find_base_model
 from tests.cli.conftest import read_json, run
 
 
@@ -22,7 +22,7 @@ class TestGen:
         self, tiny: str, new: int, request: pytest.FixtureRequest
     ) -> None:
         folder = request.getfixturevalue(tiny)
-        decoder = find_decoder(str(folder))
+        decoder = find_base_model(str(folder))
         tokenizer = decoder.tokenizer()
         inputs = tokenizer(self.PROMPT[1], return_tensors="pt")
         tokens = decoder.language_model().generate(
@@ -68,7 +68,7 @@ class TestGen:
 
     def test_prompt_and_new_tokens_fill_the_positions_but_no_more(self, tiny_gpt2: Path) -> None:
         flags = ("--gpt_variant", tiny_gpt2, *self.PROMPT, "--max_new_tokens")
-        tokens = len(find_decoder(str(tiny_gpt2)).tokenizer()(self.PROMPT[1])["input_ids"])
+        tokens = len(find_base_model(str(tiny_gpt2)).tokenizer()(self.PROMPT[1])["input_ids"])
         assert run("gen", 1, *flags, 64 - tokens).code == 0
         result = run("gen", 1, *flags, 65 - tokens)
         assert (result.code, result.out) == (1, "")

@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification
 
 from potstill.data.batching import collate
 from potstill.decoder.adapter import save_adapter
-from potstill.decoder.classifier import Classifier, tunable_classifier
+from potstill.decoder.classifier import Classifier, build_lora_classifier
 
 CLASSES, RANK, ALPHA = 3, 4, 6.0
 LINEAR = {
@@ -34,7 +34,7 @@ def randomise(module: nn.Module, seed: int = 1) -> None:
 def tuned(decoder, dropout=0.0) -> Classifier:
     """A classifier of ours as after training; the same at every call."""
     torch.manual_seed(0)
-    model = tunable_classifier(decoder.base(), CLASSES, RANK, ALPHA, dropout)
+    model = build_lora_classifier(decoder.base(), CLASSES, RANK, ALPHA, dropout)
     randomise(model)
     return model.eval()
 

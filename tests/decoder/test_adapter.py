@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from potstill.decoder.adapter import load_adapter, load_adapter_weights, save_adapter, teacher_hash
-from potstill.decoder.classifier import parameter_counts, tunable_classifier
-from potstill.decoder.hub import find_decoder
+from potstill.decoder.classifier import build_lora_classifier, parameter_counts
+from potstill.decoder.hub import find_base_model
 from potstill.errors import UserError
 from potstill.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from tests.decoder.conftest import (
@@ -76,7 +76,7 @@ def test_a_loaded_adapter_can_be_saved_again(tiny_decoder, adapter, tmp_path):
 
 
 def test_weights_go_back_into_a_model_in_training(tiny_decoder, adapter):
-    model = tunable_classifier(tiny_decoder.base(), CLASSES, RANK, ALPHA)
+    model = build_lora_classifier(tiny_decoder.base(), CLASSES, RANK, ALPHA)
     load_adapter_weights(model, adapter)
     expected = trainable(tuned(tiny_decoder))
     assert all(torch.equal(expected[name], value) for name, value in trainable(model).items())
@@ -226,13 +226,13 @@ def test_adapter_of_a_wider_base(tiny_decoder, tmp_path):
     config = tiny_decoder.base().config
     config.hidden_size *= 2  # GPT-2's n_embd goes by this name too
     wide = type(tiny_decoder.base())(config)
-    save_adapter(tunable_classifier(wide, CLASSES, RANK, ALPHA), tmp_path, "wide")
+    save_adapter(build_lora_classifier(wide, CLASSES, RANK, ALPHA), tmp_path, "wide")
     assert "another base" in refusal(tiny_decoder, tmp_path)
 
 
 def test_adapter_of_another_family(tiny_gpt2, tiny_llama, tmp_path):
-    save_adapter(tuned(find_decoder(str(tiny_gpt2))), tmp_path, str(tiny_gpt2))
-    assert "another base" in refusal(find_decoder(str(tiny_llama)), tmp_path)
+    save_adapter(tuned(find_base_model(str(tiny_gpt2))), tmp_path, str(tiny_gpt2))
+    assert "another base" in refusal(find_base_model(str(tiny_llama)), tmp_path)
 
 
 def test_hash_tells_teachers_apart(tmp_path):

@@ -8,10 +8,10 @@ from transformers import GPT2Config, GPT2Model
 from potstill.console import parameter_line
 from potstill.decoder import classifier
 from potstill.decoder.adapter import load_adapter_weights
-from potstill.decoder.classifier import Classifier, encode, parameter_counts, tunable_classifier
+from potstill.decoder.classifier import Classifier, build_lora_classifier, encode, parameter_counts
 from potstill.decoder.lora import linear_names, merge, norm_names
 from potstill.ops import attention
-from potstill.training.precision import halve_frozen
+from potstill.training.precision import cast_frozen_to_bf16
 from tests.decoder.conftest import (
     ALPHA,
     CLASSES,
@@ -32,7 +32,7 @@ def way(request, monkeypatch):
     if request.param == "written out, PyTorch's attention":
         monkeypatch.setattr(attention, "PLAIN_ATTENTION_TOKENS", 0)
     elif request.param == "transformers":
-        monkeypatch.setattr(classifier, "take_apart", lambda base: None)
+        monkeypatch.setattr(classifier, "fuse_decoder", lambda base: None)
 
 
 @pytest.mark.usefixtures("way")
@@ -57,7 +57,7 @@ def test_logits_and_gradients_are_pefts(tiny_decoder, batch):
 
 @pytest.mark.usefixtures("way")
 def test_starts_as_exactly_the_pretrained_model(tiny_decoder, batch):
-    model = tunable_classifier(tiny_decoder.base(), CLASSES, RANK, ALPHA).eval()
+    model = build_lora_classifier(tiny_decoder.base(), CLASSES, RANK, ALPHA).eval()
     assert not model.score.weight.any()  # its head says nothing yet
     nn.init.normal_(model.score.weight)
     plain = Classifier(tiny_decoder.base().requires_grad_(False), CLASSES).eval()
@@ -84,7 +84,7 @@ def test_adapters_norms_and_head_are_trained(tiny_decoder, dropout):
     norms = [
         f"{m}.{p}" for m in norm_names(base) for p, _ in base.get_submodule(m).named_parameters()
     ]
-    model = tunable_classifier(base, CLASSES, RANK, ALPHA, dropout)
+    model = build_lora_classifier(base, CLASSES, RANK, ALPHA, dropout)
     expected = {f"base.{name}.{matrix}" for name in linear for matrix in "UV"}
     expected |= {f"base.{name}" for name in norms} | {"score.weight"}
     assert set(trainable(model)) == expected
@@ -93,7 +93,7 @@ def test_adapters_norms_and_head_are_trained(tiny_decoder, dropout):
 def test_gpt2_has_the_counts_of_the_original():
     with torch.device("meta"):
         base = GPT2Model(GPT2Config())
-        model = tunable_classifier(base, classes=2, rank=4, alpha=8.0)
+        model = build_lora_classifier(base, classes=2, rank=4, alpha=8.0)
     total, trained = parameter_counts(model)
     assert (total, trained) == (125_031_168, 629_760)
     line = parameter_line(total, trained)
@@ -137,7 +137,7 @@ def test_halved_keeps_what_is_trained_and_stays_within_bf16_noise(tiny_decoder, 
     model = tuned(tiny_decoder)
     if used_before:
         logits_of(model, batch)
-    halve_frozen(model.base)
+    cast_frozen_to_bf16(model.base)
     for parameter in model.parameters():
         expected = torch.float32 if parameter.requires_grad else torch.bfloat16
         assert parameter.dtype == expected
@@ -163,7 +163,7 @@ def test_merged_gives_the_same_logits(tiny_decoder, batch, used_before):
 
 @USED
 def test_weights_loaded_later_count(tiny_decoder, batch, adapter, used_before):
-    model = tunable_classifier(tiny_decoder.base(), CLASSES, RANK, ALPHA).eval()
+    model = build_lora_classifier(tiny_decoder.base(), CLASSES, RANK, ALPHA).eval()
     if used_before:
         logits_of(model, batch)
     load_adapter_weights(model, adapter)
@@ -198,11 +198,11 @@ def test_after_each_token_is_the_sentence_cut_there(tiny_decoder, random_tokens,
     model = Classifier(tiny_decoder.base(), 3).eval()
     torch.nn.init.normal_(model.score.weight)
     (ids,) = random_tokens([9])
-    found = model.after_each_token(torch.tensor([ids, ids[::-1]]))[0]
+    found = model.logits_after_each_token(torch.tensor([ids, ids[::-1]]))[0]
     one_by_one = [
         model(torch.tensor([ids[:n]]), torch.tensor([n]))[0] for n in range(1, len(ids) + 1)
     ]
     torch.testing.assert_close(found, torch.stack(one_by_one), rtol=1e-4, atol=1e-5)
     monkeypatch.setattr(Classifier, "_parts", lambda self: None)
-    plain = model.after_each_token(torch.tensor([ids]))[0]
+    plain = model.logits_after_each_token(torch.tensor([ids]))[0]
     torch.testing.assert_close(plain, found, rtol=1e-4, atol=1e-5)

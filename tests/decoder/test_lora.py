@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from potstill.decoder.fused_linear import JoinedLinear
+from potstill.decoder.fused_linear import FusedLinear
 from potstill.decoder.lora import (
     LoRALinear,
     add_lora,
@@ -47,7 +47,7 @@ def adapted(base, rank=4, alpha=6.0, dropout=0.0) -> LoRALinear:
 
 def fused(*layers):
     """The layers, side by side, by the product that training uses."""
-    return JoinedLinear(layers)
+    return FusedLinear(layers)
 
 
 def outcome(function, x, weights, *parameters):
@@ -200,7 +200,7 @@ def test_gradients_under_dropout_are_those_of_the_inputs_kept(base, dtype):
     torch.manual_seed(1)
     ours = outcome(fused(layer), x.to(dtype), weights.to(dtype), layer.U, layer.V)
     torch.manual_seed(1)
-    kept = layer.dropout.kept(torch.ones(SHAPE, dtype=dtype)).float()
+    kept = layer.dropout.mask(torch.ones(SHAPE, dtype=dtype)).float()
     base.float()
 
     def formula(x):

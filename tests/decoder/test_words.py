@@ -3,7 +3,7 @@
 import pytest
 
 from potstill.decoder import classifier
-from potstill.decoder.classifier import word_places
+from potstill.decoder.classifier import word_end_positions
 
 SENTENCES = [
     "The books on the table are old.",
@@ -18,11 +18,11 @@ WORDS = [7, 5, 3, 1]  # a no-break space is a space
 def test_tokens_up_to_a_place_are_the_words_so_far(tiny_decoder, start):
     tokenizer = tiny_decoder.tokenizer()
     tokens, _ = classifier.encode(tokenizer, SENTENCES, 128, start)
-    places = word_places(tokenizer, SENTENCES, 128, start)
+    places = word_end_positions(tokenizer, SENTENCES, 128, start)
     assert [len(each) for each in places] == WORDS
     for sentence, ids, ends in zip(SENTENCES, tokens, places, strict=True):
         for number, place in enumerate(ends, 1):
             read = ids[int(start is not None) : place + 1]
             assert tokenizer.decode(read).split() == sentence.split()[:number]
-    short = word_places(tokenizer, SENTENCES, 6, start)
+    short = word_end_positions(tokenizer, SENTENCES, 6, start)
     assert short == [[place for place in each if place < 6] for each in places]

@@ -10,7 +10,7 @@ from tokenizers.models import BPE
 from torch.nn import functional as F
 
 from potstill.data.batching import collate
-from potstill.decoder.hub import Decoder
+from potstill.decoder.hub import BaseModel
 from potstill.decoder.language_model import LanguageModel
 from potstill.distillation.lm_targets import SoftTargets
 from potstill.settings import LoRASettings
@@ -23,9 +23,9 @@ from potstill.transfer.teacher_lm import likeliest
 SENTENCES = ["The birds sing.", "Ann", "Naïve dogs sleep all the time, the cats say.", "It rains."]
 
 
-def found_in(decoder: Decoder, sentences: list[str]) -> list[NextTokens]:
+def found_in(decoder: BaseModel, sentences: list[str]) -> list[NextTokens]:
     model = LanguageModel(decoder.language_model(), decoder.tokenizer(), LoRASettings())
-    model.freeze()
+    model.fuse()
     return likeliest(model.eval(), decoder.tokenizer(), sentences)
 
 
@@ -116,7 +116,7 @@ def test_over_many_draws_the_targets_are_the_chances() -> None:
 
 
 @torch.no_grad()
-def test_a_language_model_learns_from_them_forwards(tiny_decoder: Decoder) -> None:
+def test_a_language_model_learns_from_them_forwards(tiny_decoder: BaseModel) -> None:
     """The loss by hand; backwards the tokens before are what is learnt."""
     tokenizer = train_tokenizer(SENTENCES, 300)
     mine = encode(tokenizer, SENTENCES, 99)

@@ -48,7 +48,7 @@ def test_nothing_changes_on_average(p, dtype):
     """The numbers of the distribution that PyTorch's has, and its factor, up to 16 bits."""
     torch.manual_seed(0)
     x = torch.ones(1001, 999, dtype=dtype)  # of no round number
-    kept = Dropout(p).kept(x)
+    kept = Dropout(p).mask(x)
     assert kept.dtype == dtype
     share = float((kept != 0).float().mean())
     error = (p * (1 - p) / x.numel()) ** 0.5
@@ -63,7 +63,7 @@ def test_nothing_changes_on_average(p, dtype):
 
 
 def test_almost_all_dropped_is_finite():
-    assert Dropout(1 - 1e-9).kept(torch.ones(9)).isfinite().all()
+    assert Dropout(1 - 1e-9).mask(torch.ones(9)).isfinite().all()
 
 
 def test_nothing_is_dropped_in_evaluation():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from potstill.decoder.fused_linear import JoinedLinear
+from potstill.decoder.fused_linear import FusedLinear
 from potstill.decoder.lora import LoRALinear
 from potstill.ops import cross_entropy, kernels
 from potstill.ops.attention import PlainAttention, attention
@@ -22,7 +22,7 @@ ROUNDED = {"rtol": 2**-7, "atol": 2**-7}
 RUNNABLE = torch.cpu._is_avx512_bf16_supported() and sys.platform == "linux"
 
 needed = pytest.mark.skipif(
-    kernels.library() is None, reason="no C compiler, or no processor with bf16"
+    kernels.load_library() is None, reason="no C compiler, or no processor with bf16"
 )
 
 
@@ -142,7 +142,7 @@ class Joined:
             self.layers.insert(i, layer)
         for layer in self.layers:
             (layer.base if isinstance(layer, LoRALinear) else layer).bfloat16()
-        self.product = JoinedLinear(self.layers)
+        self.product = FusedLinear(self.layers)
 
     def plain(self, x: Tensor, kept: Tensor | None = None) -> Tensor:
         """LoRALinear's formula, layer by layer."""
@@ -185,7 +185,7 @@ def test_lora(ranks: tuple[int, ...], rows: tuple[int, ...]) -> None:
 def test_lora_with_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     joined = Joined((4, 2), dropout=0.5)
     kept = 2 * torch.randint(0, 2, (3, 5, 48)).bfloat16()
-    monkeypatch.setattr(type(joined.product.dropout), "kept", lambda self, x: kept)
+    monkeypatch.setattr(type(joined.product.dropout), "mask", lambda self, x: kept)
     joined.product.dropout.train()
     joined.check(half(3, 5, 48), kept.float())
 
@@ -212,7 +212,7 @@ def test_cross_entropy(
     loss.backward()
     for compiled in (True, False):
         if not compiled:
-            monkeypatch.setattr(kernels, "library", lambda: None)
+            monkeypatch.setattr(kernels, "load_library", lambda: None)
         gradient, of_bias = logits.clone(), torch.zeros(classes)
         total = cross_entropy.cross_entropy_(gradient, bias, places, shares, of_bias)
         assert total == pytest.approx(loss.item(), rel=1e-5)
@@ -242,29 +242,29 @@ def test_what_is_not_a_number_stays_so() -> None:
 
 @needed
 def test_only_what_fits_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert kernels.serve(half(2, 48), 48)
-    assert not kernels.serve(half(2, 24), 24)
-    assert not kernels.serve(torch.randn(2, 48), 48)
-    assert not kernels.serve(torch.empty(2, 48, dtype=torch.bfloat16, device="meta"), 48)
+    assert kernels.supports(half(2, 48), 48)
+    assert not kernels.supports(half(2, 24), 24)
+    assert not kernels.supports(torch.randn(2, 48), 48)
+    assert not kernels.supports(torch.empty(2, 48, dtype=torch.bfloat16, device="meta"), 48)
 
 
 @pytest.fixture
 def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Nothing compiled yet, in a cache folder of its own."""
     monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path / "cache"))
-    kernels.library.cache_clear()
+    kernels.load_library.cache_clear()
     yield tmp_path
-    kernels.library.cache_clear()
+    kernels.load_library.cache_clear()
 
 
 @needed
 def test_compiled_once(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert kernels.library() and not kernels.missed()
+    assert kernels.load_library() and not kernels.compiler_missing()
     (file,) = (anew / "cache").iterdir()
     assert file.name.startswith("kernels-") and file.suffix == ".so"
-    kernels.library.cache_clear()
+    kernels.load_library.cache_clear()
     monkeypatch.setattr(kernels.subprocess, "run", None)
-    assert kernels.library()
+    assert kernels.load_library()
 
 
 @pytest.mark.parametrize("fault", ["no compiler", "it fails", "no room", "no bf16"])
@@ -279,8 +279,8 @@ def test_without_them_pytorchs_operations_serve(
         (anew / "cache").write_text("a file where the folder should be")
     else:
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert kernels.library() is None
-    assert kernels.missed() == (fault != "no bf16" and RUNNABLE)
+    assert kernels.load_library() is None
+    assert kernels.compiler_missing() == (fault != "no bf16" and RUNNABLE)
     assert fault == "no room" or not (anew / "cache").exists() or not any(anew.glob("cache/*"))
     joined = Joined((4, 4))
     assert not joined.product.adapters

@@ -8,11 +8,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from potstill.data.batching import collate
-from potstill.decoder.classifier import tunable_classifier
+from potstill.decoder.classifier import build_lora_classifier
 from potstill.decoder.lora import lora_layers
 from potstill.settings import TrainSettings
 from potstill.training.optim import adamw, set_lr, update
-from potstill.training.precision import halve_frozen
+from potstill.training.precision import cast_frozen_to_bf16
 from potstill.training.steps import LENGTH_STEP, GraphedStep
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -20,7 +20,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 def tuned(decoder, dropout=0.0):
     torch.manual_seed(0)
-    model = tunable_classifier(decoder.base(), 2, 2, 4, dropout).train().to(DEVICE)
+    model = build_lora_classifier(decoder.base(), 2, 2, 4, dropout).train().to(DEVICE)
     with torch.no_grad():
         model.score.weight.normal_()
         for _, layer in lora_layers(model.base):
@@ -144,7 +144,7 @@ def test_a_pass_asks_nothing_of_the_processor(tiny_decoder, half):
     memory. Without numbers the first can't be done, and the second shows."""
     model = tuned(tiny_decoder, dropout=0.1)
     if half:
-        halve_frozen(model.base)
+        cast_frozen_to_bf16(model.base)
     model = model.to("meta")
     input_ids = torch.zeros(4, 16, dtype=torch.long, device="meta")
     lengths = torch.zeros(4, dtype=torch.long, device="meta")

@@ -9,14 +9,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from potstill.data.batching import Batch, collate, length_batches
-from potstill.decoder.classifier import tunable_classifier
-from potstill.decoder.hub import find_decoder
+from potstill.decoder.classifier import build_lora_classifier
+from potstill.decoder.hub import find_base_model
 from potstill.metrics import score
 from potstill.training import loop
 from potstill.training.distributed import predict_logits
 from potstill.training.loop import UNLABELLED, Examples
 from potstill.training.optim import lr_factor
-from potstill.training.precision import halve_frozen
+from potstill.training.precision import cast_frozen_to_bf16
 from tests.training.test_checkpoint import interrupted_after_epoch
 from tests.training.toy import (
     DEV,
@@ -56,10 +56,10 @@ def test_tuning_is_a_plain_loop_in_torch(tiny_decoder, tmp_path, half):
     models = []
     for _ in range(2):
         torch.manual_seed(2)
-        models.append(tunable_classifier(tiny_decoder.base(), 2, 2, 4))
+        models.append(build_lora_classifier(tiny_decoder.base(), 2, 2, 4))
         nn.init.normal_(models[-1].score.weight, std=0.02)
         if half:
-            halve_frozen(models[-1].base)
+            cast_frozen_to_bf16(models[-1].base)
     run = Run(tmp_path / "s", epochs=2, model=models[0], evaluations={})
     model = models[1].train()
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -117,7 +117,7 @@ def test_on_a_gpu_a_decoder_s_steps_are_recorded(tiny_gpt2, tmp_path, recordings
 
     def trained(name, model=None, settings=SETTINGS, **arguments):
         torch.manual_seed(0)
-        model = model or tunable_classifier(find_decoder(str(tiny_gpt2)).base(), 2, 2, 4)
+        model = model or build_lora_classifier(find_base_model(str(tiny_gpt2)).base(), 2, 2, 4)
         return Run(tmp_path / name, settings, 3, model=model, evaluations={}, **arguments)
 
     plain, plain_student = trained("plain"), trained("plain student", student())
@@ -189,9 +189,9 @@ def test_train_scores_are_of_every_sentence_as_it_was_learnt(tmp_path):
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
 def test_lora_moves_what_it_trains_and_nothing_else(tiny_decoder, tmp_path, half):
     torch.manual_seed(0)
-    model = tunable_classifier(tiny_decoder.base(), 2, 4, 8.0)
+    model = build_lora_classifier(tiny_decoder.base(), 2, 4, 8.0)
     if half:
-        halve_frozen(model.base)
+        cast_frozen_to_bf16(model.base)
     before = {name: value.clone() for name, value in model.named_parameters()}
     run = Run(tmp_path / "s", epochs=1, model=model)
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -202,7 +202,7 @@ def test_lora_moves_what_it_trains_and_nothing_else(tiny_decoder, tmp_path, half
 
 def test_lora_learns(tiny_decoder, tmp_path):
     torch.manual_seed(0)
-    model = tunable_classifier(tiny_decoder.base(), 2, 4, 8.0)
+    model = build_lora_classifier(tiny_decoder.base(), 2, 4, 8.0)
     run = Run(tmp_path / "s", epochs=12, model=model)
     losses = [r["train"]["loss"] for r in run.trained.records]
     assert losses[-1] < losses[0] / 2

@@ -9,7 +9,7 @@ import torch
 from tokenizers import decoders
 from transformers import AutoModelForCausalLM
 
-from potstill.decoder.hub import Decoder
+from potstill.decoder.hub import BaseModel
 from potstill.decoder.language_model import LanguageModel
 from potstill.errors import UserError
 from potstill.settings import LoRASettings
@@ -26,14 +26,14 @@ from potstill.transfer.teacher_lm import likeliest, of_sampled
 SENTENCES = ["The birds sing.", "Ann", "Naïve dogs sleep all the time, the cats say.", "It rains."]
 
 
-def found_in(decoder: Decoder, sentences: list[str]) -> list[NextTokens]:
+def found_in(decoder: BaseModel, sentences: list[str]) -> list[NextTokens]:
     model = LanguageModel(decoder.language_model(), decoder.tokenizer(), LoRASettings())
-    model.freeze()
+    model.fuse()
     return likeliest(model.eval(), decoder.tokenizer(), sentences)
 
 
 @torch.no_grad()
-def test_chances_are_transformers(tiny_decoder: Decoder) -> None:
+def test_chances_are_transformers(tiny_decoder: BaseModel) -> None:
     tokenizer = tiny_decoder.tokenizer()
     whole = AutoModelForCausalLM.from_pretrained(tiny_decoder.folder)
     found = found_in(tiny_decoder, SENTENCES)
@@ -54,7 +54,7 @@ def test_chances_are_transformers(tiny_decoder: Decoder) -> None:
         assert (one.tokens == places.numpy()).mean() > 0.95 or not len(places)  # but for ties
 
 
-def test_sentences_of_one_token_have_nothing_to_tell(tiny_decoder: Decoder) -> None:
+def test_sentences_of_one_token_have_nothing_to_tell(tiny_decoder: BaseModel) -> None:
     """Alone among themselves, too: no place is asked for."""
     tokenizer = tiny_decoder.tokenizer()
     assert all(len(tokenizer(letter)["input_ids"]) == 1 for letter in "ab")
@@ -64,10 +64,10 @@ def test_sentences_of_one_token_have_nothing_to_tell(tiny_decoder: Decoder) -> N
 
 
 @torch.no_grad()
-def test_of_sampled_is_what_another_look_finds(tiny_decoder: Decoder) -> None:
+def test_of_sampled_is_what_another_look_finds(tiny_decoder: BaseModel) -> None:
     tokenizer = tiny_decoder.tokenizer()
     model = LanguageModel(tiny_decoder.language_model(), tokenizer, LoRASettings())
-    model.freeze()
+    model.fuse()
     model.end = int(model.head(model(torch.tensor([[model.start]]))).argmax())
     drawn = {tokenizer.decode(one.tokens): one for one in sample(model.eval(), 200, 1, 1.0, 6)}
     found = {text: of_sampled(tokenizer, text, one) for text, one in drawn.items()}
@@ -89,7 +89,7 @@ def test_of_sampled_is_what_another_look_finds(tiny_decoder: Decoder) -> None:
     assert of_sampled(tokenizer, texts[0], Sampled(drawn[texts[0]].tokens)) is None
 
 
-def test_written_and_read_back(tiny_decoder: Decoder, tmp_path: Path) -> None:
+def test_written_and_read_back(tiny_decoder: BaseModel, tmp_path: Path) -> None:
     found = found_in(tiny_decoder, SENTENCES)
     file = tmp_path / "sampled-00000.next.npz"
     write_next_tokens(file, found)
@@ -109,7 +109,7 @@ def test_written_and_read_back(tiny_decoder: Decoder, tmp_path: Path) -> None:
     assert read_next_tokens(file, 0) == []
 
 
-def test_tokens_of_other_tokenizers_are_spelt_in_bytes(tiny_decoder: Decoder) -> None:
+def test_tokens_of_other_tokenizers_are_spelt_in_bytes(tiny_decoder: BaseModel) -> None:
     tokenizer = tiny_decoder.tokenizer()
     assert vocabulary(tokenizer) == tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     tokenizer.backend_tokenizer.decoder = decoders.Metaspace()

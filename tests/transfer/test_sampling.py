@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from potstill.decoder.hub import find_decoder
+from potstill.decoder.hub import find_base_model
 from potstill.decoder.language_model import LanguageModel
 from potstill.decoder.lora import lora_layers
 from potstill.settings import LoRASettings, TrainSettings, TransferSettings
-from potstill.training.precision import halve_frozen
+from potstill.training.precision import cast_frozen_to_bf16
 from potstill.transfer import sampling
 from potstill.transfer.next_tokens import LIKELIEST
 from potstill.transfer.sampling import (
@@ -42,13 +42,13 @@ def tokens_of(found: Iterable[Sampled]) -> list[list[int]]:
 
 
 def language_model(folder: Any) -> LanguageModel:
-    decoder = find_decoder(str(folder))
+    decoder = find_base_model(str(folder))
     torch.manual_seed(3)
     model = LanguageModel(decoder.language_model(), decoder.tokenizer(), LoRASettings())
     with torch.no_grad():
         for _, layer in lora_layers(model):
             layer.V.normal_(std=0.1)
-    model.freeze()
+    model.fuse()
     return model
 
 
@@ -63,19 +63,19 @@ def test_steps_with_a_cache_equal_one_pass(model):
     ids = torch.randint(1, 300, (3, 9))
     whole = model(ids)
     ends = torch.tensor([3, 9, 6])
-    cache = model.blocks.cache(3, 9)
+    cache = model.fused.new_cache(3, 9)
     for row, end in enumerate(ends.tolist()):
         for place in range(end - 1):  # one row alone; the others wait at their place 0
             tokens, places = ids[:, 0].clone(), torch.zeros(3, dtype=torch.long)
             tokens[row], places[row] = ids[row, place], place
             keep = [[t.clone() for t in part] for part in (cache.keys, cache.values)]
-            model.blocks.step(tokens, places, cache)
+            model.fused.step(tokens, places, cache)
             for part, before in zip((cache.keys, cache.values), keep, strict=True):
                 for now, old in zip(part, before, strict=True):
                     others = [i for i in range(3) if i != row]
                     now[others] = old[others]
     rows = torch.arange(3)
-    states = model.blocks.step(ids[rows, ends - 1], ends - 1, cache)
+    states = model.fused.step(ids[rows, ends - 1], ends - 1, cache)
     torch.testing.assert_close(states, whole[rows, ends - 1], rtol=1e-4, atol=1e-5)
 
 
@@ -249,9 +249,9 @@ def test_a_decoder_that_is_not_written_out(tiny_gpt2):
     model = language_model(tiny_gpt2)
     model.end = int(model.head(model(torch.tensor([[model.start]]))).argmax())
     expected = model(torch.tensor([[1, 2, 3]]))
-    halve_frozen(model.whole)
-    model.freeze()
-    model.blocks = None
+    cast_frozen_to_bf16(model.whole)
+    model.fuse()
+    model.fused = None
     torch.testing.assert_close(
         model(torch.tensor([[1, 2, 3]])).float(), expected, rtol=0.1, atol=0.1
     )

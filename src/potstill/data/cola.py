@@ -21,7 +21,7 @@ COLA_FILES = {
 }
 # Sentences and acceptable ones of CoLA 1.1: what a file must hold to be called CoLA.
 COLA_COUNTS = {"train": (8551, 6023), "dev": (527, 365), "ood": (516, 354)}
-COLA_PLACES = ("data", "data/cola", "data/raw", "data/cola_public/raw")
+COLA_FOLDERS = ("data", "data/cola", "data/raw", "data/cola_public/raw")
 
 
 def check_cola(

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from potstill.data import cola, download
-from potstill.data.cola import COLA_FILES, COLA_LABELS, COLA_PLACES, check_cola, download_cola
+from potstill.data.cola import COLA_FILES, COLA_FOLDERS, COLA_LABELS, check_cola, download_cola
 from potstill.data.readers import Row, is_cola_format, read_rows
 from potstill.data.splits import Split, read_split
 from potstill.errors import UserError
 
 MINICOLA = Path(__file__).parent / "minicola"
-NEIGHBOURS = 10  # sentences in a row that are held out together
+HOLDOUT_BLOCK = 10  # sentences in a row that are held out together
 SPLIT_NAMES = {
     "train": ("train",),
     "dev": ("dev", "valid", "validation"),
@@ -128,8 +128,10 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
             f"{len(split)} training sentences are too few to hold out {count} of them; "
             "bring more, or lower --holdout."
         )
-    starts = np.random.default_rng([seed, 1]).permutation(range(0, len(split), NEIGHBOURS)).tolist()
-    order = [i for s in starts for i in range(s, min(s + NEIGHBOURS, len(split)))]
+    starts = (
+        np.random.default_rng([seed, 1]).permutation(range(0, len(split), HOLDOUT_BLOCK)).tolist()
+    )
+    order = [i for s in starts for i in range(s, min(s + HOLDOUT_BLOCK, len(split)))]
     return split.take(sorted(order[count:])), split.take(sorted(order[:count]))
 
 
@@ -138,7 +140,7 @@ def _find(data: str) -> tuple[Path, str]:
     if data == "minicola":
         return MINICOLA, ""
     if data in ("cola", "auto"):
-        for place in map(Path, COLA_PLACES):
+        for place in map(Path, COLA_FOLDERS):
             if (place / COLA_FILES["train"]).is_file():
                 return place, f"CoLA is in {place}/" if data == "auto" else ""
         if download.reachable(cola.COLA_URL):

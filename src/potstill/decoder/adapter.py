@@ -15,7 +15,7 @@ from potstill.errors import UserError
 from potstill.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_json, write_json, write_tensors
 
 # Settings of PEFT's that change what an adapter computes and that LoRALinear does not know.
-UNKNOWN_TO_US = (
+UNSUPPORTED_PEFT_OPTIONS = (
     "use_dora",
     "use_rslora",
     "use_qalora",
@@ -27,7 +27,7 @@ UNKNOWN_TO_US = (
     "arrow_config",
 )
 # Ways to begin that leave the base as it is; others (pissa, olora, loftq …) subtract from it.
-PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+SUPPORTED_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
 PEFT_PREFIX = "base_model.model."  # of every tensor in an adapter file
 
 
@@ -84,10 +84,10 @@ def load_adapter(base: Any, folder: Path) -> Classifier:
         )
     if config["peft_type"] != "LORA":
         raise UserError(f"{folder} is a {config['peft_type']} adapter; only LORA can be read.")
-    for key in UNKNOWN_TO_US:
+    for key in UNSUPPORTED_PEFT_OPTIONS:
         if config.get(key):
             raise UserError(f"{folder}/{ADAPTER_CONFIG}: {key} is not supported.")
-    if config.get("init_lora_weights", True) not in PLAIN_STARTS:
+    if config.get("init_lora_weights", True) not in SUPPORTED_INITS:
         raise UserError(
             f"{folder}/{ADAPTER_CONFIG}: init_lora_weights {config['init_lora_weights']!r} changes "
             "the base, which is not supported."

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from potstill.data.text import word_ends
-from potstill.decoder.fused_decoder import Blocks, take_apart
+from potstill.decoder.fused_decoder import FusedDecoder, fuse_decoder
 from potstill.decoder.lora import LOCK, add_lora, linear_names, lora_layers, norm_names
 
-PART_TOKENS = 256  # that a thread passes through a decoder at once, in training
+MICROBATCH_TOKENS = 256  # that a thread passes through a decoder at once, in training
 
 
 class Classifier(nn.Module):
@@ -25,7 +25,7 @@ class Classifier(nn.Module):
         # far above that of none.
         nn.init.zeros_(self.score.weight)
         # A snapshot of the base, and the state of the frozen weights that it was taken in.
-        self._blocks: Blocks | None = None
+        self._blocks: FusedDecoder | None = None
         self._taken_apart: list[Any] = []
 
     def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class Classifier(nn.Module):
             last = self.plain_last_hidden(input_ids, lengths)
         return self.score(last.to(self.score.weight.dtype))
 
-    def after_each_token(self, input_ids: Tensor) -> Tensor:
+    def logits_after_each_token(self, input_ids: Tensor) -> Tensor:
         """(B, L) tokens to (B, L, classes): the logits of a sentence that would end with each."""
         blocks = self._parts()
         hidden = blocks.hidden(input_ids) if blocks else self._plain_hidden(input_ids)
@@ -56,13 +56,13 @@ class Classifier(nn.Module):
         with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=half):
             return self.base(input_ids=input_ids, use_cache=False).last_hidden_state
 
-    def _parts(self) -> Blocks | None:
+    def _parts(self) -> FusedDecoder | None:
         """The base taken apart, anew where its frozen weights have changed."""
         frozen = [p for p in self.base.parameters() if not p.requires_grad]
         state = [(p.data_ptr(), p._version, p.dtype) for p in frozen]
         with LOCK:
             if state != self._taken_apart:
-                self._blocks, self._taken_apart = take_apart(self.base), state
+                self._blocks, self._taken_apart = fuse_decoder(self.base), state
             return self._blocks
 
     def train(self, mode: bool = True) -> "Classifier":
@@ -74,7 +74,7 @@ class Classifier(nn.Module):
         return self
 
 
-def tunable_classifier(
+def build_lora_classifier(
     base: Any, classes: int, rank: int, alpha: float, dropout: float = 0.0
 ) -> Classifier:
     """LoRA on every linear layer of every block; LayerNorms and head trainable, all else frozen."""
@@ -107,7 +107,7 @@ def encode(
     return [t[:max_length] for t in tokens], cut
 
 
-def word_places(
+def word_end_positions(
     tokenizer: Any, sentences: list[str], max_length: int, start: int | None = None
 ) -> list[list[int]]:
     """Of each sentence the places of its words' last tokens among those that `encode` gives."""

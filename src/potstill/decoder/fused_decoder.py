@@ -12,26 +12,26 @@ import torch
 from torch import Tensor
 from transformers import GPT2Model, LlamaModel
 
-from potstill.decoder.fused_linear import JoinedLinear
+from potstill.decoder.fused_linear import FusedLinear
 from potstill.decoder.lora import linear_names
 from potstill.ops.attention import attention, cached_attention
 from potstill.ops.fused import SwiGLU, gelu, layer_norm, rms_norm
 
 
 @dataclass(frozen=True)
-class Block:
+class FusedBlock:
     """One block: two norms and four products; `qkv` and `up` join layers that share an input."""
 
     norm1: Callable[[Tensor], Tensor]
-    qkv: JoinedLinear
-    out: JoinedLinear
+    qkv: FusedLinear
+    out: FusedLinear
     norm2: Callable[[Tensor], Tensor]
-    up: JoinedLinear
-    down: JoinedLinear
+    up: FusedLinear
+    down: FusedLinear
 
 
 @dataclass(frozen=True)
-class Blocks:
+class FusedDecoder:
     """A decoder taken apart.
 
     embed: (B, L) tokens and their places, (L,) or (B, L), to (B, L, width); activation: what stands
@@ -41,7 +41,7 @@ class Blocks:
     """
 
     embed: Callable[[Tensor, Tensor], Tensor]
-    blocks: Sequence[Block]
+    blocks: Sequence[FusedBlock]
     norm: Callable[[Tensor], Tensor]
     activation: Callable[[Tensor], Tensor]
     heads: int
@@ -67,7 +67,7 @@ class Blocks:
             x = x + block.down(self.activation(block.up(block.norm2(x))))
         return self.norm(x)
 
-    def step(self, tokens: Tensor, places: Tensor, cache: "Cache") -> Tensor:
+    def step(self, tokens: Tensor, places: Tensor, cache: "KeyValueCache") -> Tensor:
         """(B,) next tokens and their places in their sentences to their (B, width) states.
 
         `cache` holds the keys and values of the tokens before, and gets those of this one.
@@ -79,31 +79,31 @@ class Blocks:
             x = x + block.down(self.activation(block.up(block.norm2(x))))
         return self.norm(x)
 
-    def cache(self, sentences: int, room: int) -> "Cache":
+    def new_cache(self, sentences: int, room: int) -> "KeyValueCache":
         """Empty, for as many sentences of up to `room` tokens."""
         width = self.blocks[0].qkv.outputs
         like = self.blocks[0].qkv.frozen.like
         shape = (sentences, self.kv_heads, room, width // (self.heads + 2 * self.kv_heads))
         keys, values = ([like.new_zeros(shape) for _ in self.blocks] for _ in range(2))
-        return Cache(keys, values, self.rotary(room))
+        return KeyValueCache(keys, values, self.rotary(room))
 
 
 @dataclass(frozen=True)
-class Cache:
+class KeyValueCache:
     """Keys and values of every block, each (B, kv heads, room, head size), and the angles of
-    their places (see Blocks.rotary)."""
+    their places (see FusedDecoder.rotary)."""
 
     keys: list[Tensor]
     values: list[Tensor]
     rotary: tuple[Tensor, Tensor] | None
 
-    def take(self, rows: Tensor) -> "Cache":
+    def filter_batch_items(self, rows: Tensor) -> "KeyValueCache":
         """Of these sentences alone."""
         keys, values = ([x[rows] for x in part] for part in (self.keys, self.values))
-        return Cache(keys, values, self.rotary)
+        return KeyValueCache(keys, values, self.rotary)
 
 
-def take_apart(base: Any) -> Blocks | None:
+def fuse_decoder(base: Any) -> FusedDecoder | None:
     """The blocks of a decoder of transformers; None where it is none of those written out here.
 
     What they hold of the frozen weights is a snapshot: take apart anew after changing them. Linear
@@ -122,26 +122,26 @@ def take_apart(base: Any) -> Blocks | None:
     return None
 
 
-def _gpt2(base: Any) -> Blocks:
+def _gpt2(base: Any) -> FusedDecoder:
     def embed(input_ids: Tensor, places: Tensor) -> Tensor:
         return base.wte(input_ids) + base.wpe(places)
 
     blocks = [
-        Block(
+        FusedBlock(
             layer_norm(block.ln_1),
-            JoinedLinear([block.attn.c_attn]),
-            JoinedLinear([block.attn.c_proj]),
+            FusedLinear([block.attn.c_attn]),
+            FusedLinear([block.attn.c_proj]),
             layer_norm(block.ln_2),
-            JoinedLinear([block.mlp.c_fc]),
-            JoinedLinear([block.mlp.c_proj]),
+            FusedLinear([block.mlp.c_fc]),
+            FusedLinear([block.mlp.c_proj]),
         )
         for block in base.h
     ]
     heads = base.config.n_head
-    return Blocks(embed, blocks, layer_norm(base.ln_f), gelu, heads, heads, lambda L: None)
+    return FusedDecoder(embed, blocks, layer_norm(base.ln_f), gelu, heads, heads, lambda L: None)
 
 
-def _llama(base: Any) -> Blocks:
+def _llama(base: Any) -> FusedDecoder:
     def rotary(L: int) -> tuple[Tensor, Tensor]:
         positions = torch.arange(L, device=base.device)
         # Asked for in fp32 whatever the weights are.
@@ -150,13 +150,13 @@ def _llama(base: Any) -> Blocks:
         return cos[0], torch.cat([-minus, plus], dim=-1)
 
     blocks = [
-        Block(
+        FusedBlock(
             rms_norm(block.input_layernorm),
-            JoinedLinear([block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj]),
-            JoinedLinear([block.self_attn.o_proj]),
+            FusedLinear([block.self_attn.q_proj, block.self_attn.k_proj, block.self_attn.v_proj]),
+            FusedLinear([block.self_attn.o_proj]),
             rms_norm(block.post_attention_layernorm),
-            JoinedLinear([block.mlp.gate_proj, block.mlp.up_proj]),
-            JoinedLinear([block.mlp.down_proj]),
+            FusedLinear([block.mlp.gate_proj, block.mlp.up_proj]),
+            FusedLinear([block.mlp.down_proj]),
         )
         for block in base.layers
     ]
@@ -167,4 +167,4 @@ def _llama(base: Any) -> Blocks:
     def embed(input_ids: Tensor, places: Tensor) -> Tensor:
         return base.embed_tokens(input_ids)
 
-    return Blocks(embed, blocks, norm, SwiGLU.apply, heads, kv_heads, rotary)
+    return FusedDecoder(embed, blocks, norm, SwiGLU.apply, heads, kv_heads, rotary)

@@ -65,7 +65,7 @@ class FrozenWeights:
         return F.linear(x, weight, bias)
 
 
-class JoinedLinear:
+class FusedLinear:
     """Linear layers that share their input, each with or without LoRA, as one product.
 
     Computes what the layers would, side by side. Where no compiled functions serve, the factors are
@@ -95,7 +95,7 @@ class JoinedLinear:
             like, inputs = self.frozen.like, features(lora[0].base)[0]
             widths = [inputs, *(rows.stop - rows.start for rows, _ in self.spans)]
             fp32 = all(factor.dtype == torch.float32 for factor in self.factors)
-            if fp32 and all(kernels.serve(like, width) for width in widths):
+            if fp32 and all(kernels.supports(like, width) for width in widths):
                 spans = [(c.stop - c.start, r.start, r.stop - r.start) for r, c in self.spans]
                 scalings = [layer.scaling for layer in lora]
                 self.adapters = kernels.Adapters(self.factors, spans, scalings)
@@ -112,12 +112,12 @@ class JoinedLinear:
         """(…, in) to (…, the sum of the layers' outputs)."""
         kept = None
         if isinstance(self.dropout, Dropout) and self.dropout.training:
-            kept = self.dropout.kept(x).flatten(0, -2)
+            kept = self.dropout.mask(x).flatten(0, -2)
         return FusedLoRA.apply(x, self, kept, *self.factors)
 
 
 class FusedLoRA(torch.autograd.Function):
-    """LoRALinear's formula for the layers of a JoinedLinear; frozen weights get no gradient.
+    """LoRALinear's formula for the layers of a FusedLinear; frozen weights get no gradient.
 
     kept: what dropout multiplies each input of the updates by, (N, in), or None.
     """

@@ -31,11 +31,11 @@ HUB_FILES += ["tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json
 
 
 @dataclass(frozen=True)
-class Decoder:
-    """A decoder at hand: `variant` as it was named, a `title` for people, the local `folder` with
+class BaseModel:
+    """A decoder at hand: `name` as it was given, a `title` for people, the local `folder` with
     its files, and `reason`, how `auto` came to choose it (else empty)."""
 
-    variant: str
+    name: str
     title: str
     folder: Path
     reason: str = ""
@@ -50,7 +50,7 @@ class Decoder:
 
     def describe(self) -> dict[str, str]:
         """What a run records of its base."""
-        about = {"variant": self.variant, "title": self.title, "folder": str(self.folder)}
+        about = {"variant": self.name, "title": self.title, "folder": str(self.folder)}
         return about | {"sha256": self.sha256()}
 
     def tokenizer(self) -> Any:
@@ -104,7 +104,7 @@ class Decoder:
         return model.eval()
 
 
-def find_decoder(variant: str = "auto") -> Decoder:
+def find_base_model(name: str = "auto") -> BaseModel:
     """Resolves a name: "auto", "smollm2", a GPT-2 variant, a local folder or a Hub name.
 
     "auto" is GPT-2 where its weights are in the local cache or the Hub answers, else SmolLM2.
@@ -112,29 +112,29 @@ def find_decoder(variant: str = "auto") -> Decoder:
     Raises:
         UserError: it isn't there and can't be had. No other decoder is put in its place.
     """
-    if variant == "auto":
+    if name == "auto":
         if folder := _cached("gpt2"):
-            return Decoder("gpt2", TITLES["gpt2"], folder, "GPT-2 is in the local cache")
+            return BaseModel("gpt2", TITLES["gpt2"], folder, "GPT-2 is in the local cache")
         if _hub_reachable():
-            return Decoder("gpt2", TITLES["gpt2"], _download("gpt2"), "the Hub can be reached")
+            return BaseModel("gpt2", TITLES["gpt2"], _download("gpt2"), "the Hub can be reached")
         reason = "no GPT-2 in the local cache, and the Hugging Face Hub can't be reached"
-        return Decoder("smollm2", TITLES["smollm2"], smollm2(), reason)
-    if variant == "smollm2":
-        return Decoder(variant, TITLES[variant], smollm2())
-    folder = Path(variant)
-    if variant not in TITLES and folder.is_dir():
+        return BaseModel("smollm2", TITLES["smollm2"], smollm2(), reason)
+    if name == "smollm2":
+        return BaseModel(name, TITLES[name], smollm2())
+    folder = Path(name)
+    if name not in TITLES and folder.is_dir():
         if not _is_complete(folder):
             raise UserError(f"{folder} has no config.json with *.safetensors beside it.")
-        return Decoder(str(folder.resolve()), folder.resolve().name, folder)
-    title = TITLES.get(variant, variant)
-    if cached := _cached(variant):
-        return Decoder(variant, title, cached)
+        return BaseModel(str(folder.resolve()), folder.resolve().name, folder)
+    title = TITLES.get(name, name)
+    if cached := _cached(name):
+        return BaseModel(name, title, cached)
     if not _hub_reachable():
         raise UserError(
-            f"{variant} is not in the local cache and the Hugging Face Hub can't be reached; "
+            f"{name} is not in the local cache and the Hugging Face Hub can't be reached; "
             "connect once, or use --gpt_variant smollm2 or a local folder."
         )
-    return Decoder(variant, title, _download(variant))
+    return BaseModel(name, title, _download(name))
 
 
 def _hub_reachable() -> bool:

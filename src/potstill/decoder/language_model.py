@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from potstill.decoder.fused_decoder import take_apart
-from potstill.decoder.fused_linear import JoinedLinear
+from potstill.decoder.fused_decoder import fuse_decoder
+from potstill.decoder.fused_linear import FusedLinear
 from potstill.decoder.lora import add_lora, linear_names, norm_names
 from potstill.settings import LoRASettings
 
@@ -25,15 +25,15 @@ class LanguageModel(nn.Module):
         self.end: int = tokenizer.eos_token_id
         self.start: int = self.end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
 
-    def freeze(self) -> None:
+    def fuse(self) -> None:
         """Takes the snapshot of the frozen weights that everything is computed from."""
-        self.blocks = take_apart(self.base)
-        self.head = JoinedLinear([self.whole.get_output_embeddings()])
+        self.fused = fuse_decoder(self.base)
+        self.head = FusedLinear([self.whole.get_output_embeddings()])
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """(B, L) tokens to (B, L, width) hidden states."""
-        if self.blocks:
-            return self.blocks.hidden(input_ids)
+        if self.fused:
+            return self.fused.hidden(input_ids)
         half = self.base.dtype == torch.bfloat16
         with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=half):
             return self.base(input_ids=input_ids, use_cache=False).last_hidden_state

@@ -12,7 +12,7 @@ from potstill.data.batching import Batch
 from potstill.decoder import classifier
 from potstill.decoder.adapter import load_adapter, teacher_hash
 from potstill.decoder.classifier import parameter_counts
-from potstill.decoder.hub import find_decoder
+from potstill.decoder.hub import find_base_model
 from potstill.decoder.lora import merge
 from potstill.errors import UserError
 from potstill.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, STUDENT_ONNX, STUDENT_WEIGHTS, read_json
@@ -21,7 +21,7 @@ from potstill.settings import DataSettings
 from potstill.student.io import load_student
 from potstill.student.tokenizer import encode
 from potstill.training.distributed import predict, predict_logits, process
-from potstill.training.precision import halve_frozen, resolve_precision
+from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
 
 
 def _no_words(sentences: list[str], together: bool = True) -> list[Tensor]:
@@ -114,7 +114,7 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
             f"{folder}: config.json or {ADAPTER_CONFIG} is damaged ({error}); tune it again."
         ) from error
     try:
-        decoder = find_decoder(variant)
+        decoder = find_base_model(variant)
     except UserError as error:
         if gpt_variant:
             raise
@@ -125,7 +125,7 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
     if sha256 and sha256 != base_sha256:
         raise UserError(
             f"{folder} was tuned on {title} with weights {sha256[:12]}, "
-            f"but {decoder.variant} has {base_sha256[:12]}; name the right base with --gpt_variant."
+            f"but {decoder.name} has {base_sha256[:12]}; name the right base with --gpt_variant."
         )
     base = decoder.base()
     # A record of PEFT's own says nothing of a length.
@@ -135,7 +135,7 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
     parameters, _ = parameter_counts(model)
     if resolve_precision(precision) == torch.bfloat16:
         # Not merged: bf16 would round small updates away.
-        halve_frozen(model.base)
+        cast_frozen_to_bf16(model.base)
     else:
         merge(model.base)
     model.to(process().device)
@@ -151,10 +151,10 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
 
     def word_logits(sentences: list[str], together: bool = True) -> list[Tensor]:
         tokens, _ = classifier.encode(tokenizer, sentences, max_length, start)
-        places = classifier.word_places(tokenizer, sentences, max_length, start)
+        places = classifier.word_end_positions(tokenizer, sentences, max_length, start)
 
         def answer(batch: Batch) -> list[Tensor]:
-            every = model.after_each_token(batch.input_ids).float().cpu()
+            every = model.logits_after_each_token(batch.input_ids).float().cpu()
             wanted = [[*places[i], len(tokens[i]) - 1] for i in batch.index.tolist()]
             return [every[row, each] for row, each in enumerate(wanted)]
 

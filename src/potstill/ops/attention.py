@@ -35,7 +35,7 @@ def attention(
         (B, L, heads · size), or (B, 1, heads · size) with `last`.
     """
     size = qkv.shape[2] // (heads + 2 * kv_heads)
-    if qkv.shape[1] <= PLAIN_ATTENTION_TOKENS and kernels.serve(qkv, size):
+    if qkv.shape[1] <= PLAIN_ATTENTION_TOKENS and kernels.supports(qkv, size):
         return CompiledAttention.apply(qkv, heads, kv_heads, rotary, last)
     if qkv.is_cpu and qkv.shape[1] <= PLAIN_ATTENTION_TOKENS:
         return PlainAttention.apply(qkv, heads, kv_heads, rotary, last)

@@ -42,7 +42,7 @@ def cross_entropy_(
 ) -> float:
     """The sum over rows of −Σ share · log softmax(logits + bias)[place]; puts its gradient in the
     place of the (N, V) `logits` and adds that of the bias to `of_bias`."""
-    if kernels.serve(logits, logits.shape[1]) and bias.dtype == torch.float32:
+    if kernels.supports(logits, logits.shape[1]) and bias.dtype == torch.float32:
         return kernels.cross_entropy(logits, bias, places, shares, of_bias)
     wide = logits.to(bias.dtype).add_(bias)
     wide.sub_(wide.amax(1, keepdim=True))

@@ -17,9 +17,9 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """x with a share `p` of its elements set to 0 and the others scaled up; x in evaluation."""
-        return x * self.kept(x) if self.training and self.p else x
+        return x * self.mask(x) if self.training and self.p else x
 
-    def kept(self, x: Tensor) -> Tensor:
+    def mask(self, x: Tensor) -> Tensor:
         """What training multiplies each element of `x` by: 0, or for those that stay 1/(1 − p)."""
         generator = getattr(_thread, "generator", None)
         if not x.is_cpu:

@@ -12,7 +12,7 @@ from potstill.ops import kernels
 
 def gelu(x: Tensor) -> Tensor:
     """GPT-2's "gelu_new" (Hendrycks and Gimpel 2016, *Gaussian Error Linear Units*, section 2)."""
-    if kernels.serve(x, x.shape[-1]):
+    if kernels.supports(x, x.shape[-1]):
         return CompiledGELU.apply(x.contiguous())
     return F.gelu(x, approximate="tanh")
 
@@ -50,7 +50,7 @@ class RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, eps):
-        ctx.compiled = kernels.serve(x, x.shape[-1]) and weight.dtype == torch.float32
+        ctx.compiled = kernels.supports(x, x.shape[-1]) and weight.dtype == torch.float32
         if ctx.compiled:
             x = x.contiguous()
             out, scale = kernels.rms_norm(x, weight, eps)
@@ -82,7 +82,7 @@ class SwiGLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, gate_up):
-        ctx.compiled = kernels.serve(gate_up, gate_up.shape[-1] // 2)
+        ctx.compiled = kernels.supports(gate_up, gate_up.shape[-1] // 2)
         if ctx.compiled:
             gate_up = gate_up.contiguous()
             ctx.save_for_backward(gate_up)

@@ -47,7 +47,7 @@ def _runnable() -> bool:
 
 
 @cache
-def library() -> Any:
+def load_library() -> Any:
     """The compiled functions, or None where they can't be had or wouldn't run."""
     if not _runnable():
         return None
@@ -89,15 +89,15 @@ def library() -> Any:
     return found
 
 
-def missed() -> bool:
+def compiler_missing() -> bool:
     """Whether a C compiler is all that is wanting."""
-    return _runnable() and library() is None
+    return _runnable() and load_library() is None
 
 
-def serve(x: Tensor, width: int) -> bool:
+def supports(x: Tensor, width: int) -> bool:
     """Whether they take `x`, bf16 activations of vectors `width` wide."""
     fits = x.is_cpu and x.dtype == torch.bfloat16 and width % WIDTH == 0
-    return fits and library() is not None
+    return fits and load_library() is not None
 
 
 def _pointer(x: Tensor | None) -> int | None:
@@ -139,7 +139,7 @@ def lora(adapters: Adapters, x: Tensor, y: Tensor) -> Tensor:
     thin = torch.empty(N, adapters.ranks)
     pointers = x.data_ptr(), y.data_ptr(), thin.data_ptr()
     sizes = N, inputs, outputs, adapters.ranks
-    library().lora_forward(adapters.array(), len(adapters.spans), *pointers, *sizes)
+    load_library().lora_forward(adapters.array(), len(adapters.spans), *pointers, *sizes)
     return thin
 
 
@@ -157,7 +157,7 @@ def lora_backward(
     grads = torch.empty(sum(adapters.sizes))
     pointers = map(_pointer, (grad, x, thin, kept, grads, grad_x))
     sizes = N, inputs, outputs, adapters.ranks
-    library().lora_backward(adapters.array(), len(adapters.spans), *pointers, *sizes)
+    load_library().lora_backward(adapters.array(), len(adapters.spans), *pointers, *sizes)
     parts = grads.split(adapters.sizes)
     return [part.view(shape) for part, shape in zip(parts, adapters.shapes, strict=True)]
 
@@ -166,7 +166,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """x / rms(x) · weight of (…, D), and 1 / rms(x), (…, 1)."""
     y, scale = torch.empty_like(x), x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
     pointers = [x.data_ptr(), weight.data_ptr(), eps, y.data_ptr(), scale.data_ptr()]
-    library().rms_norm_forward(*pointers, scale.numel(), x.shape[-1])
+    load_library().rms_norm_forward(*pointers, scale.numel(), x.shape[-1])
     return y, scale
 
 
@@ -177,7 +177,7 @@ def rms_norm_backward(
     grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight)
     tensors = (x, weight, scale, grad, grad_x, grad_weight)
     sizes = scale.numel(), x.shape[-1]
-    library().rms_norm_backward(*(t.data_ptr() for t in tensors), *sizes)
+    load_library().rms_norm_backward(*(t.data_ptr() for t in tensors), *sizes)
     return grad_x, grad_weight
 
 
@@ -185,7 +185,7 @@ def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) · up of both side by side, (…, 2 N) to (…, N)."""
     N = gate_up.shape[-1] // 2
     y = gate_up.new_empty((*gate_up.shape[:-1], N))
-    library().swiglu_forward(gate_up.data_ptr(), y.data_ptr(), y.numel() // N, N)
+    load_library().swiglu_forward(gate_up.data_ptr(), y.data_ptr(), y.numel() // N, N)
     return y
 
 
@@ -193,21 +193,21 @@ def swiglu_backward(gate_up: Tensor, grad: Tensor) -> Tensor:
     """The gradient of gate_up, from that of `swiglu`'s output."""
     grad_gate_up, N = torch.empty_like(gate_up), grad.shape[-1]
     tensors = (gate_up, grad, grad_gate_up)
-    library().swiglu_backward(*(t.data_ptr() for t in tensors), grad.numel() // N, N)
+    load_library().swiglu_backward(*(t.data_ptr() for t in tensors), grad.numel() // N, N)
     return grad_gate_up
 
 
 def gelu(x: Tensor) -> Tensor:
     """In its tanh form, as `F.gelu(x, approximate="tanh")`."""
     y = torch.empty_like(x)
-    library().gelu_forward(x.data_ptr(), y.data_ptr(), x.numel())
+    load_library().gelu_forward(x.data_ptr(), y.data_ptr(), x.numel())
     return y
 
 
 def gelu_backward(x: Tensor, grad: Tensor) -> Tensor:
     """The gradient of x, from that of `gelu`'s output."""
     grad_x = torch.empty_like(x)
-    library().gelu_backward(*(t.data_ptr() for t in (x, grad, grad_x)), x.numel())
+    load_library().gelu_backward(*(t.data_ptr() for t in (x, grad, grad_x)), x.numel())
     return grad_x
 
 
@@ -223,7 +223,7 @@ def attention(
     size = width // (heads + 2 * kv_heads)
     y = qkv.new_empty(B, L if last is None else 1, heads * size)
     pointers = map(_pointer, (qkv, y, *(rotary or (None, None)), last))
-    library().attention_forward(*pointers, B, L, heads, kv_heads, size)
+    load_library().attention_forward(*pointers, B, L, heads, kv_heads, size)
     return y
 
 
@@ -240,7 +240,7 @@ def attention_backward(
     grad_qkv = torch.empty_like(qkv) if last is None else torch.zeros_like(qkv)
     pointers = map(_pointer, (qkv, grad, grad_qkv, *(rotary or (None, None)), last))
     size = width // (heads + 2 * kv_heads)
-    library().attention_backward(*pointers, B, L, heads, kv_heads, size)
+    load_library().attention_backward(*pointers, B, L, heads, kv_heads, size)
     return grad_qkv
 
 
@@ -250,4 +250,4 @@ def cross_entropy(
     """As `cross_entropy.cross_entropy_`."""
     tensors = (logits, bias, places, shares, of_bias)
     pointers = (t.data_ptr() for t in tensors)
-    return float(library().cross_entropy(*pointers, *logits.shape, places.shape[1]))
+    return float(load_library().cross_entropy(*pointers, *logits.shape, places.shape[1]))

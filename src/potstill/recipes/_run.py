@@ -120,7 +120,7 @@ def describe_run(
         "machine": {
             "system": platform.platform(),
             "threads": torch.get_num_threads(),
-            "compiled_kernels": kernels.library() is not None,
+            "compiled_kernels": kernels.load_library() is not None,
         },
     }
 

@@ -46,7 +46,7 @@ from potstill.settings import (
 from potstill.student.heads import WordByWord
 from potstill.student.io import save_student
 from potstill.student.model import DistilRNN, StudentConfig
-from potstill.student.tokenizer import encode, train_tokenizer, word_places
+from potstill.student.tokenizer import encode, train_tokenizer, word_end_positions
 from potstill.training.checkpoint import TrainingState
 from potstill.training.distributed import predict_logits
 from potstill.training.loop import UNLABELLED, Examples
@@ -202,7 +202,7 @@ def train_student(
     loss = aim.loss
     if aim.word_loss:
         sentences = [*task.train.sentences, *unlabelled]
-        places = word_places(tokenizer, sentences, config["max_length"])
+        places = word_end_positions(tokenizer, sentences, config["max_length"])
         loss = with_words(loss, word_targets(places, aim.word_logits), aim.word_loss)
         learner = WordByWord(model)
     total, _ = parameter_counts(model)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from potstill.decoder.hub import find_decoder
+from potstill.decoder.hub import find_base_model
 from potstill.errors import UsageError, UserError
 from potstill.training.distributed import process
 
@@ -22,7 +22,7 @@ def generate(
     greedy: bool,
 ) -> None:
     """Prints `prompt` and what the decoder makes of it; see `commands.gen`."""
-    decoder = find_decoder(gpt_variant)
+    decoder = find_base_model(gpt_variant)
     # The text alone goes to standard output, for whoever pipes it on.
     reason = f" (auto: {decoder.reason})" if decoder.reason else ""
     print(f"base: {decoder.title}{reason}", file=sys.stderr)

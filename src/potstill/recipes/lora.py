@@ -8,8 +8,8 @@ import torch
 from potstill.console import parameter_line, say, say_choice
 from potstill.decoder import classifier
 from potstill.decoder.adapter import load_adapter_weights, save_adapter, teacher_hash
-from potstill.decoder.classifier import PART_TOKENS, parameter_counts, tunable_classifier
-from potstill.decoder.hub import find_decoder
+from potstill.decoder.classifier import MICROBATCH_TOKENS, build_lora_classifier, parameter_counts
+from potstill.decoder.hub import find_base_model
 from potstill.distillation.logit_cache import KeptLogits
 from potstill.files import ADAPTER_WEIGHTS
 from potstill.ops import kernels
@@ -17,7 +17,7 @@ from potstill.recipes._run import Run, carry_out, check_target, describe_run, re
 from potstill.settings import DataSettings, LoRASettings, TrainSettings
 from potstill.training.distributed import process
 from potstill.training.loop import Examples
-from potstill.training.precision import halve_frozen, resolve_precision
+from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
 
 EPOCHS = 3
 
@@ -34,7 +34,7 @@ def tune(
     """Tunes the decoder and writes the adapter to `folder`; see `commands.LoRA`."""
     check_target(folder, "--model_path", plots_path, settings.resume)
     with process().main_process_first():
-        decoder = find_decoder(gpt_variant)
+        decoder = find_base_model(gpt_variant)
     say_choice("base", decoder.title, decoder.reason)
     task = read_task(data, SR)
     epochs = settings.epochs or EPOCHS
@@ -50,15 +50,15 @@ def tune(
         examples[name] = Examples(tokens, split.labels)
 
     torch.manual_seed(SR)
-    model = tunable_classifier(
+    model = build_lora_classifier(
         base, len(task.corpus.labels), lora.LoRA_rank, lora.alpha, lora.LoRA_dropout
     )
     precision = resolve_precision(settings.precision)
     if precision == torch.bfloat16:
-        halve_frozen(model.base)
+        cast_frozen_to_bf16(model.base)
     total, trainable = parameter_counts(model)
     arithmetic = str(precision).removeprefix("torch.")
-    if precision == torch.bfloat16 and kernels.missed():
+    if precision == torch.bfloat16 and kernels.compiler_missing():
         arithmetic += " (with a C compiler, cc or $CC, it would be faster)"
     say(f"{parameter_line(total, trainable)}; arithmetic: {arithmetic}")
     config = describe_run("LoRA", SR, task.corpus, [lora, data, settings], epochs)
@@ -74,7 +74,7 @@ def tune(
     plot = plots_path / "lora_training_plot.png"
     title = f"{decoder.title}, LoRA rank {lora.LoRA_rank}, on {task.corpus.name}, SR {SR}"
     run = Run(task, config, settings, folder, plot, title)
-    loss, part_tokens = task.cross_entropy(), PART_TOKENS
+    loss, part_tokens = task.cross_entropy(), MICROBATCH_TOKENS
     outcome = carry_out(run, model, examples, loss, save, part_tokens=part_tokens)
     say(f"adapter: {folder}\nplot: {plot}")
     # What was just computed needs no second time when this model becomes a teacher.

@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from potstill.console import progress_bar, say, say_choice
-from potstill.decoder.hub import find_decoder
+from potstill.decoder.hub import find_base_model
 from potstill.decoder.language_model import LanguageModel
 from potstill.errors import UserError
 from potstill.files import check_writable, read_json, write_json
@@ -104,7 +104,7 @@ def collect(
         unspelt = kind == "sampled" and bool(files) and not (folder / VOCABULARY).is_file()
         process().wait_for_everyone()  # all have looked before any writes
         if unspelt and process().is_main_process:
-            write_json(folder / VOCABULARY, vocabulary(find_decoder(variant).tokenizer()))
+            write_json(folder / VOCABULARY, vocabulary(find_base_model(variant).tokenizer()))
         if not due:
             continue
         tally: Tally = defaultdict(Counter)

@@ -38,7 +38,9 @@ def encode(tokenizer: Tokenizer, sentences: list[str], max_length: int) -> list[
     return [e.ids[:max_length] for e in tokenizer.encode_batch(sentences)]
 
 
-def word_places(tokenizer: Tokenizer, sentences: list[str], max_length: int) -> list[list[int]]:
+def word_end_positions(
+    tokenizer: Tokenizer, sentences: list[str], max_length: int
+) -> list[list[int]]:
     """Of each sentence the places of its words' last tokens among those that `encode` gives."""
     encoded = zip(sentences, tokenizer.encode_batch(sentences), strict=True)
     return [word_ends(s, [end for _, end in e.offsets[:max_length]]) for s, e in encoded]

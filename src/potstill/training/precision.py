@@ -18,7 +18,7 @@ def resolve_precision(precision: str) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def halve_frozen(decoder: nn.Module) -> None:
+def cast_frozen_to_bf16(decoder: nn.Module) -> None:
     """Keeps a decoder's matrices and their biases as bf16; norms and adapters stay as they are."""
     for module in decoder.modules():
         if isinstance(module, nn.Linear | Conv1D | nn.Embedding):

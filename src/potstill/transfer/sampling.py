@@ -18,7 +18,7 @@ from potstill.console import progress_bar, say
 from potstill.data.batching import Batch
 from potstill.data.corpus import Corpus
 from potstill.decoder import classifier
-from potstill.decoder.hub import find_decoder
+from potstill.decoder.hub import find_base_model
 from potstill.decoder.language_model import LanguageModel
 from potstill.decoder.lora import merge
 from potstill.errors import UserError
@@ -26,7 +26,7 @@ from potstill.files import write_bytes, write_tensors
 from potstill.settings import LoRASettings, TrainSettings, TransferSettings
 from potstill.training.distributed import process
 from potstill.training.lm_loop import descend
-from potstill.training.precision import halve_frozen, resolve_precision
+from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
 from potstill.transfer.next_tokens import LIKELIEST
 
 SLOTS = 256  # sentences sampled side by side
@@ -76,16 +76,16 @@ def sample(
     A slot whose sentence has ended begins the next one, so that the batch stays full; when none is
     left to begin, the slots that have ended leave it.
     """
-    if model.blocks is None:
+    if model.fused is None:
         yield from _generate(model, sentences, seed, temperature, max_tokens)
         return
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     begun = slots = min(SLOTS, sentences)
-    cache = model.blocks.cache(slots, max_tokens + 1)
+    cache = model.fused.new_cache(slots, max_tokens + 1)
     starts = torch.full((slots,), model.start, device=device)
     # What begins a sentence is the same for all, and stays in the cache.
-    first = logits = model.head(model.blocks.step(starts, torch.zeros_like(starts), cache))
+    first = logits = model.head(model.fused.step(starts, torch.zeros_like(starts), cache))
     texts: list[list[int]] = [[] for _ in range(slots)]
     active = [True] * slots
     likely = torch.empty(slots, max_tokens, LIKELIEST, dtype=torch.int32)
@@ -121,12 +121,12 @@ def sample(
             return
         if 2 * sum(active) < len(active):
             kept = [slot for slot, alive in enumerate(active) if alive]
-            cache = cache.take(torch.tensor(kept, dtype=torch.long, device=device))
+            cache = cache.filter_batch_items(torch.tensor(kept, dtype=torch.long, device=device))
             likely, chances = likely[kept], chances[kept]
             texts, drawn = [texts[slot] for slot in kept], [drawn[slot] for slot in kept]
             active = [True] * len(kept)
         places = torch.tensor([len(text) for text in texts], device=device)
-        logits = model.head(model.blocks.step(torch.tensor(drawn, device=device), places, cache))
+        logits = model.head(model.fused.step(torch.tensor(drawn, device=device), places, cache))
 
 
 def likely_next(parts: Iterable[Tensor], end: int) -> tuple[Tensor, Tensor]:
@@ -209,7 +209,7 @@ def tuned_sampler(
     """The base decoder as a language model of the task's training text, tuned once for a set.
 
     earlier: the folder of a set whose sampler, where it is there, serves this one, too."""
-    decoder = find_decoder(gpt_variant)
+    decoder = find_base_model(gpt_variant)
     tokenizer = decoder.tokenizer()
     half = resolve_precision(precision) == torch.bfloat16
     file = folder / SAMPLER
@@ -224,8 +224,8 @@ def tuned_sampler(
     if process().is_main_process and not file.is_file():
         model = pretrained()
         if half:
-            halve_frozen(model.whole)
-        model.freeze()
+            cast_frozen_to_bf16(model.whole)
+        model.fuse()
         sentences = corpus.splits["train"].sentences
         tokens, _ = classifier.encode(tokenizer, sentences, room(model))
         settings = TrainSettings(lr=SAMPLER_LR)
@@ -248,8 +248,8 @@ def tuned_sampler(
         ) from error
     merge(model.base)
     if half:
-        halve_frozen(model.whole)
-    model.freeze()
+        cast_frozen_to_bf16(model.whole)
+    model.fuse()
     return model.eval(), tokenizer
 
 
