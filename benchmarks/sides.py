@@ -277,7 +277,7 @@ def student_side(folder: Path):
     from potstill.settings import StudentSettings, TrainSettings
     from potstill.student.model import DistilRNN, StudentConfig
 
-    model = DistilRNN(StudentConfig(classes=2, **StudentSettings().of_network()))
+    model = DistilRNN(StudentConfig(classes=2, **StudentSettings().model_kwargs()))
     model.product_dtype = torch.bfloat16
 
     def work(sentences: list[list[int]]) -> None:

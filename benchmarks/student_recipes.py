@@ -28,8 +28,8 @@ PARTS |= {kind: (1.0, (kind,)) for kind in ("sampled", "edited")}
 # Rows with all of it, and their flags.
 VARIANTS = {
     "no language model": ["--pretrain_epochs", "0"],
-    "drawn tokens alone": ["--pretrain_targets", "tokens"],
-    "whole sentences alone": ["--word_weight", "0"],
+    "drawn tokens alone": ["--pretrain_targets", "hard"],
+    "whole sentences alone": ["--word_loss_weight", "0"],
     WHOLE: [],
 }
 ROWS = [CONTROL, ALONE, *PARTS, *VARIANTS]

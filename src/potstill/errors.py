@@ -10,4 +10,4 @@ class UserError(PotstillError):
 
 
 class UsageError(UserError):
-    """A flag or argument that does not fit; the command line ends with code 2."""
+    """A setting or argument that does not fit; the command line ends with code 2."""

@@ -1,6 +1,6 @@
-"""What a user can set, group by group; the command line's flags are made from these.
+"""The settings of every command, in groups; the command line makes its flags from them.
 
-Kept apart from the rooms that use them so that `--help` imports nothing heavy.
+They import nothing heavy, so that `--help` answers at once.
 """
 
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from tyro.conf import FlagCreatePairsOff, arg
 
 from potstill.errors import UsageError
 
-# Flags that say themselves what happens without them; "(default: None)" would add nothing.
+# Their help says what happens without them, so that "(default: None)" is left out.
 OptionalText = Annotated[str | None, arg(help_behavior_hint="")]
 OptionalInt = Annotated[int | None, arg(help_behavior_hint="")]
 OptionalFloat = Annotated[float | None, arg(help_behavior_hint="")]
@@ -25,18 +25,19 @@ def check(field: str, value: object, valid: bool, expected: str) -> None:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Sentences and labels."""
+    """Labelled sentences."""
 
     data: str = "auto"
-    """A file, a folder, cola, minicola, or auto: CoLA in data/ or downloadable, else MiniCoLA."""
+    """A file, a folder, cola, minicola, or auto: CoLA if it is in data/ or can be downloaded, else
+    MiniCoLA."""
     text_column: OptionalText = None
-    """Column (or JSON key) of the text, for files other than CoLA's. Default: sentence or text."""
+    """Column (or JSON key) of the text, except in CoLA's format. Default: sentence or text."""
     label_column: OptionalText = None
     """Column (or JSON key) of the label. Default: label."""
     holdout: float = 0.05
-    """Share of train set aside to choose the epoch by; with 0 the last epoch is taken."""
+    """Fraction of the training sentences held out to choose the epoch; 0 takes the last epoch."""
     max_length: int = 128
-    """Sentences are cut at this many tokens."""
+    """Maximum number of tokens of a sentence; longer ones are truncated."""
 
     def __post_init__(self) -> None:
         check("holdout", self.holdout, 0 <= self.holdout < 1, "0 to below 1")
@@ -45,24 +46,26 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Optimisation: AdamW, linear warm-up, then linear decay to zero."""
+    """Optimisation: AdamW with a linear warm-up and a linear decay to zero."""
 
     epochs: OptionalInt = None
-    """Passes over the training sentences. Default: the best known for the command and the data."""
+    """Passes over the training sentences. Default: 3 for LoRA, 20 for a student, 4 for a student
+    with a transfer set."""
     batch_size: int = 32
-    """Sentences a step, over all processes."""
+    """Sentences per step, over all processes."""
     lr: float = 1e-3
     """Peak learning rate."""
     weight_decay: float = 0.01
-    """AdamW's, on matrices only."""
+    """Weight decay of AdamW, applied to matrices only."""
     warmup: float = 0.06
-    """Share of the steps over which the learning rate rises."""
+    """Fraction of the steps over which the learning rate rises."""
     clip: float = 1.0
-    """Largest norm of the gradient."""
+    """Maximum norm of the gradient."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Products of the decoder and of a GRU in training; auto: bf16 where hardware speeds it up."""
+    """Arithmetic of the decoder, and of a GRU in training; auto: bf16 if the hardware speeds it
+    up, else fp32."""
     resume: Switch = False
-    """Go on after the last finished epoch of an interrupted run."""
+    """Continue an interrupted run after its last finished epoch."""
 
     def __post_init__(self) -> None:
         check("epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
@@ -80,14 +83,14 @@ class LoRASettings:
     LoRA_rank: int = 4
     """Rank of the update of each linear layer."""
     LoRA_alpha: OptionalFloat = None
-    """Scaling numerator: updates are multiplied by alpha / rank. Default: twice the rank."""
+    """Scale of the updates: they are multiplied by alpha / rank. Default: twice the rank."""
     LoRA_dropout: float = 0.0
     """Dropout on the input of each update."""
 
     def __post_init__(self) -> None:
         check("LoRA_rank", self.LoRA_rank, self.LoRA_rank >= 1, "1 or more")
-        fits = self.LoRA_alpha is None or self.LoRA_alpha > 0
-        check("LoRA_alpha", self.LoRA_alpha, fits, "more than 0")
+        valid = self.LoRA_alpha is None or self.LoRA_alpha > 0
+        check("LoRA_alpha", self.LoRA_alpha, valid, "more than 0")
         check("LoRA_dropout", self.LoRA_dropout, 0 <= self.LoRA_dropout < 1, "0 to below 1")
 
     @property
@@ -97,55 +100,55 @@ class LoRASettings:
 
 @dataclass(frozen=True)
 class StudentSettings:
-    """DistilRNN: Embedding, recurrent layers, Linear."""
+    """DistilRNN: an embedding, recurrent layers and a linear layer."""
 
     cell: Literal["rnn", "gru", "lstm"] = "gru"
-    """Kind of recurrent layer."""
+    """Type of the recurrent layers."""
     hidden_size: int = 256
-    """Width of the state, of each direction."""
+    """Hidden units of each direction."""
     embedding_size: int = 128
-    """Width of the token embeddings."""
+    """Size of the token embeddings."""
     layers: int = 2
-    """Recurrent layers."""
+    """Number of recurrent layers."""
     bidirectional: bool = True
-    """Read the sentence from both ends."""
+    """Read the sentence in both directions."""
     dropout: float = 0.2
-    """Dropout on embeddings, between layers and before the classes are scored."""
+    """Dropout on embeddings, between layers and before the linear layer."""
     vocab_size: int = 8000
-    """Tokens of the student's own byte-level BPE, at most."""
+    """Maximum size of the vocabulary of the student's own byte-level BPE tokenizer."""
     match_prevalence: bool = True
-    """In the end, shift the classes' biases so that it calls as many training sentences each class
-    as are; else it answers the class that it holds likeliest, the rare ones less often."""
+    """After training, shift the class biases so that predicted class frequencies on the training
+    set match the true ones. Otherwise predict the argmax, which under-predicts rare classes."""
 
     def __post_init__(self) -> None:
-        for flag in ("hidden_size", "embedding_size", "layers"):
-            check(flag, getattr(self, flag), getattr(self, flag) >= 1, "1 or more")
+        for field in ("hidden_size", "embedding_size", "layers"):
+            check(field, getattr(self, field), getattr(self, field) >= 1, "1 or more")
         check("dropout", self.dropout, 0 <= self.dropout < 1, "0 to below 1")
         check("vocab_size", self.vocab_size, self.vocab_size > 257, "more than 257")
 
-    def of_network(self) -> dict[str, Any]:
-        """What of it describes the network (`student.StudentConfig`)."""
+    def model_kwargs(self) -> dict[str, Any]:
+        """Return the settings that describe the network, for `StudentConfig`."""
         return {key: value for key, value in asdict(self).items() if key != "match_prevalence"}
 
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """The student as a language model first."""
+    """Pretraining of the student as a language model."""
 
     pretrain_epochs: OptionalInt = None
-    """Passes over the text, labelled or not, on which the student first learns to predict the next
-    token; 0 for none. Default: 6, with a transfer set 3."""
+    """Passes over all training text, labelled or not, on which the student first learns to predict
+    the next token; 0 skips this. Default: 6, with a transfer set 3."""
     pretrain_lr: float = 8e-3
-    """Peak learning rate meanwhile."""
-    pretrain_targets: Literal["chances", "tokens"] = "chances"
-    """What it learns of sampled sentences: what their decoder held likely after each token, or the
-    tokens drawn alone."""
+    """Peak learning rate of pretraining."""
+    pretrain_targets: Literal["soft", "hard"] = "soft"
+    """Targets on sampled sentences: the decoder's 32 most probable next tokens with their
+    probabilities (soft) or the sampled tokens (hard)."""
 
     def __post_init__(self) -> None:
-        fits = self.pretrain_epochs is None or self.pretrain_epochs >= 0
-        check("pretrain_epochs", self.pretrain_epochs, fits, "0 or more")
-        fits = 0 < self.pretrain_lr < 1
-        check("pretrain_lr", self.pretrain_lr, fits, "more than 0 and less than 1")
+        valid = self.pretrain_epochs is None or self.pretrain_epochs >= 0
+        check("pretrain_epochs", self.pretrain_epochs, valid, "0 or more")
+        valid = 0 < self.pretrain_lr < 1
+        check("pretrain_lr", self.pretrain_lr, valid, "more than 0 and less than 1")
 
 
 @dataclass(frozen=True)
@@ -153,36 +156,38 @@ class DistilSettings:
     """Knowledge distillation (Hinton, Vinyals and Dean 2015)."""
 
     loss: Literal["kl", "mse"] = "kl"
-    """What pulls the student to the teacher: KL at a temperature, or the logits' squared error."""
+    """Distance of the student from the teacher: KL divergence, or mean squared error of the
+    logits."""
     temperature: float = 1.0
-    """Above 1 softens both distributions of the KL loss."""
+    """Temperature of the KL loss; above 1 softens both distributions."""
     alpha: float = 0.5
-    """Weight of the teacher; 1 − alpha is the weight of the labels."""
-    word_weight: float = 4.0
-    """Weight of what the teacher makes of a sentence after each word, beside that of the whole;
-    0 for none."""
+    """Weight of the teacher's logits in the loss; the labels have weight 1 − alpha."""
+    word_loss_weight: float = 4.0
+    """Weight of the per-word distillation loss relative to the sentence-level loss; 0 turns it
+    off."""
 
     def __post_init__(self) -> None:
-        check("word_weight", self.word_weight, self.word_weight >= 0, "0 or more")
         check("temperature", self.temperature, self.temperature > 0, "more than 0")
         check("alpha", self.alpha, 0 <= self.alpha <= 1, "0 to 1")
+        valid = self.word_loss_weight >= 0
+        check("word_loss_weight", self.word_loss_weight, valid, "0 or more")
 
 
 @dataclass(frozen=True)
 class TransferSettings:
-    """What the set is made of."""
+    """Contents of the set."""
 
     sampled: int = 50_000
-    """Sentences sampled from the base decoder, tuned to the task's training text."""
+    """Sentences to sample from the base decoder, which is first tuned to the training text."""
     edited: int = 50_000
-    """Sentences one or two edits away from training sentences, sampled ones and your own."""
+    """Sentences to make by one or two edits of a training sentence, a sampled one or your own."""
     temperature: float = 1.0
-    """Of sampling; below 1 plays safe, above 1 takes risks."""
-    lm_epochs: int = 1
-    """Passes over the training text when the base decoder is tuned to it."""
+    """Sampling temperature; below 1 is safer, above 1 more varied."""
+    sampler_epochs: int = 1
+    """Passes over the training text when tuning the base decoder for sampling."""
 
     def __post_init__(self) -> None:
         check("sampled", self.sampled, self.sampled >= 0, "0 or more")
         check("edited", self.edited, self.edited >= 0, "0 or more")
         check("temperature", self.temperature, self.temperature > 0, "more than 0")
-        check("lm_epochs", self.lm_epochs, self.lm_epochs >= 1, "1 or more")
+        check("sampler_epochs", self.sampler_epochs, self.sampler_epochs >= 1, "1 or more")

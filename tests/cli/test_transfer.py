@@ -110,7 +110,7 @@ class TestTransfer:
         assert (refused.code, refused.err.count("\n")) == (1, 1)
         assert "5 sampled sentences of the transfer set in set lack what the decod" in refused.err
         plain = [*learn[:2], *("plain" if w == "student" else w for w in learn[2:])]
-        said = done(*plain, "--pretrain_targets", "tokens")
+        said = done(*plain, "--pretrain_targets", "hard")
         assert "1 epochs over" in said and "by the decoder's chances" not in said
         done(*order)
         # Another look, not what was sampled: alike but for rounding.
@@ -185,7 +185,7 @@ class TestTransfer:
         distil = bench.order("distil", 2, "student", "--transfer_set", "set", "--dropout", 0)
         done(*distil)
         plain = [*distil[:2], *("plain" if w == "student" else w for w in distil[2:])]
-        done(*plain, "--word_weight", 0)
+        done(*plain, "--word_loss_weight", 0)
         one, other = (read_json(f"{name}/results.json")["last"] for name in ("student", "plain"))
         assert one["train"]["loss"] != other["train"]["loss"]
         assert load_file("student/model.safetensors").keys() == (
@@ -199,7 +199,7 @@ class TestTransfer:
         assert (
             "1 sentences of the transfer set in set have no logits after each word" in refused.err
         )
-        done(*plain, "--word_weight", 0)
+        done(*plain, "--word_loss_weight", 0)
 
     @pytest.mark.usefixtures("ending")
     def test_the_same_sentences_for_another_teacher(
@@ -211,7 +211,7 @@ class TestTransfer:
         other = [changes.get(word, word) for word in order]  # type: ignore[call-overload]
         with monkeypatch.context() as patch:
             patch.setattr(transfer, "tuned_sampler", None)  # nothing is sampled for it
-            done(*other, "--sentences_of", "set")
+            done(*other, "--relabel", "set")
         one, two = (dataset.read_transfer_set(Path(name)) for name in ("set", "again"))
         assert (one.sentences, one.sources, one.parents) == (
             two.sentences,
@@ -228,7 +228,7 @@ class TestTransfer:
                 np.testing.assert_array_equal(mine.chances, theirs.chances)
         # And more of them than there were: their last shard is filled up.
         more = ["more" if word == "again" else word for word in other[:-1]]
-        done(*more, 80, "--sentences_of", "again")
+        done(*more, 80, "--relabel", "again")
         grown = dataset.read_transfer_set(Path("more"))
         assert len(grown.sentences) == len(two.sentences) + 20
         assert set(two.sentences) < set(grown.sentences)

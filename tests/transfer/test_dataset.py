@@ -91,7 +91,7 @@ def test_sentences_without_logits_after_words_are_counted(folder):
     write_shard(file, rows)
     found = read_transfer_set(folder)
     assert [len(words) for words in found.word_logits] == [2, 0, 2]
-    with pytest.raises(UserError, match=r"1 sentences .* --sentences_of") as caught:
+    with pytest.raises(UserError, match=r"1 sentences .* --relabel") as caught:
         check_words(found, folder)
     assert str(folder) in str(caught.value)
 

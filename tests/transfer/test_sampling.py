@@ -217,7 +217,7 @@ def test_what_samples_is_what_was_tuned(tiny_decoder, tmp_path):
     """Its adapters are merged, the file keeps them apart; read again, it is the same."""
     train = SimpleNamespace(sentences=["The books are old.", "She thinks."] * 8)
     corpus: Any = SimpleNamespace(splits={"train": train})
-    settings = TransferSettings(lm_epochs=3), str(tiny_decoder), "fp32", corpus, tmp_path
+    settings = TransferSettings(sampler_epochs=3), str(tiny_decoder), "fp32", corpus, tmp_path
     ids = torch.randint(1, 300, (2, 7))
     merged = [tuned_sampler(5, *settings)[0] for _ in range(2)]
     assert not list(lora_layers(merged[0]))

@@ -112,7 +112,7 @@ def transfer(
     SR: Serial,
     transfer: TransferSettings = TransferSettings(),
     unlabelled: OptionalPath = None,
-    sentences_of: OptionalPath = None,
+    relabel: OptionalPath = None,
     model_path: OptionalPath = None,
     gpt_variant: OptionalText = None,
     precision: Literal["auto", "bf16", "fp32"] = "auto",
@@ -123,7 +123,7 @@ def transfer(
 
     Args:
         unlabelled: A text file of your own with a sentence a line, to be in the set.
-        sentences_of: Folder of an earlier set, whose sentences come first and are labelled anew.
+        relabel: Folder of an earlier set, whose sentences come first and are labelled anew.
         model_path: Folder of the teacher's adapter. Default: runs/LoRA-SR.
         gpt_variant: The teacher's base. Default: the one its adapter names.
         precision: Arithmetic of the decoder.
@@ -141,7 +141,7 @@ def transfer(
     if show is not None:
         recipe.show_sentences(folder, show, SR)
         return
-    sources = unlabelled, sentences_of
+    sources = unlabelled, relabel
     recipe.collect(SR, transfer, *sources, teacher, gpt_variant, precision, folder)
 
 

@@ -99,10 +99,10 @@ def distil(
     vocabulary: list[str] = []
     if extra and transfer_set:
         check_teacher(extra, transfer_set, teacher.sha256)
-        if pretraining.pretrain_epochs != 0 and pretraining.pretrain_targets == "chances":
+        if pretraining.pretrain_epochs != 0 and pretraining.pretrain_targets == "soft":
             check_next_tokens(extra, transfer_set)
             vocabulary = read_vocabulary(transfer_set) if any(extra.next_tokens) else []
-        if distillation.word_weight:
+        if distillation.word_loss_weight:
             check_words(extra, transfer_set)
         whole = len(extra.sentences)
         scored = [s for split in task.scored.values() for s in split.sentences]
@@ -114,7 +114,7 @@ def distil(
     word_logits: list[np.ndarray] = []
     logits, computed = {}, 0
     for name, split in task.splits().items():
-        if name == "train" and distillation.word_weight:
+        if name == "train" and distillation.word_loss_weight:
             kept_words = KeptLogits(teacher.sha256, "-words")
             found, new = label_sentences(split.sentences, kept_words, teacher.word_logits)
             rows = [one.view(-1, len(teacher.labels)) for one in found]
@@ -130,7 +130,7 @@ def distil(
     if extra:
         soft = torch.cat([soft, torch.from_numpy(extra.logits)])
         labels = F.pad(labels, (0, len(extra.sentences)), value=UNLABELLED)
-        word_logits += extra.word_logits if distillation.word_weight else []
+        word_logits += extra.word_logits if distillation.word_loss_weight else []
 
     def loss(of_student: Tensor, index: Tensor) -> Tensor:
         return distillation_loss(
@@ -144,7 +144,7 @@ def distil(
 
     def word_loss(of_student: Tensor, of_teacher: Tensor) -> Tensor:
         losses = soft_losses(of_student, of_teacher, distillation.temperature, distillation.loss)
-        return distillation.word_weight * losses
+        return distillation.word_loss_weight * losses
 
     config = describe_run(
         "distil", SR, task.corpus, [distillation, shape, pretraining, data, settings], 0
@@ -167,7 +167,7 @@ def distil(
     rank = read_json(teacher_path / ADAPTER_CONFIG)["r"]
     title = f"DistilRNN from {teacher.title} rank {rank}, on {task.corpus.name}, SR {SR}"
     plot = plots_path / "distilrnn_training_plot.png"
-    aim = Aim(loss, word_logits, word_loss if distillation.word_weight else None, vocabulary)
+    aim = Aim(loss, word_logits, word_loss if distillation.word_loss_weight else None, vocabulary)
     run = Run(task, config, settings, folder, plot, title)
     train_student(run, shape, pretraining, extra, aim)
 
@@ -194,7 +194,7 @@ def train_student(
         none = [UNLABELLED] * len(more)
         examples["train"] = Examples(labelled.tokens + more, labelled.labels + none)
     torch.manual_seed(config["SR"])
-    wanted = shape.of_network()
+    wanted = shape.model_kwargs()
     wanted |= {"vocab_size": tokenizer.get_vocab_size(), "classes": len(task.corpus.labels)}
     model = DistilRNN(StudentConfig(**wanted))
     model.product_dtype = resolve_precision(settings.precision)

@@ -57,7 +57,7 @@ def collect(
     SR: int,
     transfer: TransferSettings,
     unlabelled: Path | None,
-    sentences_of: Path | None,
+    relabel: Path | None,
     teacher_path: Path,
     gpt_variant: str | None,
     precision: str,
@@ -68,7 +68,7 @@ def collect(
     if not (folder / DESCRIPTION).is_file() and any(folder.iterdir()):
         raise UserError(f"--transfer_path: {folder} holds something else than a transfer set.")
     own = read_unlabelled(unlabelled) if unlabelled else []
-    earlier = read_transfer_set(sentences_of) if sentences_of else None
+    earlier = read_transfer_set(relabel) if relabel else None
     teacher = load_teacher(teacher_path, precision, gpt_variant)
     say_choice("teacher", f"{teacher.title} in {teacher_path}")
     corpus = training_corpus(teacher_path, teacher)
@@ -79,7 +79,7 @@ def collect(
         "data": corpus.describe(),
         "labels": list(teacher.labels),
         "temperature": transfer.temperature,
-        "lm_epochs": transfer.lm_epochs,
+        "lm_epochs": transfer.sampler_epochs,
         "own": hashlib.sha256("\n".join(own).encode()).hexdigest() if own else "",
         # Edits come last: they are made of what the others have brought.
         "sentences": {"own": len(own), "sampled": transfer.sampled, "edited": transfer.edited},
@@ -118,9 +118,7 @@ def collect(
             sampler = None
             again = (s for number in missing for s, _, _ in repeated(number))
             if anew or due != missing or any(sentence not in known for sentence in again):
-                sampler = tuned_sampler(
-                    SR, transfer, variant, precision, corpus, folder, sentences_of
-                )
+                sampler = tuned_sampler(SR, transfer, variant, precision, corpus, folder, relabel)
             likely = partial(_likely, sampler, known)
             if anew and sampler:
                 fresh = partial(sampled_candidates, *sampler, SR, transfer.temperature, drawn)

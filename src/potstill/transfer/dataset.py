@@ -150,8 +150,8 @@ def check_words(found: TransferSet, folder: Path) -> None:
     if without:
         raise UserError(
             f"{without} sentences of the transfer set in {folder} have no logits after each word: "
-            f"`potstill transfer --sentences_of {folder}` labels its sentences anew, "
-            "--word_weight 0 goes without."
+            f"`potstill transfer --relabel {folder}` labels its sentences anew, "
+            "`word_loss_weight` 0 goes without."
         )
 
 
@@ -163,7 +163,7 @@ def check_next_tokens(found: TransferSet, folder: Path) -> None:
     if without:
         raise UserError(
             f"{without} sampled sentences of the transfer set in {folder} lack what the decoder "
-            "held likely in them: the command that made it adds that, --pretrain_targets tokens "
+            "held likely in them: the command that made it adds that, `pretrain_targets` hard "
             "goes without."
         )
 

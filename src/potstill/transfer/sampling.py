@@ -229,8 +229,8 @@ def tuned_sampler(
         sentences = corpus.splits["train"].sentences
         tokens, _ = classifier.encode(tokenizer, sentences, room(model))
         settings = TrainSettings(lr=SAMPLER_LR)
-        with progress_bar(transfer.lm_epochs * len(tokens)) as show:
-            loss = tune_language_model(model, tokens, settings, transfer.lm_epochs, SR, show)
+        with progress_bar(transfer.sampler_epochs * len(tokens)) as show:
+            loss = tune_language_model(model, tokens, settings, transfer.sampler_epochs, SR, show)
         say(f"language model: tuned on {len(tokens)} sentences, {loss:.3f} nats a token")
         write_tensors(file, {n: p.detach() for n, p in model.named_parameters() if p.requires_grad})
     process().wait_for_everyone()
