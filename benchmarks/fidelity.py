@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--decoder", default="smollm2")
-    parser.add_argument("--output", type=Path, default=HERE / "fidelity.json")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "fidelity.json")
     arguments = parser.parse_args()
     curves = {way: losses(way, arguments.decoder, arguments.steps) for way in WAYS}
     exact = np.array(curves[WAYS[0]])

@@ -25,13 +25,14 @@ from student_recipes import ALONE, SHARES, WHOLE, Recipe, recipes, train
 
 from potstill import metrics
 from potstill.data.corpus import Corpus, load_corpus
+from potstill.data.splits import SPLIT_TITLES
 from potstill.files import read_json, write_json
 from potstill.inference.classifiers import Model, load_model
 from potstill.recipes._corpus import trained_on
 from potstill.recipes.distil import EPOCHS_WITH_SET, PRETRAIN_EPOCHS_WITH_SET
 
 HERE = Path(__file__).parent
-SPLITS = {"dev": "dev", "ood": "out of domain"}
+SPLITS = {name: SPLIT_TITLES[name] for name in ("dev", "ood")}
 RESAMPLES = 10_000
 ABOUT = ("sentences", "majority")  # of a phenomenon
 
@@ -71,7 +72,7 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", default=[], help="names of recipes; by default all")
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=HERE / "student_quality.json")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "student_quality.json")
     arguments, flags = parser.parse_known_args()
     teacher = load_model(arguments.teacher)
     corpus = load_corpus(trained_on(teacher))
@@ -219,7 +220,13 @@ def draw(report: dict[str, Any], file: Path) -> None:
             means = [np.mean(row[split]["mcc"]) for row in rows]
             spreads = [spread(row[split]["mcc"]) for row in rows]
             axis.errorbar(
-                sizes, means, spreads, color=colour, marker="o", capsize=3, label=SPLITS[split]
+                sizes,
+                means,
+                spreads,
+                color=colour,
+                marker="o",
+                capsize=3,
+                label=SPLITS[split],
             )
     axis.axhline(0, color="black", linestyle="--", linewidth=1, label="majority class")
     axis.set_xlabel("sentences of the transfer set, thousands")

@@ -21,9 +21,10 @@ import time
 from pathlib import Path
 
 import torch
-from sides import SIDES
+from train_speed_workers import SIDES
 
 HERE = Path(__file__).parent
+WORKERS = HERE / "train_speed_workers.py"
 TRAINING = ("classic", "peft", "peft_tuned", "potstill", "ceiling")
 LABELLING = ("pipeline", "labels")
 
@@ -48,7 +49,7 @@ def measure(name: str, sides: list[str], rounds: int) -> dict:
         folder = model_folder(name, Path(scratch))
         workers, results = {}, {}
         for side in sides:
-            command = [sys.executable, HERE / "sides.py", side, folder, str(time.time())]
+            command = [sys.executable, WORKERS, side, folder, str(time.time())]
             quiet = os.environ | {
                 "HF_HUB_OFFLINE": "1",
                 "TRANSFORMERS_VERBOSITY": "error",
@@ -136,7 +137,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=["gpt2", "smollm2"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sides", nargs="*", default=list(SIDES))
-    parser.add_argument("--output", type=Path, default=HERE / "train_speed.json")
+    parser.add_argument("--output", type=Path, default=HERE / "results" / "train_speed.json")
     arguments = parser.parse_args()
     report = {"machine": machine(), "help_s": round(help_seconds(), 3)}
     print(json.dumps(report))

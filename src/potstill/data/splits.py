@@ -6,6 +6,9 @@ from pathlib import Path
 from potstill.data.readers import Row
 from potstill.errors import UserError
 
+# What tables call a split.
+SPLIT_TITLES = {"train": "train", "holdout": "held out", "dev": "dev", "ood": "out of domain"}
+
 
 @dataclass(frozen=True)
 class Split:

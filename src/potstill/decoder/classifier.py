@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from potstill.data.text import word_ends
+from potstill.decoder.base import hidden_states
 from potstill.decoder.fused_decoder import FusedDecoder, fuse_decoder
-from potstill.decoder.lora import LOCK, add_lora, linear_names, lora_layers, norm_names
+from potstill.decoder.lora import LOCK, apply_lora, lora_layers
 
 MICROBATCH_TOKENS = 256  # that a thread passes through a decoder at once, in training
 
@@ -52,9 +53,7 @@ class Classifier(nn.Module):
         return hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
 
     def _plain_hidden(self, input_ids: Tensor) -> Tensor:
-        half = self.base.dtype == torch.bfloat16
-        with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=half):
-            return self.base(input_ids=input_ids, use_cache=False).last_hidden_state
+        return hidden_states(self.base, input_ids)
 
     def _parts(self) -> FusedDecoder | None:
         """The base taken apart, anew where its frozen weights have changed."""
@@ -79,9 +78,7 @@ def build_lora_classifier(
 ) -> Classifier:
     """LoRA on every linear layer of every block; LayerNorms and head trainable, all else frozen."""
     model = Classifier(base, classes)
-    add_lora(base, linear_names(base), rank, alpha, dropout)
-    for name in norm_names(base):
-        base.get_submodule(name).requires_grad_(True)
+    apply_lora(base, rank, alpha, dropout)
     return model
 
 

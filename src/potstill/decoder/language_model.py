@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from potstill.decoder.base import hidden_states
 from potstill.decoder.fused_decoder import fuse_decoder
 from potstill.decoder.fused_linear import FusedLinear
-from potstill.decoder.lora import add_lora, linear_names, norm_names
+from potstill.decoder.lora import apply_lora
 from potstill.settings import LoRASettings
 
 
@@ -19,9 +19,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         whole.requires_grad_(False)
         self.whole, self.base = whole, whole.base_model
-        add_lora(self.base, linear_names(self.base), lora.LoRA_rank, lora.alpha, lora.LoRA_dropout)
-        for name in norm_names(self.base):
-            self.base.get_submodule(name).requires_grad_(True)
+        apply_lora(self.base, lora.LoRA_rank, lora.alpha, lora.LoRA_dropout)
         self.end: int = tokenizer.eos_token_id
         self.start: int = self.end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
 
@@ -34,6 +32,4 @@ class LanguageModel(nn.Module):
         """(B, L) tokens to (B, L, width) hidden states."""
         if self.fused:
             return self.fused.hidden(input_ids)
-        half = self.base.dtype == torch.bfloat16
-        with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=half):
-            return self.base(input_ids=input_ids, use_cache=False).last_hidden_state
+        return hidden_states(self.base, input_ids)

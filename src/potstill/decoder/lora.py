@@ -102,6 +102,16 @@ def add_lora(
         decoder.set_submodule(name, layer)
 
 
+def apply_lora(decoder: nn.Module, rank: int, alpha: float, dropout: float = 0.0) -> None:
+    """Wrap every linear layer of a decoder's blocks in LoRA and train its norms, in place.
+
+    All else is frozen.
+    """
+    add_lora(decoder, linear_names(decoder), rank, alpha, dropout)
+    for name in norm_names(decoder):
+        decoder.get_submodule(name).requires_grad_(True)
+
+
 def lora_layers(module: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
     """Name and layer of every LoRALinear."""
     for name, layer in module.named_modules():

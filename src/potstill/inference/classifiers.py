@@ -11,6 +11,7 @@ from torch import Tensor
 from potstill.data.batching import Batch
 from potstill.decoder import classifier
 from potstill.decoder.adapter import load_adapter, teacher_hash
+from potstill.decoder.base import max_positions
 from potstill.decoder.classifier import parameter_counts
 from potstill.decoder.hub import find_base_model
 from potstill.decoder.lora import merge
@@ -129,7 +130,7 @@ def _load_adapter(folder: Path, precision: str, gpt_variant: str | None) -> Mode
         )
     base = decoder.base()
     # A record of PEFT's own says nothing of a length.
-    positions = getattr(base.config, "max_position_embeddings", DataSettings().max_length)
+    positions = max_positions(base, default=DataSettings().max_length)
     max_length = config.get("max_length") or min(DataSettings().max_length, positions)
     model = load_adapter(base, folder)
     parameters, _ = parameter_counts(model)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from potstill.decoder.base import max_positions
 from potstill.decoder.hub import find_base_model
 from potstill.errors import UsageError, UserError
 from potstill.training.distributed import process
@@ -71,8 +72,8 @@ def continue_prompt(
     read = inputs["input_ids"].shape[1]
     if read == 0:
         raise UsageError("--prompt is empty; give at least one word to continue.")
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit and read + max_new_tokens > limit:
+    limit = max_positions(model, default=read + max_new_tokens)
+    if read + max_new_tokens > limit:
         raise UserError(
             f"the prompt's {read} tokens and --max_new_tokens {max_new_tokens} exceed the "
             f"{limit} that this decoder can read; shorten either."

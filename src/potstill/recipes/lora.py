@@ -8,6 +8,7 @@ import torch
 from potstill.console import parameter_line, say, say_choice
 from potstill.decoder import classifier
 from potstill.decoder.adapter import load_adapter_weights, save_adapter, teacher_hash
+from potstill.decoder.base import max_positions
 from potstill.decoder.classifier import MICROBATCH_TOKENS, build_lora_classifier, parameter_counts
 from potstill.decoder.hub import find_base_model
 from potstill.distillation.logit_cache import KeptLogits
@@ -39,7 +40,7 @@ def tune(
     task = read_task(data, SR)
     epochs = settings.epochs or EPOCHS
     base, tokenizer = decoder.base(), decoder.tokenizer()
-    positions = getattr(base.config, "max_position_embeddings", data.max_length)
+    positions = max_positions(base, default=data.max_length)
     data = replace(data, max_length=min(data.max_length, positions))
     start = tokenizer.bos_token_id
     examples = {}

@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from potstill.console import console, count, say
+from potstill.data.splits import SPLIT_TITLES
 
-SPLIT_TITLES = {"train": "train", "holdout": "held out", "dev": "dev", "ood": "out of domain"}
 EPOCH_HEADER = "epoch  on              loss  accuracy  majority     MCC"
 
 

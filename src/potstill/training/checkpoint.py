@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from potstill.errors import UserError
 from potstill.files import atomic_folder, read_json, write_json, write_tensors
+from potstill.ops.parameters import copy_tensors, trainable_parameters
 
 Record = dict[str, Any]
 
@@ -39,12 +39,9 @@ class Trained:
     records: list[Record]
     tensors: dict[str, Tensor]
 
-    @torch.no_grad()
     def restore(self, model: nn.Module) -> None:
-        """Puts the chosen epoch's tensors into `model`."""
-        parameters = dict(model.named_parameters())
-        for name, value in self.tensors.items():
-            parameters[name].copy_(value)
+        """Copy the chosen epoch's tensors into `model`."""
+        copy_tensors(self.tensors, trainable_parameters(model))
 
     @property
     def chosen(self) -> int:
@@ -99,9 +96,7 @@ class TrainingState:
                     "settings, or run without --resume."
                 )
         tensors = load_file(self.folder / "state.safetensors")
-        with torch.no_grad():
-            for name, parameter in now.items():
-                parameter.copy_(tensors[f"now.{name}"])
+        copy_tensors({name: tensors[f"now.{name}"] for name in now}, now)
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.data.batching import Batch, collate, length_batches
+from potstill.ops.parameters import trainable_parameters
 from potstill.settings import TrainSettings
 from potstill.training.checkpoint import Record, Trained, TrainingState
 from potstill.training.distributed import process
@@ -30,7 +31,7 @@ def descend(
     every process must call then, where without it one may do so alone.
     """
     lengths = [len(t) for t in tokens]
-    trainable: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    trainable = trainable_parameters(model)
     device = next(iter(trainable.values())).device
     optimizer = adamw(model, settings)
     steps = epochs * math.ceil(len(tokens) / settings.batch_size)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from potstill.console import progress_bar
 from potstill.data.batching import collate, length_batches
 from potstill.metrics import confusion_counts, mcc_standard_error, score
+from potstill.ops.parameters import trainable_parameters
 from potstill.settings import TrainSettings
 from potstill.training.checkpoint import Record, Trained, TrainingState, choose
 from potstill.training.distributed import predict_logits, process
@@ -59,7 +60,7 @@ def train(
     accelerator = Accelerator(cpu=process().device.type == "cpu")
     rank, world = accelerator.process_index, accelerator.num_processes
     prepared, optimizer = accelerator.prepare(model, adamw(model, settings))
-    trainable: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    trainable = trainable_parameters(model)
     lengths = [len(t) for t in examples.tokens]
     labels = np.asarray(examples.labels)
     steps = epochs * math.ceil(len(lengths) / settings.batch_size)

@@ -18,11 +18,13 @@ from potstill.console import progress_bar, say
 from potstill.data.batching import Batch
 from potstill.data.corpus import Corpus
 from potstill.decoder import classifier
+from potstill.decoder.base import autocast, max_positions
 from potstill.decoder.hub import find_base_model
 from potstill.decoder.language_model import LanguageModel
 from potstill.decoder.lora import merge
 from potstill.errors import UserError
 from potstill.files import write_bytes, write_tensors
+from potstill.ops.parameters import copy_tensors, trainable_parameters
 from potstill.settings import LoRASettings, TrainSettings, TransferSettings
 from potstill.training.distributed import process
 from potstill.training.lm_loop import descend
@@ -179,10 +181,9 @@ def _generate(
     """`sample` by transformers, for a decoder that `fused_decoder` has not written out."""
     torch.manual_seed(seed)
     device = next(model.parameters()).device
-    half = model.base.dtype == torch.bfloat16
     for begun in range(0, sentences, SLOTS):
         rows = min(SLOTS, sentences - begun)
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with autocast(model.base):
             whole = model.whole.generate(
                 torch.full((rows, 1), model.start, device=device),
                 do_sample=True,
@@ -232,15 +233,11 @@ def tuned_sampler(
         with progress_bar(transfer.sampler_epochs * len(tokens)) as show:
             loss = tune_language_model(model, tokens, settings, transfer.sampler_epochs, SR, show)
         say(f"language model: tuned on {len(tokens)} sentences, {loss:.3f} nats a token")
-        write_tensors(file, {n: p.detach() for n, p in model.named_parameters() if p.requires_grad})
+        write_tensors(file, trainable_parameters(model))
     process().wait_for_everyone()
     model = pretrained()
     try:
-        tensors = load_file(file)
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(tensors[name])
+        copy_tensors(load_file(file), trainable_parameters(model))
     except Exception as error:  # safetensors raises its own, torch RuntimeError
         raise UserError(
             f"{file} is damaged or of another base ({str(error).splitlines()[0]}); remove it, and "
@@ -255,5 +252,4 @@ def tuned_sampler(
 
 def room(model: LanguageModel) -> int:
     """Tokens that a sentence may have; the start takes a place, too."""
-    positions = getattr(model.whole.config, "max_position_embeddings", None) or MAX_TOKENS + 1
-    return min(MAX_TOKENS, positions - 1)
+    return min(MAX_TOKENS, max_positions(model.whole, default=MAX_TOKENS + 1) - 1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from potstill.data.batching import Batch
 from potstill.decoder import classifier
+from potstill.decoder.base import max_positions
 from potstill.decoder.language_model import LanguageModel
 from potstill.training.distributed import predict
 from potstill.transfer.next_tokens import NextTokens
@@ -18,7 +19,7 @@ from potstill.transfer.sampling import ROWS, Sampled, likely_next
 @torch.no_grad()
 def likeliest(model: LanguageModel, tokenizer: Any, sentences: list[str]) -> list[NextTokens]:
     """By `model`, each process for sentences of its own."""
-    positions = getattr(model.whole.config, "max_position_embeddings", None) or 1024
+    positions = max_positions(model.whole, default=1024)
     tokens, _ = classifier.encode(tokenizer, sentences, positions, model.start)
     offsets = tokenizer(sentences, add_special_tokens=False, return_offsets_mapping=True)
 

@@ -1,6 +1,6 @@
 """What train_speed.py compares: one process a side.
 
-    python benchmarks/sides.py SIDE FOLDER_OF_THE_DECODER TIME_OF_THE_START
+    python benchmarks/train_speed_workers.py SIDE FOLDER_OF_THE_DECODER TIME_OF_THE_START
 
 All sides train the same parameters: LoRA of rank 4 on every linear layer of every block, the norms
 and the head. Each prints a line of JSON when its first step is done, and one for every line it
@@ -73,14 +73,12 @@ def classic_side(folder: Path):
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from potstill.decoder.lora import add_lora, linear_names, norm_names
+    from potstill.decoder.lora import apply_lora
 
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
     model.config.pad_token_id = 0
     base = getattr(model, model.base_model_prefix)
-    add_lora(base, linear_names(base), RANK, ALPHA)
-    for name in norm_names(base):
-        base.get_submodule(name).requires_grad_(True)
+    apply_lora(base, RANK, ALPHA)
     model.to(device())
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=LR)
