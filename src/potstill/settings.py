@@ -14,6 +14,7 @@ from potstill.errors import UsageError
 OptionalText = Annotated[str | None, arg(help_behavior_hint="")]
 OptionalInt = Annotated[int | None, arg(help_behavior_hint="")]
 OptionalFloat = Annotated[float | None, arg(help_behavior_hint="")]
+Precision = Literal["auto", "bf16", "fp32"]
 Switch = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
 
 
@@ -28,8 +29,7 @@ class DataSettings:
     """Labelled sentences."""
 
     data: str = "auto"
-    """A file, a folder, cola, minicola, or auto: CoLA if it is in data/ or can be downloaded, else
-    MiniCoLA."""
+    """A file, a folder, cola, minicola, or auto: CoLA in data/ or downloadable, else MiniCoLA."""
     text_column: OptionalText = None
     """Column (or JSON key) of the text, except in CoLA's format. Default: sentence or text."""
     label_column: OptionalText = None
@@ -49,8 +49,7 @@ class TrainSettings:
     """Optimisation: AdamW with a linear warm-up and a linear decay to zero."""
 
     epochs: OptionalInt = None
-    """Passes over the training sentences. Default: 3 for LoRA, 20 for a student, 4 for a student
-    with a transfer set."""
+    """Passes over the training sentences. Default: LoRA 3; a student 20, with a transfer set 4."""
     batch_size: int = 32
     """Sentences per step, over all processes."""
     lr: float = 1e-3
@@ -61,9 +60,8 @@ class TrainSettings:
     """Fraction of the steps over which the learning rate rises."""
     clip: float = 1.0
     """Maximum norm of the gradient."""
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Arithmetic of the decoder, and of a GRU in training; auto: bf16 if the hardware speeds it
-    up, else fp32."""
+    precision: Precision = "auto"
+    """Arithmetic of a decoder and of GRU training; auto: bf16 if the hardware speeds it up."""
     resume: Switch = False
     """Continue an interrupted run after its last finished epoch."""
 
@@ -115,10 +113,9 @@ class StudentSettings:
     dropout: float = 0.2
     """Dropout on embeddings, between layers and before the linear layer."""
     vocab_size: int = 8000
-    """Maximum size of the vocabulary of the student's own byte-level BPE tokenizer."""
+    """Maximum vocabulary of the student's own byte-level BPE tokenizer."""
     match_prevalence: bool = True
-    """After training, shift the class biases so that predicted class frequencies on the training
-    set match the true ones. Otherwise predict the argmax, which under-predicts rare classes."""
+    """After training, shift class biases so that predicted and true frequencies on train agree."""
 
     def __post_init__(self) -> None:
         for field in ("hidden_size", "embedding_size", "layers"):
@@ -133,16 +130,14 @@ class StudentSettings:
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """Pretraining of the student as a language model."""
+    """Before it learns to classify, the student learns to predict the next token of its text."""
 
     pretrain_epochs: OptionalInt = None
-    """Passes over all training text, labelled or not, on which the student first learns to predict
-    the next token; 0 skips this. Default: 6, with a transfer set 3."""
+    """Passes over the text, labelled or not; 0 skips it. Default: 6, with a transfer set 3."""
     pretrain_lr: float = 8e-3
     """Peak learning rate of pretraining."""
     pretrain_targets: Literal["soft", "hard"] = "soft"
-    """Targets on sampled sentences: the decoder's 32 most probable next tokens with their
-    probabilities (soft) or the sampled tokens (hard)."""
+    """Targets in sampled text: the decoder's top-32 probabilities (soft) or the tokens (hard)."""
 
     def __post_init__(self) -> None:
         valid = self.pretrain_epochs is None or self.pretrain_epochs >= 0
@@ -156,15 +151,13 @@ class DistilSettings:
     """Knowledge distillation (Hinton, Vinyals and Dean 2015)."""
 
     loss: Literal["kl", "mse"] = "kl"
-    """Distance of the student from the teacher: KL divergence, or mean squared error of the
-    logits."""
+    """Loss against the teacher: KL divergence, or mean squared error of the logits."""
     temperature: float = 1.0
     """Temperature of the KL loss; above 1 softens both distributions."""
     alpha: float = 0.5
     """Weight of the teacher's logits in the loss; the labels have weight 1 − alpha."""
     word_loss_weight: float = 4.0
-    """Weight of the per-word distillation loss relative to the sentence-level loss; 0 turns it
-    off."""
+    """Weight of the per-word loss relative to the sentence-level loss; 0 turns it off."""
 
     def __post_init__(self) -> None:
         check("temperature", self.temperature, self.temperature > 0, "more than 0")

@@ -43,6 +43,22 @@ class TestHelp:
         spelt = [str(f).replace("_", mark) if str(f).startswith("--") else f for f in flags]
         assert run("gen", 1, *spelt) == run("gen", 1, *flags)
 
+    @pytest.mark.parametrize(
+        ("command", "alias", "flag"),
+        [
+            ("LoRA", "output", "model_path"),
+            ("average", "output", "model_path"),
+            ("transfer", "output", "transfer_path"),
+            ("transfer", "teacher", "model_path"),
+            ("distil", "output", "student_path"),
+            ("distil", "teacher", "model_path"),
+            ("rnn", "output", "student_path"),
+            ("export", "output", "onnx_path"),
+        ],
+    )
+    def test_help_names_the_aliases_of_a_flag(self, command: str, alias: str, flag: str) -> None:
+        assert f"--{alias} PATH, --{flag} PATH" in run(command, "--help").out
+
     @pytest.mark.parametrize("command", ["", *COMMANDS])
     def test_help_imports_nothing_heavy(self, command: str) -> None:
         code = (

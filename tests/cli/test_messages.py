@@ -28,6 +28,28 @@ class TestFlags:
     def test_a_field_in_backticks_is_printed_as_its_flag(self, message: str, printed: str) -> None:
         assert name_flags(message) == printed
 
+    @pytest.mark.parametrize(
+        ("line", "message", "printed"),
+        [
+            ("LoRA 1 --output x", "`model_path` x", "--output x"),
+            ("LoRA 1 --output=x", "`model_path` x", "--output x"),
+            ("LoRA 1 --model_path x", "`model_path` x", "--model_path x"),
+            ("average a b --output x", "`model_path` x", "--output x"),
+            (
+                "distil 1 --teacher x --output y",
+                "`model_path` `student_path`",
+                "--teacher --output",
+            ),
+            ("distil 1 --teacher x", "`model_path` `student_path`", "--teacher --student_path"),
+            ("rnn 1 --output y", "`model_path` `student_path`", "--model_path --output"),
+            ("brew --output y", "`model_path`", "--model_path"),
+        ],
+    )
+    def test_an_alias_is_printed_where_the_user_typed_it(
+        self, line: str, message: str, printed: str
+    ) -> None:
+        assert name_flags(message, line.split()) == printed
+
     def test_errors_name_flags(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail() -> None:
             raise UserError("name `data`.")

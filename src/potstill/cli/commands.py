@@ -1,14 +1,26 @@
-"""One function per command; their signatures are the command line's flags.
+"""One function per command: its signature is the flags, its docstring the help.
 
-Thin on purpose: each hands its arguments to a recipe. Heavy imports stand inside the functions, so
-that `--help` answers at once.
+Each function checks its arguments and calls the recipe of the same name. Heavy imports are inside
+the functions, so that `--help` answers at once.
 """
 
 import os
 from pathlib import Path
-from typing import Literal
 
-from potstill.cli.options import Adapters, OptionalPath, Sentences, Serial, Variant
+from potstill.cli.options import (
+    Adapters,
+    AdapterVariant,
+    DecoderPrecision,
+    ModelPath,
+    OptionalOutputPath,
+    OptionalPath,
+    OutputPath,
+    ScoringData,
+    Sentences,
+    Serial,
+    TeacherPath,
+    Variant,
+)
 from potstill.errors import UsageError
 from potstill.settings import (
     DataSettings,
@@ -44,16 +56,16 @@ def gen(
 
     Args:
         prompt: Text to continue.
-        max_new_tokens: Tokens to add, at most.
-        temperature: Below 1 plays safe, above 1 takes risks.
-        top_k: Draw among the k likeliest tokens only; 0 for all.
-        top_p: Draw among the likeliest tokens of this joint probability; 1 for all.
-        greedy: Always take the likeliest token.
+        max_new_tokens: Maximum number of tokens to add.
+        temperature: Sampling temperature; below 1 is safer, above 1 more varied.
+        top_k: Sample from the k most probable tokens; 0 for all.
+        top_p: Sample from the most probable tokens that make up this probability; 1 for all.
+        greedy: Always take the most probable token.
     """
     _check_serial(SR)
     check("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "1 or more")
-    wanted = "more than 0; for no randomness use --greedy"
-    check("temperature", temperature, temperature > 0, wanted)
+    expected = "more than 0; for no randomness use --greedy"
+    check("temperature", temperature, temperature > 0, expected)
     check("top_k", top_k, top_k >= 0, "0 or more")
     check("top_p", top_p, 0 < top_p <= 1, "more than 0 and up to 1")
     _prepare_libraries()
@@ -64,14 +76,14 @@ def gen(
 
 def LoRA(
     SR: Serial,
+    gpt_variant: Variant = "auto",
     lora: LoRASettings = LoRASettings(),
     data: DataSettings = DataSettings(),
     train: TrainSettings = TrainSettings(lr=6e-4),
-    gpt_variant: Variant = "auto",
-    model_path: OptionalPath = None,
+    model_path: OptionalOutputPath = None,
     plots_path: Path = Path("plots"),
 ) -> None:
-    """Tune the base decoder on the corpus with low-rank adapters.
+    """Tune the base decoder on labelled data with LoRA (low-rank adaptation).
 
     Args:
         model_path: Folder to write the adapter to. Default: runs/LoRA-SR.
@@ -87,17 +99,14 @@ def LoRA(
 
 def average(
     adapters: Adapters = (),
-    data: str = "auto",
-    gpt_variant: OptionalText = None,
-    model_path: Path = Path("runs/LoRA-average"),
+    gpt_variant: AdapterVariant = None,
+    data: ScoringData = "auto",
+    model_path: OutputPath = Path("runs/LoRA-average"),
 ) -> None:
-    """Average adapters of several SRs into one, which can be better than each.
+    """Average adapters of several SRs into one, which can score better than each.
 
     Args:
-        adapters: Folders of adapters that LoRA tuned, on the same base and data.
-        data: What to score them on: a file, a folder's dev files, cola, minicola, or auto: what
-            they learned from.
-        gpt_variant: The adapters' base. Default: the one they name.
+        adapters: Folders of adapters that LoRA tuned from the same base on the same data.
         model_path: Folder to write the average to.
     """
     if len({adapter.resolve() for adapter in adapters}) < max(2, len(adapters)):
@@ -110,25 +119,22 @@ def average(
 
 def transfer(
     SR: Serial,
+    model_path: TeacherPath = None,
+    gpt_variant: AdapterVariant = None,
     transfer: TransferSettings = TransferSettings(),
     unlabelled: OptionalPath = None,
     relabel: OptionalPath = None,
-    model_path: OptionalPath = None,
-    gpt_variant: OptionalText = None,
-    precision: Literal["auto", "bf16", "fp32"] = "auto",
-    transfer_path: OptionalPath = None,
+    precision: DecoderPrecision = "auto",
+    transfer_path: OptionalOutputPath = None,
     show: OptionalInt = None,
 ) -> None:
-    """Make a transfer set, or go on with one: unlabelled sentences with the teacher's logits.
+    """Make or extend a transfer set: unlabelled sentences with the teacher's logits.
 
     Args:
-        unlabelled: A text file of your own with a sentence a line, to be in the set.
-        relabel: Folder of an earlier set, whose sentences come first and are labelled anew.
-        model_path: Folder of the teacher's adapter. Default: runs/LoRA-SR.
-        gpt_variant: The teacher's base. Default: the one its adapter names.
-        precision: Arithmetic of the decoder.
-        transfer_path: Folder of the set. Default: runs/transfer-SR.
-        show: Make nothing; print this many sentences of the finished set.
+        unlabelled: Text file with sentences of your own to include, one per line.
+        relabel: Folder of an earlier set; its sentences are reused, labelled by this teacher.
+        transfer_path: Folder to write the set to. Default: runs/transfer-SR.
+        show: Print this many sentences of a finished set instead of making one.
     """
     _check_serial(SR)
     teacher = model_path or Path(f"runs/LoRA-{SR}")
@@ -147,23 +153,21 @@ def transfer(
 
 def distil(
     SR: Serial,
+    model_path: TeacherPath = None,
+    gpt_variant: AdapterVariant = None,
+    transfer_set: OptionalPath = None,
     distillation: DistilSettings = DistilSettings(),
     student: StudentSettings = StudentSettings(),
     pretraining: PretrainSettings = PretrainSettings(),
     data: DataSettings = DataSettings(),
     train: TrainSettings = TrainSettings(batch_size=64),
-    model_path: OptionalPath = None,
-    gpt_variant: OptionalText = None,
-    transfer_set: OptionalPath = None,
-    student_path: OptionalPath = None,
+    student_path: OptionalOutputPath = None,
     plots_path: Path = Path("plots"),
 ) -> None:
-    """Distil the tuned decoder into DistilRNN; with --data auto, on the teacher's own data.
+    """Distil a tuned decoder into DistilRNN, by default on the data it was tuned on.
 
     Args:
-        model_path: Folder of the teacher's adapter. Default: runs/LoRA-SR.
-        gpt_variant: The teacher's base. Default: the one its adapter names.
-        transfer_set: Folder of unlabelled sentences to learn from too; potstill transfer makes it.
+        transfer_set: Folder of a transfer set to learn from as well.
         student_path: Folder to write the student to. Default: runs/distil-SR.
         plots_path: Folder for distilrnn_training_plot.png.
     """
@@ -185,10 +189,10 @@ def rnn(
     pretraining: PretrainSettings = PretrainSettings(),
     data: DataSettings = DataSettings(),
     train: TrainSettings = TrainSettings(batch_size=64),
-    student_path: OptionalPath = None,
+    student_path: OptionalOutputPath = None,
     plots_path: Path = Path("plots"),
 ) -> None:
-    """Train the same student without a teacher: the control.
+    """Train the same student on the labels alone: the baseline without a teacher.
 
     Args:
         student_path: Folder to write the student to. Default: runs/rnn-SR.
@@ -203,24 +207,19 @@ def rnn(
 
 
 def evaluate(
-    model_path: OptionalPath = None,
-    data: str = "auto",
+    model_path: ModelPath = None,
+    gpt_variant: AdapterVariant = None,
+    data: ScoringData = "auto",
     text_column: OptionalText = None,
     label_column: OptionalText = None,
-    precision: Literal["auto", "bf16", "fp32"] = "auto",
-    gpt_variant: OptionalText = None,
+    precision: DecoderPrecision = "auto",
     json: Switch = False,
 ) -> None:
     """Score a saved model on labelled data.
 
     Args:
-        model_path: Folder of an adapter or a student. Default: the student trained last in runs/,
-            else the one that came with potstill.
-        data: A file, a folder's dev files, cola, minicola, or auto: what the model learned from.
         text_column: Column (or JSON key) of the text. Default: sentence or text.
         label_column: Column (or JSON key) of the label. Default: label.
-        precision: Arithmetic of a decoder.
-        gpt_variant: An adapter's base. Default: the one it names.
         json: Print one JSON object instead of tables.
     """
     _prepare_libraries()
@@ -232,21 +231,17 @@ def evaluate(
 def predict(
     sentences: Sentences = (),
     file: OptionalText = None,
-    model_path: OptionalPath = None,
-    precision: Literal["auto", "bf16", "fp32"] = "auto",
-    gpt_variant: OptionalText = None,
+    model_path: ModelPath = None,
+    gpt_variant: AdapterVariant = None,
+    precision: DecoderPrecision = "auto",
     json: Switch = False,
 ) -> None:
-    """Classify sentences: arguments, a file's lines, or standard input's.
+    """Classify sentences from arguments, a file or standard input.
 
     Args:
-        sentences: Sentences, each in quotes. Without any, and without --file, standard input.
-        file: A text file with a sentence a line; - for standard input.
-        model_path: Folder of an adapter or a student. Default: the student trained last in runs/,
-            else the one that came with potstill.
-        precision: Arithmetic of a decoder.
-        gpt_variant: An adapter's base. Default: the one it names.
-        json: Print a JSON object a line instead of a table.
+        sentences: Sentences, each in quotes. Without any, --file or standard input is read.
+        file: Text file with one sentence per line; - is standard input.
+        json: Print one JSON object per line instead of a table.
     """
     if sentences and file:
         raise UsageError("give sentences or --file, not both.")
@@ -260,15 +255,15 @@ def predict(
 
 def export(
     model_path: OptionalPath = None,
-    onnx_path: OptionalPath = None,
+    onnx_path: OptionalOutputPath = None,
     int8: Switch = False,
 ) -> None:
-    """Write a student as ONNX, for predict without torch and for other programs.
+    """Write a student as ONNX, which predict and other programs run without torch.
 
     Args:
-        model_path: Folder of a student. Default: the student trained last in runs/.
-        onnx_path: Folder to write to, with all that predict needs. Default: the student's own.
-        int8: Keep the matrices as 8-bit integers: a quarter of the size.
+        model_path: Folder of a student. Default: the newest student in runs/.
+        onnx_path: Folder to write the model and its other files to. Default: the student's own.
+        int8: Store the matrices as 8-bit integers, at a quarter of the size.
     """
     _prepare_libraries()
     from potstill.recipes import export as recipe
@@ -282,11 +277,10 @@ def _check_serial(SR: int) -> None:
 
 
 def _prepare_libraries() -> None:
-    """Keeps transformers' advice to programmers off the screen, and its bars for loading; and keeps
-    threads from waiting for each other at full speed where another program wants the processor."""
-    # Read when libgomp is loaded, with torch. Waiting in vain took all the time on shared cores.
+    """Silence transformers' warnings and progress bars, and limit how long idle threads spin."""
+    # libgomp reads it when torch is loaded. On shared cores, spinning took most of the time.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is imported
+    os.environ.setdefault("TQDM_DISABLE", "1")  # tqdm reads it when it is imported
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging

@@ -7,14 +7,13 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
 
 import tyro
 
 from potstill.cli import commands
-from potstill.cli.options import Adapters, Sentences, Serial
+from potstill.cli.options import ALIASES, Adapters, Sentences, Serial
 from potstill.console import say
 from potstill.errors import UsageError, UserError
 
@@ -32,12 +31,16 @@ COMMANDS: dict[str, Callable[..., None]] = {
 DESCRIPTION = """\
 Turn a GPT into a tiny classifier: tune it with LoRA, distil it into DistilRNN.
 
-A first look: {prog} gen 12345, then LoRA 12345, distil 12345, predict "A sentence."
+A first look:
+  {prog} gen 12345
+  {prog} LoRA 12345
+  {prog} distil 12345
+  {prog} predict "The books is on the table."
 """
 
 
 def main(prog: str = "potstill", args: list[str] | None = None) -> None:
-    """Runs one command; ends with code 0, 2 for usage, 130 when interrupted, else 1."""
+    """Run one command; exit with code 0, 1 for an error, 2 for wrong usage, 130 if interrupted."""
     args = sys.argv[1:] if args is None else args
     _print_log()
     try:
@@ -56,7 +59,7 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
         )
         sys.stdout.flush()
     except UserError as error:
-        print(f"{prog}: {name_flags(str(error))}", file=sys.stderr)
+        print(f"{prog}: {name_flags(str(error), args)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except ModuleNotFoundError as error:
         if (error.name or "potstill").startswith("potstill"):
@@ -70,7 +73,7 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
         print(f"\n{prog}: interrupted.", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        # Whoever read our output has had enough; nothing more can be said to them.
+        # The reader has closed the pipe, as `head` does.
         sys.stderr.close()
         sys.exit(0)
     except Exception as error:
@@ -81,22 +84,31 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def name_flags(message: str) -> str:
-    """Write the settings that a library names by their field, such as `data`, as flags: --data."""
-    flags = {
-        field
-        for command in COMMANDS.values()
-        for name, parameter in inspect.signature(command).parameters.items()
-        for field in _field_names(name, parameter.annotation)
-    }
-    return re.sub(r"`(\w+)`", lambda m: f"--{m[1]}" if m[1] in flags else m[0], message)
+def name_flags(message: str, args: Sequence[str] = ()) -> str:
+    """Write the settings that a library names by their field, such as `data`, as flags: --data.
+
+    Args:
+        message: What the library says.
+        args: The command line. A flag that it spells by an alias is written so here too.
+    """
+    flags: dict[str, str] = {}
+    for command in COMMANDS.values():
+        flags |= _flags(command)
+    if args and args[0] in COMMANDS:
+        flags |= _flags(COMMANDS[args[0]], {arg.partition("=")[0] for arg in args})
+    return re.sub(r"`(\w+)`", lambda match: flags.get(match[1], match[0]), message)
 
 
-def _field_names(name: str, annotation: Any) -> list[str]:
-    """A group of settings is as many flags as it has fields; an argument without a flag is none."""
-    if is_dataclass(annotation):
-        return [field.name for field in fields(annotation)]
-    return [] if annotation in (Serial, Sentences, Adapters) else [name]
+def _flags(command: Callable[..., None], typed: Collection[str] = ()) -> dict[str, str]:
+    """Return the flag of each field of a command, its alias if that is among those `typed`."""
+    flags: dict[str, str] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        if is_dataclass(parameter.annotation):  # a group of settings
+            flags |= {field.name: f"--{field.name}" for field in fields(parameter.annotation)}
+        elif parameter.annotation not in (Serial, Sentences, Adapters):
+            alias = next((a for kind, a in ALIASES if kind == parameter.annotation), "")
+            flags[name] = alias if alias in typed else f"--{name}"
+    return flags
 
 
 class _PrintingHandler(logging.Handler):
