@@ -15,9 +15,9 @@ from potstill.transfer.dataset import (
     SHARD,
     VOCABULARY,
     TransferSet,
-    next_file,
     read_transfer_set,
     shard_file,
+    top_k_file,
 )
 
 CONTROL, ALONE, WHOLE = "control: labels alone", "CoLA alone", "the whole set"
@@ -52,7 +52,7 @@ def part_of(whole: Path, target: Path, share: float, kinds: tuple[str, ...]) -> 
         number = math.ceil(share * total / SHARD) if kind in kinds else 0
         description["sentences"][kind] = min(total, number * SHARD)
         shards = [shard_file(whole, kind, i) for i in range(number)]
-        for file in (*shards, *map(next_file, shards), whole / VOCABULARY):
+        for file in (*shards, *map(top_k_file, shards), whole / VOCABULARY):
             if file.exists() and not (target / file.name).exists():
                 os.link(file, target / file.name)
     write_json(target / DESCRIPTION, description)

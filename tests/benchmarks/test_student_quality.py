@@ -21,14 +21,14 @@ from potstill.transfer.dataset import (
     DESCRIPTION,
     SHARD,
     VOCABULARY,
-    check_next_tokens,
-    next_file,
+    check_top_k,
     read_transfer_set,
     read_vocabulary,
     shard_file,
+    top_k_file,
     write_shard,
 )
-from potstill.transfer.next_tokens import NOTHING, write_next_tokens
+from potstill.transfer.top_k import EMPTY, write_top_k
 
 CLASSES = 2
 
@@ -76,7 +76,7 @@ def whole(tmp_path: Path) -> Path:
             rows = [{"sentence": f"{kind} {i} {j}"} | about for j in range(2)]
             write_shard(shard_file(folder, kind, i), rows)
             if kind == "sampled":
-                write_next_tokens(next_file(shard_file(folder, kind, i)), [NOTHING] * 2)
+                write_top_k(top_k_file(shard_file(folder, kind, i)), [EMPTY] * 2)
     (folder / VOCABULARY).write_text('["a"]')
     return folder
 
@@ -109,7 +109,7 @@ def test_every_row_takes_as_many_steps_and_its_own_sentences(whole, tmp_path):
         if recipe.sentences:
             part = Path(recipe.words[recipe.words.index("--transfer_set") + 1])
             found = read_transfer_set(part)
-            check_next_tokens(found, part)
+            check_top_k(found, part)
             assert read_vocabulary(part) == ["a"]
             kinds = set(found.sources)
             assert kinds == ({recipe.name} if recipe.name in kinds else {"sampled", "edited"})

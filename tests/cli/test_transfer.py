@@ -14,7 +14,7 @@ from potstill.data.corpus import load_corpus
 from potstill.inference import classifiers
 from potstill.recipes import transfer
 from potstill.transfer import dataset
-from potstill.transfer.next_tokens import read_next_tokens
+from potstill.transfer.top_k import read_top_k
 from tests.cli.conftest import SMALL, Bench, done, files, read_json, run
 
 
@@ -103,7 +103,7 @@ class TestTransfer:
         """As sets were before they were kept; and learnt from, unless the tokens alone are."""
         done(*order)
         before = {file: Path(file).read_bytes() for file in files("set")}
-        drawn = read_next_tokens(Path("set/sampled-00001.next.npz"), 5)
+        drawn = read_top_k(Path("set/sampled-00001.next.npz"), 5)
         Path("set/sampled-00001.next.npz").unlink()
         learn = bench.order("distil", 2, "student", "--transfer_set", "set", "--pretrain_epochs", 1)
         refused = run(*learn)
@@ -114,10 +114,10 @@ class TestTransfer:
         assert "1 epochs over" in said and "by the decoder's chances" not in said
         done(*order)
         # Another look, not what was sampled: alike but for rounding.
-        again = read_next_tokens(Path("set/sampled-00001.next.npz"), 5)
+        again = read_top_k(Path("set/sampled-00001.next.npz"), 5)
         for one, other in zip(again, drawn, strict=True):
-            np.testing.assert_array_equal(one.ends, other.ends)
-            np.testing.assert_allclose(one.chances, other.chances, rtol=2e-3, atol=1e-5)
+            np.testing.assert_array_equal(one.offsets, other.offsets)
+            np.testing.assert_allclose(one.probs, other.probs, rtol=2e-3, atol=1e-5)
         Path("set/sampled-00001.next.npz").write_bytes(before["set/sampled-00001.next.npz"])
         assert {file: Path(file).read_bytes() for file in files("set")} == before
         said = done(*learn)
@@ -221,11 +221,11 @@ class TestTransfer:
         expected = classifiers.load_model(Path("teacher")).logits(two.sentences)
         torch.testing.assert_close(torch.from_numpy(two.logits), expected, rtol=0, atol=2e-3)
         assert abs(one.logits - two.logits).max() > 0.1
-        assert one.next_tokens[2] is not None
-        for mine, theirs in zip(one.next_tokens, two.next_tokens, strict=True):
+        assert one.top_k[2] is not None
+        for mine, theirs in zip(one.top_k, two.top_k, strict=True):
             assert (mine is None) == (theirs is None)
             if mine and theirs:
-                np.testing.assert_array_equal(mine.chances, theirs.chances)
+                np.testing.assert_array_equal(mine.probs, theirs.probs)
         # And more of them than there were: their last shard is filled up.
         more = ["more" if word == "again" else word for word in other[:-1]]
         done(*more, 80, "--relabel", "again")

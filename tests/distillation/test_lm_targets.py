@@ -17,25 +17,25 @@ from potstill.settings import LoRASettings
 from potstill.student.heads import NextToken
 from potstill.student.model import DistilRNN, StudentConfig
 from potstill.student.tokenizer import encode, train_tokenizer
-from potstill.transfer.next_tokens import LIKELIEST, NextTokens, vocabulary
-from potstill.transfer.teacher_lm import likeliest
+from potstill.transfer.teacher_lm import top_k_targets, vocabulary
+from potstill.transfer.top_k import TOP_K, TopKTargets
 
 SENTENCES = ["The birds sing.", "Ann", "Naïve dogs sleep all the time, the cats say.", "It rains."]
 
 
-def found_in(decoder: BaseModel, sentences: list[str]) -> list[NextTokens]:
+def found_in(decoder: BaseModel, sentences: list[str]) -> list[TopKTargets]:
     model = LanguageModel(decoder.language_model(), decoder.tokenizer(), LoRASettings())
     model.fuse()
-    return likeliest(model.eval(), decoder.tokenizer(), sentences)
+    return top_k_targets(model.eval(), decoder.tokenizer(), sentences)
 
 
-def one_sentence(chances: Any, tokens: Any, ends: Any, following: Any) -> NextTokens:
-    """Padded to LIKELIEST with the first token and no chance."""
-    wide = np.zeros((len(ends), LIKELIEST), np.float16)
-    ids = np.full((len(ends), LIKELIEST), tokens[0][0], np.int32)
+def one_sentence(chances: Any, tokens: Any, ends: Any, following: Any) -> TopKTargets:
+    """Padded to TOP_K with the first token and no chance."""
+    wide = np.zeros((len(ends), TOP_K), np.float16)
+    ids = np.full((len(ends), TOP_K), tokens[0][0], np.int32)
     for i, (row, which) in enumerate(zip(chances, tokens, strict=True)):
         wide[i, : len(row)], ids[i, : len(row)] = row, which
-    return NextTokens(np.array(ends, np.uint16), ids, wide, np.array(following))
+    return TopKTargets(np.array(ends, np.uint16), ids, wide, np.array(following))
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_the_decoders_tokens_become_the_students(student_tokenizer: Tokenizer) -
     cat = student_tokenizer.model.tokenize("Ġcat")[0].id
     following = torch.tensor([own["Ġrains"], own["Ġrain"], own["Ġrains"]])
     places, shares = soft.of(torch.tensor([1, 2, 0]), following)
-    assert places.shape == shares.shape == (3, LIKELIEST + 1)
+    assert places.shape == shares.shape == (3, TOP_K + 1)
     wanted = [
         {own["Ġrain"]: 0.5, cat: 0.125, own["Ġrains"]: 1.0},
         {own["Ġrain"]: 1.0},
@@ -90,14 +90,14 @@ def test_over_many_draws_the_targets_are_the_chances() -> None:
     """What is not among the likeliest is drawn as often as it is likely: nothing is lost."""
     rng = np.random.default_rng(0)
     chances = rng.dirichlet(np.full(60, 0.5)).astype(np.float32)
-    likely = np.argsort(-chances)[:LIKELIEST]
+    likely = np.argsort(-chances)[:TOP_K]
     tokenizer = Tokenizer(BPE({chr(97 + i): i for i in range(60)}, []))
     letters = [chr(97 + i) for i in range(60)]
     draws = rng.choice(60, 20000, p=chances / chances.sum())
     sentences = [f"a{letters[i]}" for i in draws]
     mine = [e.ids for e in tokenizer.encode_batch(sentences)]
-    found: list[NextTokens | None] = [
-        NextTokens(
+    found: list[TopKTargets | None] = [
+        TopKTargets(
             np.array([1], np.uint16),
             likely[None].astype(np.int32),
             chances[likely][None].astype(np.float16),
@@ -120,7 +120,7 @@ def test_a_language_model_learns_from_them_forwards(tiny_decoder: BaseModel) -> 
     """The loss by hand; backwards the tokens before are what is learnt."""
     tokenizer = train_tokenizer(SENTENCES, 300)
     mine = encode(tokenizer, SENTENCES, 99)
-    found: list[NextTokens | None] = [*found_in(tiny_decoder, SENTENCES)]
+    found: list[TopKTargets | None] = [*found_in(tiny_decoder, SENTENCES)]
     found[3] = None
     words = vocabulary(tiny_decoder.tokenizer())
     soft = SoftTargets(tokenizer, words, SENTENCES, found, mine)

@@ -15,7 +15,6 @@ from potstill.decoder.lora import lora_layers
 from potstill.settings import LoRASettings, TrainSettings, TransferSettings
 from potstill.training.precision import cast_frozen_to_bf16
 from potstill.transfer import sampling
-from potstill.transfer.next_tokens import LIKELIEST
 from potstill.transfer.sampling import (
     SAMPLER,
     Sampled,
@@ -24,6 +23,7 @@ from potstill.transfer.sampling import (
     tune_language_model,
     tuned_sampler,
 )
+from potstill.transfer.top_k import TOP_K
 
 MAX_TOKENS = 12
 
@@ -162,12 +162,12 @@ def test_what_was_likely_comes_with_each_sentence(model, tiny_decoder, monkeypat
     found = list(sample(model, 40, 5, 1.0, MAX_TOKENS))
     assert max(len(one.tokens) for one in found) > 3
     for one in found:
-        tokens, chances = one.likely
+        tokens, chances = one.top_k
         inner = max(len(one.tokens) - 1, 0)
-        assert tokens.shape == chances.shape == (inner, LIKELIEST)
+        assert tokens.shape == chances.shape == (inner, TOP_K)
         logits = whole(torch.tensor([[model.start, *one.tokens]])).logits[0, 1 : inner + 1]
         logits[:, model.end] = -torch.inf
-        expected, places = logits.softmax(1).topk(LIKELIEST)
+        expected, places = logits.softmax(1).topk(TOP_K)
         torch.testing.assert_close(chances.float(), expected, rtol=2e-3, atol=1e-5)
         torch.testing.assert_close(
             logits.softmax(1).gather(1, tokens.long()), expected, rtol=2e-3, atol=1e-5

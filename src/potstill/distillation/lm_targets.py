@@ -5,7 +5,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from potstill.transfer.next_tokens import NOTHING, NextTokens
+from potstill.transfer.top_k import EMPTY, TopKTargets
 
 
 class SoftTargets:
@@ -30,7 +30,7 @@ class SoftTargets:
         tokenizer: Tokenizer,
         vocabulary: list[str],
         sentences: list[str],
-        found: list[NextTokens | None],
+        found: list[TopKTargets | None],
         tokens: list[list[int]],
     ):
         own = tokenizer.get_vocab()
@@ -43,22 +43,22 @@ class SoftTargets:
         ):
             row = np.full(max(len(mine) - 1, 0), -1)
             hit = np.zeros(len(row), bool)
-            if one is not None and len(one.ends):
+            if one is not None and len(one.offsets):
                 ends = np.array([end for _, end in sentence.offsets[: len(row)]])
-                place = np.minimum(np.searchsorted(one.ends, ends), len(one.ends) - 1)
-                follows = self.first.numpy()[one.following[place]]
-                good = (one.ends[place] == ends) & (follows == mine[1:])
+                place = np.minimum(np.searchsorted(one.offsets, ends), len(one.offsets) - 1)
+                follows = self.first.numpy()[one.next_ids[place]]
+                good = (one.offsets[place] == ends) & (follows == mine[1:])
                 row[good] = at + place[good]
-                hit = (one.tokens[place] == one.following[place][:, None]).any(1)
-                at += len(one.ends)
+                hit = (one.token_ids[place] == one.next_ids[place][:, None]).any(1)
+                at += len(one.offsets)
             rows.append(row)
             listed.append(hit)
             begins.append(begins[-1] + len(row))
-        known = [NOTHING, *(one for one in found if one is not None)]
+        known = [EMPTY, *(one for one in found if one is not None)]
         self.rows, self.listed = map(np.concatenate, (rows, listed))
         self.begins = np.array(begins)
-        self.tokens = np.concatenate([one.tokens for one in known])
-        self.chances = np.concatenate([one.chances for one in known])
+        self.tokens = np.concatenate([one.token_ids for one in known])
+        self.probs = np.concatenate([one.probs for one in known])
 
     def share(self) -> float:
         """Of the tokens to predict, those whose chances are known."""
@@ -66,7 +66,7 @@ class SoftTargets:
 
     def of(self, index: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
         """For each token but the last of the sentences `index`, one after the other: places in the
-        student's vocabulary and their shares, each (N, LIKELIEST + 1).
+        student's vocabulary and their shares, each (N, TOP_K + 1).
 
         following: (N,) the tokens that do follow.
         """
@@ -75,7 +75,7 @@ class SoftTargets:
         rows = self.rows[span]
         known = torch.from_numpy(rows >= 0)
         places = self.first[torch.from_numpy(self.tokens[rows].astype(np.int64))]
-        shares = torch.from_numpy(self.chances[rows].astype(np.float32)) * known[:, None]
+        shares = torch.from_numpy(self.probs[rows].astype(np.float32)) * known[:, None]
         alone = ~(known & torch.from_numpy(self.listed[span]))
         return (
             torch.cat([places, following[:, None]], dim=1),

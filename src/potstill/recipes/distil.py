@@ -53,13 +53,13 @@ from potstill.training.loop import UNLABELLED, Examples
 from potstill.training.precision import resolve_precision
 from potstill.transfer.dataset import (
     TransferSet,
-    check_next_tokens,
     check_teacher,
+    check_top_k,
     check_words,
     read_transfer_set,
     read_vocabulary,
 )
-from potstill.transfer.next_tokens import NextTokens
+from potstill.transfer.top_k import TopKTargets
 
 EPOCHS = 20
 EPOCHS_WITH_SET = 4  # of a hundred thousand sentences
@@ -100,8 +100,8 @@ def distil(
     if extra and transfer_set:
         check_teacher(extra, transfer_set, teacher.sha256)
         if pretraining.pretrain_epochs != 0 and pretraining.pretrain_targets == "soft":
-            check_next_tokens(extra, transfer_set)
-            vocabulary = read_vocabulary(transfer_set) if any(extra.next_tokens) else []
+            check_top_k(extra, transfer_set)
+            vocabulary = read_vocabulary(transfer_set) if any(extra.top_k) else []
         if distillation.word_loss_weight:
             check_words(extra, transfer_set)
         whole = len(extra.sentences)
@@ -223,8 +223,8 @@ def train_student(
         soft = None
         if extra and aim.vocabulary:
             sentences = list(itertools.compress([*task.train.sentences, *unlabelled], written))
-            likely: list[NextTokens | None] = [None] * len(task.train.sentences)
-            likely += itertools.compress(extra.next_tokens, written[len(likely) :])
+            likely: list[TopKTargets | None] = [None] * len(task.train.sentences)
+            likely += itertools.compress(extra.top_k, written[len(likely) :])
             soft = SoftTargets(tokenizer, aim.vocabulary, sentences, likely, text)
         of_text = replace(settings, lr=pretraining.pretrain_lr)
         state = run.state("language_model")

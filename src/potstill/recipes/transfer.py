@@ -28,15 +28,14 @@ from potstill.transfer.dataset import (
     SHARD,
     VOCABULARY,
     TransferSet,
-    next_file,
     normal,
     read_shard,
     read_transfer_set,
     shard_file,
     shards,
+    top_k_file,
     write_shard,
 )
-from potstill.transfer.next_tokens import NextTokens, vocabulary, write_next_tokens
 from potstill.transfer.sampling import tuned_sampler
 from potstill.transfer.sources import (
     Candidate,
@@ -47,7 +46,8 @@ from potstill.transfer.sources import (
     repeated_candidates,
     sampled_candidates,
 )
-from potstill.transfer.teacher_lm import likeliest
+from potstill.transfer.teacher_lm import top_k_targets, vocabulary
+from potstill.transfer.top_k import TopKTargets, write_top_k
 
 LABELLED_AT_ONCE = 512
 MOST_TRIES = 50  # candidates for each sentence that is new; beyond, the source is taken for dry
@@ -100,7 +100,7 @@ def collect(
         missing = [number for number, file in files.items() if not file.is_file()]
         due = missing
         if kind == "sampled":  # sets of before lack what stands beside their shards
-            due = [n for n, file in files.items() if n in missing or not next_file(file).is_file()]
+            due = [n for n, file in files.items() if n in missing or not top_k_file(file).is_file()]
         unspelt = kind == "sampled" and bool(files) and not (folder / VOCABULARY).is_file()
         process().wait_for_everyone()  # all have looked before any writes
         if unspelt and process().is_main_process:
@@ -111,8 +111,8 @@ def collect(
         repeated = partial(repeated_candidates, earlier, kind)
         anew = any(len(repeated(number)) < _size(number, total) for number in missing)
         fresh: Callable[[int], Iterator[Candidate]] | None = None
-        likely: Callable[[list[str]], list[NextTokens]] | None = None
-        drawn: dict[str, NextTokens] = {}  # in the sentences of the shard in work
+        likely: Callable[[list[str]], list[TopKTargets]] | None = None
+        drawn: dict[str, TopKTargets] = {}  # in the sentences of the shard in work
         if kind == "sampled":
             known = ChainMap(drawn, _known(earlier))
             sampler = None
@@ -140,7 +140,7 @@ def collect(
                     rows = read_shard(files[number], len(teacher.labels))
                 if likely:
                     found = likely([row["sentence"] for row in rows])
-                    write_next_tokens(next_file(files[number]), found)
+                    write_top_k(top_k_file(files[number]), found)
                     drawn.clear()
                 # Last: what was drawn with it can't be had again.
                 if number in missing:
@@ -189,22 +189,22 @@ def _describe(folder: Path, description: dict[str, Any]) -> None:
         write_json(folder / DESCRIPTION, description)
 
 
-def _known(earlier: TransferSet | None) -> dict[str, NextTokens]:
+def _known(earlier: TransferSet | None) -> dict[str, TopKTargets]:
     """What the decoder held likely in the sentences of an earlier set; no teacher changes that."""
     if earlier is None:
         return {}
-    pairs = zip(earlier.sentences, earlier.next_tokens, strict=True)
+    pairs = zip(earlier.sentences, earlier.top_k, strict=True)
     return {sentence: one for sentence, one in pairs if one is not None}
 
 
 def _likely(
     sampler: tuple[LanguageModel, Any] | None,
-    known: Mapping[str, NextTokens],
+    known: Mapping[str, TopKTargets],
     sentences: list[str],
-) -> list[NextTokens]:
+) -> list[TopKTargets]:
     """What the decoder held likely in each of `sentences`; of those not `known`, by `sampler`."""
     new = [sentence for sentence in sentences if sentence not in known]
-    made = dict(zip(new, likeliest(*sampler, new), strict=True)) if sampler and new else {}
+    made = dict(zip(new, top_k_targets(*sampler, new), strict=True)) if sampler and new else {}
     return [known.get(sentence) or made[sentence] for sentence in sentences]
 
 

@@ -3,7 +3,7 @@
 A folder with `transfer.json`, what the set was made of and for which teacher, and compressed JSON
 lines, one file a shard: {"sentence", "source", "parent", "logits", "word_logits"}. Beside a shard
 of sampled sentences lies what the decoder held likely after each of their tokens
-(`next_tokens.py`), and `vocabulary.json`, what its tokens are. Each file is written whole or not at
+(`top_k.py`), and `vocabulary.json`, what its tokens are. Each file is written whole or not at
 all, so that an interrupted run goes on with the first that is missing.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from potstill.errors import UserError
 from potstill.files import read_json, write_bytes
-from potstill.transfer.next_tokens import NextTokens, read_next_tokens
+from potstill.transfer.top_k import TopKTargets, read_top_k
 
 DESCRIPTION = "transfer.json"
 VOCABULARY = "vocabulary.json"
@@ -37,7 +37,7 @@ class TransferSet:
     sentences: list[str]
     logits: np.ndarray
     word_logits: list[np.ndarray]
-    next_tokens: list[NextTokens | None]
+    top_k: list[TopKTargets | None]
     sources: list[str]
     parents: list[str]
     description: dict[str, Any]
@@ -51,7 +51,7 @@ class TransferSet:
             [self.sentences[i] for i in kept],
             self.logits[kept],
             [self.word_logits[i] for i in kept],
-            [self.next_tokens[i] for i in kept],
+            [self.top_k[i] for i in kept],
             [self.sources[i] for i in kept],
             [self.parents[i] for i in kept],
             self.description,
@@ -60,7 +60,7 @@ class TransferSet:
     def sha256(self) -> str:
         """Hash over the sentences, their logits and the chances of their tokens."""
         digest = hashlib.sha256("\n".join(self.sentences).encode())
-        chances = [one.chances.astype("<f2") for one in self.next_tokens if one is not None]
+        chances = [one.probs.astype("<f2") for one in self.top_k if one is not None]
         for numbers in (self.logits, *self.word_logits, *chances):
             digest.update(numbers.tobytes())
         return digest.hexdigest()
@@ -87,7 +87,7 @@ def shard_file(folder: Path, kind: str, number: int) -> Path:
     return folder / f"{kind}-{number:05d}.jsonl.gz"
 
 
-def next_file(shard: Path) -> Path:
+def top_k_file(shard: Path) -> Path:
     """Where what the decoder held likely in the sentences of a shard is kept."""
     return shard.with_name(shard.name.replace(".jsonl.gz", ".next.npz"))
 
@@ -155,10 +155,10 @@ def check_words(found: TransferSet, folder: Path) -> None:
         )
 
 
-def check_next_tokens(found: TransferSet, folder: Path) -> None:
+def check_top_k(found: TransferSet, folder: Path) -> None:
     """Raises UserError unless every sampled sentence of the set in `folder` has its decoder's
     chances beside it."""
-    pairs = zip(found.sources, found.next_tokens, strict=True)
+    pairs = zip(found.sources, found.top_k, strict=True)
     without = sum(source == "sampled" and one is None for source, one in pairs)
     if without:
         raise UserError(
@@ -208,16 +208,16 @@ def read_transfer_set(folder: Path) -> TransferSet:
     rows: dict[str, dict[str, Any]] = {}
     for file in files:
         shard = read_shard(file, classes)
-        likely: list[NextTokens | None] = [None] * len(shard)
-        if (beside := next_file(file)).is_file():
-            likely = [*read_next_tokens(beside, len(shard))]
+        likely: list[TopKTargets | None] = [None] * len(shard)
+        if (beside := top_k_file(file)).is_file():
+            likely = [*read_top_k(beside, len(shard))]
         for row, one in zip(shard, likely, strict=True):
-            rows.setdefault(normal(row["sentence"]), row | {"next_tokens": one})
+            rows.setdefault(normal(row["sentence"]), row | {"top_k": one})
     return TransferSet(
         [row["sentence"] for row in rows.values()],
         np.array([row["logits"] for row in rows.values()], np.float32).reshape(-1, classes),
         [np.array(r["word_logits"], np.float32).reshape(-1, classes) for r in rows.values()],
-        [row["next_tokens"] for row in rows.values()],
+        [row["top_k"] for row in rows.values()],
         [row["source"] for row in rows.values()],
         [row["parent"] for row in rows.values()],
         description,

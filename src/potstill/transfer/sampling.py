@@ -29,7 +29,7 @@ from potstill.settings import LoRASettings, TrainSettings, TransferSettings
 from potstill.training.distributed import process
 from potstill.training.lm_loop import descend
 from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
-from potstill.transfer.next_tokens import LIKELIEST
+from potstill.transfer.top_k import TOP_K
 
 SLOTS = 256  # sentences sampled side by side
 CHUNK = 256  # tokens of the vocabulary that `draw` sums over at once
@@ -41,11 +41,11 @@ MAX_TOKENS = 64  # of a sampled sentence
 
 @dataclass(frozen=True)
 class Sampled:
-    """A sentence of T tokens and, behind each but its last, the LIKELIEST next tokens and their
-    chances given that it goes on, both (T - 1, LIKELIEST); None where they are not known."""
+    """A sentence of T tokens and, behind each but its last, the TOP_K next tokens and their
+    chances given that it goes on, both (T - 1, TOP_K); None where they are not known."""
 
     tokens: list[int]
-    likely: tuple[Tensor, Tensor] | None = None
+    top_k: tuple[Tensor, Tensor] | None = None
 
 
 def tune_language_model(
@@ -90,14 +90,14 @@ def sample(
     first = logits = model.head(model.fused.step(starts, torch.zeros_like(starts), cache))
     texts: list[list[int]] = [[] for _ in range(slots)]
     active = [True] * slots
-    likely = torch.empty(slots, max_tokens, LIKELIEST, dtype=torch.int32)
-    chances = torch.empty(slots, max_tokens, LIKELIEST, dtype=torch.half)
+    likely = torch.empty(slots, max_tokens, TOP_K, dtype=torch.int32)
+    chances = torch.empty(slots, max_tokens, TOP_K, dtype=torch.half)
     while True:
         drawn = draw(logits, temperature, generator).tolist()
         if logits is not first:
             last = torch.tensor([len(text) - 1 for text in texts])
             behind = torch.arange(len(texts)), last
-            likely[behind], chances[behind] = likely_next(logits.split(ROWS), model.end)
+            likely[behind], chances[behind] = top_k_next(logits.split(ROWS), model.end)
         due = list(range(len(active)))
         while due:
             again = []
@@ -131,14 +131,14 @@ def sample(
         logits = model.head(model.fused.step(torch.tensor(drawn, device=device), places, cache))
 
 
-def likely_next(parts: Iterable[Tensor], end: int) -> tuple[Tensor, Tensor]:
+def top_k_next(parts: Iterable[Tensor], end: int) -> tuple[Tensor, Tensor]:
     """The likeliest of the classes of (N, V) logits, that come in `parts` of some rows, and their
-    chances, `end` left out, both (N, LIKELIEST)."""
+    chances, `end` left out, both (N, TOP_K)."""
     tokens, chances = [], []
     for part in parts:
         logits = part.to(torch.float32, copy=True)
         logits[:, end] = -torch.inf
-        most, places = logits.topk(LIKELIEST, dim=1)
+        most, places = logits.topk(TOP_K, dim=1)
         tokens.append(places.int().cpu())
         chances.append((most - logits.logsumexp(1, keepdim=True)).exp_().half().cpu())
     return torch.cat(tokens), torch.cat(chances)

@@ -15,9 +15,9 @@ from potstill.decoder.language_model import LanguageModel
 from potstill.errors import UserError
 from potstill.transfer.dataset import SHARD, TransferSet, read_shard, shard_file, shards
 from potstill.transfer.edits import EDITS, edit_sentence, read_lexicon
-from potstill.transfer.next_tokens import NextTokens
 from potstill.transfer.sampling import room, sample
-from potstill.transfer.teacher_lm import of_sampled
+from potstill.transfer.teacher_lm import sampled_top_k
+from potstill.transfer.top_k import TopKTargets
 
 MAX_CHARACTERS = 1000  # of a user's own
 TWO_EDITS = 0.3  # share of edited sentences that are edited twice
@@ -66,7 +66,7 @@ def sampled_candidates(
     tokenizer: Any,
     SR: int,
     temperature: float,
-    likely: dict[str, NextTokens],
+    likely: dict[str, TopKTargets],
     number: int,
 ) -> Iterator[Candidate]:
     """Puts what the decoder held likely in a sentence into `likely`, where sampling tells it."""
@@ -77,7 +77,7 @@ def sampled_candidates(
         seed = int(np.random.default_rng([SR, number, attempt]).integers(2**62))
         for sampled in sample(model, sentences, seed, temperature, room(model)):
             text = " ".join(tokenizer.decode(sampled.tokens, skip_special_tokens=True).split())
-            if found := of_sampled(tokenizer, text, sampled):
+            if found := sampled_top_k(tokenizer, text, sampled):
                 likely[text] = found
             yield text, "sampled", ""
 

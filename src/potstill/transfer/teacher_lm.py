@@ -1,10 +1,11 @@
-"""What the decoder holds likely after each token of given sentences."""
+"""Soft targets from a decoder: its most probable next tokens in given sentences."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import pre_tokenizers
 from torch import Tensor
 
 from potstill.data.batching import Batch
@@ -12,45 +13,62 @@ from potstill.decoder import classifier
 from potstill.decoder.base import max_positions
 from potstill.decoder.language_model import LanguageModel
 from potstill.training.distributed import predict
-from potstill.transfer.next_tokens import NextTokens
-from potstill.transfer.sampling import ROWS, Sampled, likely_next
+from potstill.transfer.sampling import ROWS, Sampled, top_k_next
+from potstill.transfer.top_k import TopKTargets
 
 
 @torch.no_grad()
-def likeliest(model: LanguageModel, tokenizer: Any, sentences: list[str]) -> list[NextTokens]:
-    """By `model`, each process for sentences of its own."""
-    positions = max_positions(model.whole, default=1024)
-    tokens, _ = classifier.encode(tokenizer, sentences, positions, model.start)
-    offsets = tokenizer(sentences, add_special_tokens=False, return_offsets_mapping=True)
+def top_k_targets(model: LanguageModel, tokenizer: Any, sentences: list[str]) -> list[TopKTargets]:
+    """Return the targets of each sentence by a forward pass of `model`.
+
+    Each process computes them for sentences of its own.
+    """
+    max_seq_len = max_positions(model.whole, default=1024)
+    tokens, _ = classifier.encode(tokenizer, sentences, max_seq_len, model.start)
+    encoded = tokenizer(sentences, add_special_tokens=False, return_offsets_mapping=True)
 
     def answer(batch: Batch) -> Iterable[tuple[Tensor, Tensor]]:
-        places = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)
-        # Neither of the start, which the student has not, nor of the last.
-        asked = (places > 0) & (places < batch.lengths[:, None] - 1)
-        states = model(batch.input_ids)[asked].split(ROWS)
-        found = likely_next((model.head(part) for part in states), model.end)
-        likely, chances = (each.split(asked.sum(1).tolist()) for each in found)
-        return list(zip(likely, chances, strict=True))
+        positions = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)
+        # Not after the start token, which the student doesn't have, nor after the last one.
+        inner = (positions > 0) & (positions < batch.lengths[:, None] - 1)
+        states = model(batch.input_ids)[inner].split(ROWS)
+        flat = top_k_next((model.head(part) for part in states), model.end)
+        token_ids, probs = (each.split(inner.sum(1).tolist()) for each in flat)
+        return list(zip(token_ids, probs, strict=True))
 
-    found = []
-    pairs = predict(model, tokens, answer, together=False)
-    for (likely, chances), read, spans in zip(
-        pairs, tokens, offsets["offset_mapping"], strict=True
+    predicted = predict(model, tokens, answer, together=False)
+    targets = []
+    for (token_ids, probs), ids, spans in zip(
+        predicted, tokens, encoded["offset_mapping"], strict=True
     ):
-        ends = np.array([end for _, end in spans[: len(likely)]], np.uint16)
-        following = np.array(read[2:], np.int32)
-        found.append(NextTokens(ends, likely.numpy(), chances.numpy(), following))
-    return found
+        offsets = np.array([end for _, end in spans[: len(token_ids)]], np.uint16)
+        next_ids = np.array(ids[2:], np.int32)
+        targets.append(TopKTargets(offsets, token_ids.numpy(), probs.numpy(), next_ids))
+    return targets
 
 
-def of_sampled(tokenizer: Any, sentence: str, sampled: Sampled) -> NextTokens | None:
-    """What was likely where `sampled`, whose text `sentence` is, was drawn; None where `tokenizer`
-    makes other tokens of the text, so that `likeliest` has to look again."""
-    if sampled.likely is None or not sampled.tokens:
+def sampled_top_k(tokenizer: Any, sentence: str, sampled: Sampled) -> TopKTargets | None:
+    """Return the targets that sampling computed for `sampled`, whose text is `sentence`.
+
+    None if it computed none, or if `tokenizer` splits the text into other tokens than were drawn:
+    `top_k_targets` has to score the sentence then.
+    """
+    if sampled.top_k is None or not sampled.tokens:
         return None
-    read = tokenizer(sentence, add_special_tokens=False, return_offsets_mapping=True)
-    if read["input_ids"] != sampled.tokens:
+    encoded = tokenizer(sentence, add_special_tokens=False, return_offsets_mapping=True)
+    if encoded["input_ids"] != sampled.tokens:
         return None
-    ends = np.array([end for _, end in read["offset_mapping"][:-1]], np.uint16)
-    tokens, chances = (x.numpy() for x in sampled.likely)
-    return NextTokens(ends, tokens, chances, np.array(sampled.tokens[1:], np.int32))
+    offsets = np.array([end for _, end in encoded["offset_mapping"][:-1]], np.uint16)
+    token_ids, probs = (x.numpy() for x in sampled.top_k)
+    return TopKTargets(offsets, token_ids, probs, np.array(sampled.tokens[1:], np.int32))
+
+
+def vocabulary(tokenizer: Any) -> list[str]:
+    """Return a decoder's tokens, spelt as byte-level BPE spells them."""
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if type(getattr(backend, "decoder", None)).__name__ == "ByteLevel":
+        return list(tokens)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    spelt = [byte_level.pre_tokenize_str(token.replace("▁", " ")) for token in tokens]
+    return ["".join(part for part, _ in parts) for parts in spelt]
