@@ -27,7 +27,8 @@ from potstill import metrics
 from potstill.data.corpus import Corpus, load_corpus
 from potstill.data.splits import SPLIT_TITLES
 from potstill.files import read_json, write_json
-from potstill.inference.classifiers import Model, load_model
+from potstill.inference.classifier import Classifier
+from potstill.inference.load import load
 from potstill.recipes._corpus import trained_on
 from potstill.recipes.distil import EPOCHS_WITH_SET, PRETRAIN_EPOCHS_WITH_SET
 
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "student_quality.json")
     arguments, flags = parser.parse_known_args()
-    teacher = load_model(arguments.teacher)
+    teacher = load(arguments.teacher)
     corpus = load_corpus(trained_on(teacher))
     own = len(corpus.splits["train"].sentences)
     chosen = recipes(
@@ -91,9 +92,7 @@ def main() -> None:
     with ThreadPoolExecutor(arguments.jobs) as pool:
         folders = list(pool.map(lambda pair: train(*pair, arguments.folder, flags, threads), pairs))
     students = {
-        recipe.name: [
-            load_model(f) for (r, _), f in zip(pairs, folders, strict=True) if r is recipe
-        ]
+        recipe.name: [load(f) for (r, _), f in zip(pairs, folders, strict=True) if r is recipe]
         for recipe in chosen
     }
     biases: dict[str, list[np.ndarray]] = {recipe.name: [] for recipe in chosen}
@@ -109,9 +108,9 @@ def main() -> None:
 
 def summarise(
     corpus: Corpus,
-    teacher: Model,
+    teacher: Classifier,
     chosen: list[Recipe],
-    students: dict[str, list[Model]],
+    students: dict[str, list[Classifier]],
     biases: dict[str, list[np.ndarray]],
 ) -> dict[str, Any]:
     """Scores of every recipe's students on dev and out of domain, how they compare with the
@@ -120,10 +119,10 @@ def summarise(
     for split in (s for s in SPLITS if s in corpus.splits):
         sentences, labels = corpus.splits[split].sentences, np.array(corpus.splits[split].labels)
         report[split] = {"sentences": len(labels), "majority": metrics.majority_share(labels)}
-        report[split]["teacher"] = metrics.score(teacher.logits(sentences).numpy(), labels)
+        report[split]["teacher"] = metrics.score(teacher.logits(sentences), labels)
         control: np.ndarray | None = None
         for recipe in chosen:
-            logits = [student.logits(sentences).numpy() for student in students[recipe.name]]
+            logits = [student.logits(sentences) for student in students[recipe.name]]
             scores = [metrics.score(one, labels) for one in logits]
             called = np.stack([one.argmax(1) for one in logits])
             row = report["recipes"].setdefault(
@@ -131,7 +130,7 @@ def summarise(
                 {
                     "command": " ".join(recipe.words),
                     "sentences": recipe.sentences,
-                    "parameters": students[recipe.name][0].parameters,
+                    "parameters": students[recipe.name][0].n_parameters,
                 },
             )
             row[split] = {k: [s[k] for s in scores] for k in ("mcc", "accuracy")}
@@ -145,15 +144,19 @@ def summarise(
     return report
 
 
-def phenomena(teacher: Model, students: dict[str, list[Model]]) -> dict[str, dict[str, float]]:
+def phenomena(
+    teacher: Classifier, students: dict[str, list[Classifier]]
+) -> dict[str, dict[str, float]]:
     """Of each phenomenon in MiniCoLA's dev and out-of-domain files: its sentences, the majority's
     share, and the accuracy of every recipe, as the mean over its seeds; nothing of another task."""
     minicola = load_corpus("minicola")
     found: dict[str, dict[str, float]] = {}
-    for split in (minicola.splits[name] for name in SPLITS if teacher.labels == minicola.labels):
+    if tuple(teacher.classes_) != minicola.labels:
+        return found
+    for split in (minicola.splits[name] for name in SPLITS):
         for name, members in {**students, "teacher": [teacher]}.items():
             for member in members:
-                logits = member.logits(split.sentences).numpy()
+                logits = member.logits(split.sentences)
                 groups = metrics.evaluation(logits, split.labels, split.sources)["groups"]
                 for phenomenon, group in groups.items():
                     about = {key: group[key] for key in ABOUT}

@@ -101,3 +101,15 @@ def check_writable(folder: Path, flag: str) -> None:
         raise UserError(
             f"{flag}: {folder} can't be written ({error.strerror}); name another folder."
         ) from error
+
+
+def check_replaceable(folder: Path, flag: str) -> None:
+    """Raise UserError if `folder` holds anything but a run."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{flag}: {folder} is a file; name a folder.")
+    config = folder / "config.json"
+    ours = config.is_file() and "potstill" in read_json(config).get("versions", {})
+    if not ours and any(folder.iterdir()):
+        raise UserError(f"{flag}: {folder} holds something else than a run; name another.")

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import student_quality
 import student_recipes
-import torch
 from sklearn.metrics import matthews_corrcoef
 
 from potstill.cli import main
 from potstill.data.corpus import load_corpus
-from potstill.inference.classifiers import Model
+from potstill.inference.classifier import Classifier
 from potstill.recipes import rnn
 from potstill.settings import PretrainSettings, StudentSettings
 from potstill.transfer.dataset import (
@@ -140,14 +139,26 @@ def test_a_rows_own_flags_win_over_those_of_all_rows(tmp_path, monkeypatch):
     assert StudentSettings(layers=1) in given["x"]
 
 
+class FixedLogits(Classifier):
+    """A model whose `logits`, (N, classes) or (1, classes), do not depend on the N sentences."""
+
+    title, n_parameters = "fixed", 0
+
+    def __init__(self, labels: tuple[str, ...], logits: np.ndarray):
+        self.classes_, self.config, self._logits = np.array(labels), {}, logits
+
+    def logits(self, texts):
+        return np.broadcast_to(self._logits, (len(texts), CLASSES))
+
+
 def test_a_row_says_what_it_would_be_without_the_shift():
     minicola = load_corpus("minicola")
     rng = np.random.default_rng(0)
 
-    def knowing(shift: float) -> Model:
-        right = torch.eye(CLASSES)[minicola.splits["dev"].labels]
-        logits = right + torch.from_numpy(rng.normal(size=right.shape)) + torch.tensor([0, shift])
-        return Model("", minicola.labels, 0, {}, lambda s: logits)
+    def knowing(shift: float) -> FixedLogits:
+        right = np.eye(CLASSES)[minicola.splits["dev"].labels]
+        logits = right + rng.normal(size=right.shape) + np.array([0, shift])
+        return FixedLogits(minicola.labels, logits)
 
     corpus = replace(minicola, splits={"dev": minicola.splits["dev"]})
     recipe = student_recipes.Recipe("both", ["distil"], 7)
@@ -157,7 +168,7 @@ def test_a_row_says_what_it_would_be_without_the_shift():
     row = report["recipes"]["both"]["dev"]
     assert row["mcc"][1] == row["unshifted_mcc"][1]
     sentences, labels = corpus.splits["dev"].sentences, corpus.splits["dev"].labels
-    logits = students["both"][0].logits(sentences).numpy() - [0, 3]
+    logits = students["both"][0].logits(sentences) - [0, 3]
     for key in ("mcc", "accuracy"):
         expected = student_quality.metrics.score(logits, labels)[key]
         assert row[f"unshifted_{key}"][0] == pytest.approx(expected) != row[key][0]
@@ -166,9 +177,8 @@ def test_a_row_says_what_it_would_be_without_the_shift():
 def test_phenomena_are_means_over_the_seeds():
     minicola = load_corpus("minicola")
 
-    def always(answer: int) -> Model:
-        logits = torch.eye(CLASSES)[[answer]]
-        return Model("", minicola.labels, 0, {}, lambda s: logits.repeat(len(s), 1))
+    def always(answer: int) -> FixedLogits:
+        return FixedLogits(minicola.labels, np.eye(CLASSES)[[answer]])
 
     found = student_quality.phenomena(always(1), {"one of each": [always(0), always(1)]})
     assert set(found) == {

@@ -222,7 +222,7 @@ class TestBadInput:
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "transformers.utils", None)
-    result = run("gen", 1)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    result = run("gen", 1, "--gpt_variant", "smollm2")
     assert result.code == 1
-    assert "is not installed; pip install 'potstill[train]' brings it" in result.err
+    assert "transformers is not installed; pip install 'potstill[train]' brings it" in result.err

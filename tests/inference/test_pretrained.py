@@ -10,8 +10,8 @@ from potstill import metrics
 from potstill.cli import main
 from potstill.data.corpus import load_corpus
 from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER
-from potstill.inference.locate import BOX
-from potstill.inference.predictor import load_predictor
+from potstill.inference.locate import PRETRAINED
+from potstill.inference.onnx import OnnxClassifier
 
 COLA = Path(__file__).parents[3] / "shared" / "cola"
 HEAVY = ("torch", "transformers", "safetensors", "onnx", "matplotlib")
@@ -29,14 +29,14 @@ def test_it_answers_where_nothing_is_trained_and_there_is_no_torch(run_without, 
 
 
 def test_it_is_small_and_says_nothing_of_where_it_was_made():
-    assert {file.name for file in BOX.iterdir()} == {
+    assert {file.name for file in PRETRAINED.iterdir()} == {
         "README.md",
         "config.json",
         STUDENT_ONNX,
         STUDENT_TOKENIZER,
     }
-    assert sum(file.stat().st_size for file in BOX.iterdir()) <= 4_000_000
-    config = json.loads((BOX / "config.json").read_text())
+    assert sum(file.stat().st_size for file in PRETRAINED.iterdir()) <= 4_000_000
+    config = json.loads((PRETRAINED / "config.json").read_text())
     assert not {"teacher", "data", "settings", "machine"} & config.keys()
     assert config["parameters"]["total"] <= 3_000_000
 
@@ -45,23 +45,23 @@ def test_it_is_small_and_says_nothing_of_where_it_was_made():
 @pytest.mark.parametrize("split", ["dev", "ood"])
 def test_the_scores_on_its_card(split):
     found = load_corpus(str(COLA)).splits[split]
-    score = metrics.score(load_predictor(BOX).logits(found.sentences), found.labels)
-    card = (BOX / "README.md").read_text()
+    score = metrics.score(OnnxClassifier(PRETRAINED).logits(found.sentences), found.labels)
+    card = (PRETRAINED / "README.md").read_text()
     title = {"dev": "dev", "ood": "out-of-domain dev"}[split]
     assert f"| {title} | {100 * score['accuracy']:.1f} % | {score['mcc']:.3f} |" in card
 
 
 def test_its_probabilities_are_probabilities():
     sentences = load_corpus("minicola").splits["dev"].sentences[:64]
-    shares = load_predictor(BOX).probabilities(sentences)
-    np.testing.assert_allclose(shares.sum(1), 1)
-    assert 0.1 < shares[:, 0].mean() < 0.9  # it does tell sentences apart
-    assert shares[:, 0].std() > 0.05
+    probabilities = OnnxClassifier(PRETRAINED).predict_proba(sentences)
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+    assert 0.1 < probabilities[:, 0].mean() < 0.9  # it does tell sentences apart
+    assert probabilities[:, 0].std() > 0.05
 
 
 def test_it_is_scored_where_nothing_is_trained(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(args=["evaluate", "--data", "minicola", "--json"])
     found = json.loads(capsys.readouterr().out)
-    assert found["model"] == str(BOX)
+    assert found["model"] == str(PRETRAINED)
     assert found["scores"]["dev"]["sentences"] == 500

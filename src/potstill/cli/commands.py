@@ -114,7 +114,7 @@ def average(
     _prepare_libraries()
     from potstill.recipes import average as recipe
 
-    recipe.average(list(adapters), data, gpt_variant, model_path)
+    recipe.average(list(adapters), data, gpt_variant=gpt_variant, folder=model_path)
 
 
 def transfer(
@@ -225,7 +225,15 @@ def evaluate(
     _prepare_libraries()
     from potstill.recipes import evaluate as recipe
 
-    recipe.evaluate(model_path, data, text_column, label_column, precision, gpt_variant, json)
+    recipe.evaluate(
+        model_path,
+        data,
+        text_column=text_column,
+        label_column=label_column,
+        precision=precision,
+        gpt_variant=gpt_variant,
+        as_json=json,
+    )
 
 
 def predict(
@@ -247,10 +255,11 @@ def predict(
         raise UsageError("give sentences or --file, not both.")
     if not all(map(str.strip, sentences)):
         raise UsageError("one of the sentences is empty.")
+    _prepare_libraries()
     from potstill.recipes import predict as recipe
 
     texts = list(sentences) or recipe.read_sentences(file or "-")
-    recipe.predict(texts, model_path, precision, gpt_variant, json, _prepare_libraries)
+    recipe.predict(texts, model_path, precision=precision, gpt_variant=gpt_variant, as_json=json)
 
 
 def export(
@@ -268,7 +277,7 @@ def export(
     _prepare_libraries()
     from potstill.recipes import export as recipe
 
-    recipe.export(model_path, onnx_path, int8)
+    recipe.export(model_path, onnx_path, int8=int8)
 
 
 def _check_serial(SR: int) -> None:
@@ -277,14 +286,13 @@ def _check_serial(SR: int) -> None:
 
 
 def _prepare_libraries() -> None:
-    """Silence transformers' warnings and progress bars, and limit how long idle threads spin."""
+    """Silence transformers' warnings and progress bars, and limit how long idle threads spin.
+
+    The libraries read these variables when they are imported, which is later, if at all: an
+    exported student needs none of them.
+    """
     # libgomp reads it when torch is loaded. On shared cores, spinning took most of the time.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # tqdm reads it when it is imported
+    os.environ.setdefault("TQDM_DISABLE", "1")  # not the Hub's bars: a download may take minutes
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from huggingface_hub.utils import enable_progress_bars
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    enable_progress_bars()  # the Hub's own: a download may take minutes
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -48,9 +48,9 @@ class KeptLogits:
                     found[sentence] = np.frombuffer(logits, dtype="<f4")
         return found
 
-    def put(self, sentences: list[str], logits: Iterable[Tensor]) -> None:
+    def put(self, sentences: list[str], logits: Iterable[np.ndarray | Tensor]) -> None:
         """Keeps the `logits` of each of `sentences`."""
-        rows = (one.numpy().astype("<f4").tobytes() for one in logits)
+        rows = (np.asarray(one, "<f4").tobytes() for one in logits)
         with self._open() as store:
             store.executemany(
                 "INSERT OR REPLACE INTO kept VALUES (?, ?)", zip(sentences, rows, strict=True)
@@ -60,7 +60,7 @@ class KeptLogits:
 def label_sentences(
     sentences: list[str],
     kept: KeptLogits,
-    label: Callable[[list[str]], Iterable[Tensor]],
+    label: Callable[[list[str]], Iterable[np.ndarray | Tensor]],
     chunk: int = 512,
 ) -> tuple[list[Tensor], int]:
     """The teacher's logits of each of `sentences`, in one dimension, and how many had to be
@@ -77,6 +77,6 @@ def label_sentences(
             part = missing[start : start + chunk]
             logits = label(part)
             kept.put(part, logits)
-            found.update((s, one.numpy().ravel()) for s, one in zip(part, logits, strict=True))
+            found.update((s, np.asarray(one).ravel()) for s, one in zip(part, logits, strict=True))
             show(start + len(part), "teacher labels")
     return [torch.tensor(found[s]) for s in sentences], len(missing)

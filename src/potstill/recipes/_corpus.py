@@ -5,43 +5,43 @@ from pathlib import Path
 
 from potstill.data.corpus import Corpus, load_corpus, load_evaluation
 from potstill.errors import UserError
-from potstill.inference.classifiers import Model
+from potstill.inference.classifier import Classifier
 
 
-def training_corpus(folder: Path, model: Model) -> Corpus:
+def training_corpus(folder: Path, classifier: Classifier) -> Corpus:
     """The corpus that the model in `folder` was trained on.
 
     Raises:
         UserError: its run recorded none, it is not here, or it has changed since.
     """
-    if "data" not in model.config:
+    if "data" not in classifier.config:
         raise UserError(f"{folder} does not say what it was trained on; name data by --data.")
-    data, settings = trained_on(model), model.config["settings"]
+    data, settings = trained_on(classifier), classifier.config["settings"]
     if data != "minicola" and not Path(data).exists():
         raise UserError(f"{data}, which {folder} was trained on, is not here; name data by --data.")
     corpus = load_corpus(data, settings["text_column"], settings["label_column"])
-    if corpus.sha256 != model.config["data"]["sha256"]:
+    if corpus.sha256 != classifier.config["data"]["sha256"]:
         raise UserError(f"{data} has changed since {folder} was trained; name data by --data.")
     return replace(corpus, reason="what the model was trained on")
 
 
 def evaluation_corpus(
     folder: Path,
-    model: Model,
+    classifier: Classifier,
     data: str,
     text_column: str | None = None,
     label_column: str | None = None,
 ) -> Corpus:
     """What to score the model in `folder` on: `data`, or where that is "auto" what its own corpus
     has besides train."""
-    if data != "auto" or "data" not in model.config:
-        return load_evaluation(data, model.labels, text_column, label_column)
-    corpus = training_corpus(folder, model)
+    if data != "auto" or "data" not in classifier.config:
+        return load_evaluation(data, tuple(classifier.classes_), text_column, label_column)
+    corpus = training_corpus(folder, classifier)
     splits = {name: split for name, split in corpus.splits.items() if name != "train"}
     return replace(corpus, splits=splits)
 
 
-def trained_on(model: Model) -> str:
+def trained_on(classifier: Classifier) -> str:
     """The data a model was trained on, as `--data` would name it."""
-    data = model.config["data"]
+    data = classifier.config["data"]
     return "minicola" if data["name"] == "MiniCoLA" else data["path"]

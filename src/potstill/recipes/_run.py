@@ -20,6 +20,7 @@ from potstill.errors import UserError
 from potstill.files import (
     atomic_folder,
     cache_folder,
+    check_replaceable,
     check_writable,
     read_json,
     write_json,
@@ -86,18 +87,6 @@ def check_target(folder: Path, flag: str, plots_path: Path, resume: bool) -> Non
     check_writable(folder.parent, flag)
     check_writable(plots_path, "--plots_path")
     check_writable(cache_folder(), "POTSTILL_CACHE")
-
-
-def check_replaceable(folder: Path, flag: str) -> None:
-    """Raises UserError where `folder` holds anything but a run."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise UserError(f"{flag}: {folder} is a file; name a folder.")
-    config = folder / "config.json"
-    ours = config.is_file() and "potstill" in read_json(config).get("versions", {})
-    if not ours and any(folder.iterdir()):
-        raise UserError(f"{flag}: {folder} holds something else than a run; name another.")
 
 
 def describe_run(

@@ -22,7 +22,7 @@ from potstill.distillation.pretrain import pretrain
 from potstill.distillation.word_targets import word_targets
 from potstill.errors import UserError
 from potstill.files import ADAPTER_CONFIG, read_json
-from potstill.inference.classifiers import load_teacher
+from potstill.inference.teacher import load_teacher
 from potstill.metrics import evaluation, prevalence_bias
 from potstill.recipes._corpus import trained_on
 from potstill.recipes._run import (
@@ -83,7 +83,7 @@ def distil(
     """Distils a tuned decoder and writes the student to `folder`; see `commands.distil`."""
     check_target(folder, "--student_path", plots_path, settings.resume)
     extra = read_transfer_set(transfer_set) if transfer_set else None
-    teacher = load_teacher(teacher_path, settings.precision, gpt_variant)
+    teacher = load_teacher(teacher_path, gpt_variant=gpt_variant, precision=settings.precision)
     say_choice("teacher", f"{teacher.title} in {teacher_path}")
     reason = ""
     if data.data == "auto" and "data" in teacher.config:
@@ -91,9 +91,9 @@ def distil(
         data = replace(data, data=trained_on(teacher), **columns)
         reason = "what the teacher was tuned on"
     task = read_task(data, SR, reason)
-    if task.corpus.labels != teacher.labels:
+    if task.corpus.labels != tuple(teacher.classes_):
         raise UserError(
-            f"the teacher in {teacher_path} knows {', '.join(teacher.labels)}, "
+            f"the teacher in {teacher_path} knows {', '.join(tuple(teacher.classes_))}, "
             f"but {task.corpus.path} is labelled {', '.join(task.corpus.labels)}."
         )
     vocabulary: list[str] = []
@@ -117,7 +117,7 @@ def distil(
         if name == "train" and distillation.word_loss_weight:
             kept_words = KeptLogits(teacher.sha256, "-words")
             found, new = label_sentences(split.sentences, kept_words, teacher.word_logits)
-            rows = [one.view(-1, len(teacher.labels)) for one in found]
+            rows = [one.reshape(-1, len(teacher.classes_)) for one in found]
             logits[name] = torch.stack([one[-1] for one in rows])
             word_logits = [one[:-1].numpy() for one in rows]
         else:
@@ -154,7 +154,7 @@ def distil(
         "path": str(teacher_path),
         "sha256": teacher.sha256,
         "title": teacher.title,
-        "parameters": teacher.parameters,
+        "parameters": teacher.n_parameters,
         "scores": scores,
     }
     if extra and transfer_set:

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor
 
 from potstill.console import progress_bar, say, say_choice
 from potstill.decoder.hub import find_base_model
 from potstill.decoder.language_model import LanguageModel
 from potstill.errors import UserError
 from potstill.files import check_writable, read_json, write_json
-from potstill.inference.classifiers import load_teacher
+from potstill.inference.teacher import load_teacher
 from potstill.recipes._corpus import training_corpus
 from potstill.settings import TransferSettings
 from potstill.training.distributed import process
@@ -69,7 +68,7 @@ def collect(
         raise UserError(f"--transfer_path: {folder} holds something else than a transfer set.")
     own = read_unlabelled(unlabelled) if unlabelled else []
     earlier = read_transfer_set(relabel) if relabel else None
-    teacher = load_teacher(teacher_path, precision, gpt_variant)
+    teacher = load_teacher(teacher_path, gpt_variant=gpt_variant, precision=precision)
     say_choice("teacher", f"{teacher.title} in {teacher_path}")
     corpus = training_corpus(teacher_path, teacher)
     say_choice("data", corpus.name, corpus.reason)
@@ -77,7 +76,7 @@ def collect(
         "SR": SR,
         "teacher": {"path": str(teacher_path), "sha256": teacher.sha256, "title": teacher.title},
         "data": corpus.describe(),
-        "labels": list(teacher.labels),
+        "labels": teacher.classes_.tolist(),
         "temperature": transfer.temperature,
         "lm_epochs": transfer.sampler_epochs,
         "own": hashlib.sha256("\n".join(own).encode()).hexdigest() if own else "",
@@ -90,7 +89,7 @@ def collect(
     seen = {normal(s) for split in corpus.splits.values() for s in split.sentences}
     for kind, number in shards(description):
         if (file := shard_file(folder, kind, number)).is_file():
-            seen |= {normal(row["sentence"]) for row in read_shard(file, len(teacher.labels))}
+            seen |= {normal(row["sentence"]) for row in read_shard(file, len(teacher.classes_))}
 
     recorded = teacher.config.get("decoder") or {}
     variant = gpt_variant or recorded.get("variant") or "auto"
@@ -137,7 +136,7 @@ def collect(
                         rows += part
                         show(made + len(rows), kind)
                 else:
-                    rows = read_shard(files[number], len(teacher.labels))
+                    rows = read_shard(files[number], len(teacher.classes_))
                 if likely:
                     found = likely([row["sentence"] for row in rows])
                     write_top_k(top_k_file(files[number]), found)
@@ -221,7 +220,7 @@ def _size(number: int, total: int) -> int:
 def _label(
     candidates: Iterator[Candidate],
     wanted: int,
-    label: Callable[[list[str]], list[Tensor]],
+    label: Callable[[list[str]], list[np.ndarray]],
     seen: set[str],
     tally: Tally,
 ) -> Iterator[list[dict[str, Any]]]:

@@ -1,0 +1,151 @@
+"""What every saved model can do once it is loaded: the protocol `Classifier`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, overload
+
+import numpy as np
+
+from potstill.errors import UserError
+
+if TYPE_CHECKING:
+    from potstill.data.corpus import Corpus
+
+
+class Classifier(Protocol):
+    """A saved model, loaded.
+
+    Attributes:
+        classes_: (classes,) names of the classes, in the order of the columns of `logits`.
+        title: Name for tables, such as "GPT-2 + LoRA".
+        n_parameters: Number of parameters, tied ones counted once.
+        config: The config.json of the run that trained it; empty where PEFT saved the adapter.
+    """
+
+    classes_: np.ndarray
+    title: str
+    n_parameters: int
+    config: dict[str, Any]
+
+    def logits(self, texts: str | Iterable[str]) -> np.ndarray:
+        """Return the (N, classes) logits of N texts, fp32; one string counts as one text.
+
+        Raises:
+            UserError: A text is empty or not a string.
+        """
+        ...
+
+    @overload
+    def predict(self, texts: str) -> str: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def predict(self, texts: Iterable[str]) -> np.ndarray: ...
+
+    def predict(self, texts: str | Iterable[str]) -> str | np.ndarray:
+        """Return the most probable class of each text.
+
+        Args:
+            texts: One string, or a list, an array or a column of a table with N strings.
+
+        Returns:
+            One label for one string, else a (N,) array of labels.
+
+        Raises:
+            UserError: A text is empty or not a string.
+        """
+        labels = self.classes_[self.logits(texts).argmax(1)]
+        return str(labels[0]) if isinstance(texts, str) else labels
+
+    def predict_proba(self, texts: str | Iterable[str]) -> np.ndarray:
+        """Return the (N, classes) probabilities of N texts, with columns as in `classes_`.
+
+        Args:
+            texts: As in `predict`; one string gives one row.
+
+        Raises:
+            UserError: A text is empty or not a string.
+        """
+        return softmax(self.logits(texts))
+
+    def evaluate(
+        self,
+        data: "Corpus | str | Path",
+        *,
+        text_column: str | None = None,
+        label_column: str | None = None,
+    ) -> dict[str, dict[str, Any]]:
+        """Score the model on labelled data.
+
+        Args:
+            data: A corpus, of which every split but train is scored (train where there is no
+                other); a file, which is scored whole; a folder with dev files; "cola" or
+                "minicola".
+            text_column: Column or JSON key of the text in a file. Default: sentence or text.
+            label_column: Column or JSON key of the label in a file. Default: label.
+
+        Returns:
+            For each split what results.json has: "sentences", "loss" (mean cross-entropy in nats),
+            "accuracy", "mcc", "mcc_95" (its 95 % bootstrap interval), "majority" (the accuracy of
+            the most frequent class), "confusion" (counts, rows the truth) and "groups" (accuracy
+            by source).
+
+        Raises:
+            UserError: The data is missing or damaged, or has a label that is not in `classes_`.
+        """
+        # Prediction alone needs neither.
+        from potstill.data.corpus import load_evaluation
+        from potstill.metrics import evaluation
+
+        labels = tuple(map(str, self.classes_))
+        if isinstance(data, str | Path):
+            data = load_evaluation(str(data), labels, text_column, label_column)
+        class_index = {label: i for i, label in enumerate(labels)}
+        unknown = [label for label in data.labels if label not in class_index]
+        if unknown:
+            raise UserError(
+                f"{data.path} has the label {unknown[0]!r}, but the model's classes are "
+                f"{', '.join(labels)}; score it on data with these labels."
+            )
+        scored = {name: split for name, split in data.splits.items() if name != "train"}
+        scores = {}
+        for name, split in (scored or data.splits).items():
+            truth = [class_index[data.labels[label]] for label in split.labels]
+            scores[name] = evaluation(self.logits(split.sentences), truth, split.sources)
+        return scores
+
+
+def check_texts(texts: str | Iterable[str]) -> list[str]:
+    """Return `texts` as a list; one string is a list of one.
+
+    Raises:
+        UserError: A text is empty or not a string, or `texts` is a table.
+    """
+    if isinstance(texts, str):
+        texts = [texts]
+    if getattr(texts, "ndim", 1) != 1 or isinstance(texts, bytes | dict):
+        raise UserError(
+            f"texts must be one string or a sequence of strings, not {type(texts).__name__}; of a "
+            "table give the column with the text."
+        )
+    try:
+        texts = list(texts)
+    except TypeError as error:
+        raise UserError(
+            f"texts must be one string or a sequence of strings, not {type(texts).__name__}."
+        ) from error
+    for number, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise UserError(
+                f"text {number} of {len(texts)} is {text!r}, of type {type(text).__name__}; "
+                "every text must be a string."
+            )
+        if not text.strip():
+            raise UserError(f"text {number} of {len(texts)} is empty; leave it out.")
+    return texts
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return (N, classes) probabilities, fp64."""
+    logits = logits.astype(np.float64)
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    return exponentials / exponentials.sum(1, keepdims=True)

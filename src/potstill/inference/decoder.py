@@ -1,0 +1,175 @@
+"""A decoder tuned with LoRA: an adapter and its base model, run by torch."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from potstill.data.batching import Batch
+from potstill.decoder import classifier
+from potstill.decoder.adapter import load_adapter, teacher_hash
+from potstill.decoder.base import max_positions
+from potstill.decoder.hub import BaseModel, find_base_model
+from potstill.decoder.lora import merge
+from potstill.errors import UserError
+from potstill.files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    atomic_folder,
+    check_replaceable,
+    check_writable,
+    read_json,
+    write_bytes,
+    write_json,
+)
+from potstill.inference.classifier import Classifier, check_texts
+from potstill.settings import DataSettings
+from potstill.training.distributed import predict, predict_logits, process
+from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
+
+
+class DecoderClassifier(Classifier):
+    """The LoRA adapter in `folder`, of potstill or of PEFT, on its base model.
+
+    Args:
+        folder: Folder of the adapter.
+        gpt_variant: The base model. Default: the one that the adapter names.
+        precision: Arithmetic of the decoder: "bf16", "fp32", or "auto": bf16 where the hardware
+            speeds it up.
+
+    Attributes:
+        sha256: Hash of all that determines the logits: base model, adapter, and how texts are
+            tokenised.
+
+    Raises:
+        UserError: The adapter is missing or damaged, or it was tuned on another base model.
+    """
+
+    def __init__(self, folder: Path, *, gpt_variant: str | None = None, precision: str = "auto"):
+        has_config = (folder / "config.json").is_file()
+        self.config = read_json(folder / "config.json") if has_config else {}
+        self._adapter_config = read_json(folder / ADAPTER_CONFIG)
+        try:
+            recorded = self.config.get("decoder") or {}
+            name = (
+                gpt_variant
+                or recorded.get("variant")
+                or self._adapter_config["base_model_name_or_path"]
+            )
+            recorded_title, recorded_sha256 = recorded.get("title"), recorded.get("sha256")
+            start = self.config.get("start_token")
+            self._start_token = None if start is None else int(start)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{folder}: config.json or {ADAPTER_CONFIG} is damaged ({error}); tune it again."
+            ) from error
+        base_model = find_base_model(name) if gpt_variant else _recorded_base_model(folder, name)
+        base_sha256 = base_model.sha256()
+        if recorded_sha256 and recorded_sha256 != base_sha256:
+            raise UserError(
+                f"{folder} was tuned on {recorded_title} with weights {recorded_sha256[:12]}, but "
+                f"{base_model.name} has {base_sha256[:12]}; name the right base with `gpt_variant`."
+            )
+        self.title = f"{base_model.title} + LoRA"
+        base = base_model.base()
+        default = DataSettings().max_length
+        # PEFT records no maximum length.
+        self._max_length = self.config.get("max_length") or min(
+            default, max_positions(base, default=default)
+        )
+        self.model = load_adapter(base, folder)
+        self._adapter_weights = (folder / ADAPTER_WEIGHTS).read_bytes()  # merging changes the model
+        self.n_parameters, _ = classifier.parameter_counts(self.model)
+        if resolve_precision(precision) == torch.bfloat16:
+            # Not merged: bf16 would round small updates away.
+            cast_frozen_to_bf16(self.model.base)
+        else:
+            merge(self.model.base)
+        self.model.to(process().device)
+        self.tokenizer = base_model.tokenizer()
+        n_classes = self.model.score.out_features
+        labels = self.config.get("labels") or range(n_classes)
+        if len(labels) != n_classes:
+            raise UserError(
+                f"{folder} has {n_classes} classes, but {len(labels)} labels in config.json."
+            )
+        self.classes_ = np.array([str(label) for label in labels])
+        self.sha256 = teacher_hash(
+            base_sha256, folder / ADAPTER_WEIGHTS, self._max_length, self._start_token
+        )
+
+    def logits(self, texts: str | Iterable[str], *, together: bool = True) -> np.ndarray:
+        """Return the (N, classes) logits of N texts, fp32; one string counts as one text.
+
+        Args:
+            texts: One string, or a list, an array or a column of a table with N strings.
+            together: Of several processes with the same texts, share the work; False where each
+                has texts of its own.
+
+        Raises:
+            UserError: A text is empty or not a string.
+        """
+        texts = check_texts(texts)
+        if not texts:
+            return np.empty((0, len(self.classes_)), np.float32)
+        tokens = self._encode(texts)
+        return predict_logits(self.model, tokens, together=together).numpy()
+
+    def word_logits(self, texts: str | Iterable[str], *, together: bool = True) -> list[np.ndarray]:
+        """Return the logits of each text cut after each of its W words, and of the whole text.
+
+        Args:
+            texts: One string, or a list, an array or a column of a table with N strings.
+            together: As in `logits`.
+
+        Returns:
+            N arrays of (W + 1, classes), fp32. A word is what is between spaces.
+
+        Raises:
+            UserError: A text is empty or not a string.
+        """
+        texts = check_texts(texts)
+        tokens = self._encode(texts)
+        positions = classifier.word_end_positions(
+            self.tokenizer, texts, self._max_length, self._start_token
+        )
+
+        def after_each_word(batch: Batch) -> list[Tensor]:
+            logits = self.model.logits_after_each_token(batch.input_ids).float().cpu()
+            ends = [[*positions[i], len(tokens[i]) - 1] for i in batch.index.tolist()]
+            return [logits[row, row_ends] for row, row_ends in enumerate(ends)]
+
+        logits = predict(self.model, tokens, after_each_word, together=together)
+        return [text_logits.numpy() for text_logits in logits]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the adapter to `folder`, whole or not at all; `load` and PEFT read it.
+
+        The base model is named, not written. An earlier model in `folder` is replaced.
+
+        Raises:
+            UserError: `folder` holds anything but a model, or can't be written.
+        """
+        folder = Path(folder)
+        check_replaceable(folder, "`folder`")
+        check_writable(folder.parent, "`folder`")
+        with atomic_folder(folder) as staging:
+            write_bytes(staging / ADAPTER_WEIGHTS, self._adapter_weights)
+            write_json(staging / ADAPTER_CONFIG, self._adapter_config)
+            if self.config:
+                write_json(staging / "config.json", self.config)
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        tokens, _ = classifier.encode(self.tokenizer, texts, self._max_length, self._start_token)
+        return tokens
+
+
+def _recorded_base_model(folder: Path, name: str) -> BaseModel:
+    try:
+        return find_base_model(name)
+    except UserError as error:
+        raise UserError(
+            f"the base of {folder} is not at hand; name it with `gpt_variant`: {error}"
+        ) from error

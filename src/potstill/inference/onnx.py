@@ -1,0 +1,64 @@
+"""An exported student without torch: onnxruntime, tokenizers and numpy are enough."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from potstill.errors import UserError
+from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER, read_json
+from potstill.inference.classifier import Classifier, check_texts
+
+BATCH_SIZE = 64
+
+
+class OnnxClassifier(Classifier):
+    """The exported student in `folder`.
+
+    Raises:
+        UserError: There is none, or it is damaged.
+    """
+
+    title = "DistilRNN"
+
+    def __init__(self, folder: Path):
+        import onnxruntime
+        from tokenizers import Tokenizer
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        try:
+            self.config = read_json(folder / "config.json")
+            self.classes_ = np.array([str(label) for label in self.config["labels"]])
+            self.n_parameters = self.config.get("parameters", {}).get("total", 0)
+            self._max_length = int(self.config["max_length"])
+            self._session = onnxruntime.InferenceSession(
+                str(folder / STUDENT_ONNX), options, ["CPUExecutionProvider"]
+            )
+            self._tokenizer = Tokenizer.from_file(str(folder / STUDENT_TOKENIZER))
+            n_labels = len(self.classes_)
+            if self._session.get_outputs()[0].shape[1] != n_labels:
+                raise ValueError(f"config.json names {n_labels} labels, {STUDENT_ONNX} has others")
+        except Exception as error:  # onnxruntime and tokenizers raise their own kinds
+            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise UserError(f"the exported student in {folder} can't be read: {reason}.") from error
+
+    def logits(self, texts: str | Iterable[str]) -> np.ndarray:
+        """Return the (N, classes) logits of N texts, fp32; one string counts as one text.
+
+        Raises:
+            UserError: A text is empty or not a string.
+        """
+        encodings = self._tokenizer.encode_batch(check_texts(texts))
+        tokens = [encoding.ids[: self._max_length] for encoding in encodings]
+        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+        logits = np.empty((len(tokens), len(self.classes_)), np.float32)
+        for start in range(0, len(order), BATCH_SIZE):
+            indices = order[start : start + BATCH_SIZE]
+            lengths = np.array([len(tokens[i]) for i in indices], np.int32)
+            input_ids = np.zeros((len(indices), lengths.max()), np.int64)
+            for row, i in enumerate(indices):
+                input_ids[row, : lengths[row]] = tokens[i]
+            inputs = {"input_ids": input_ids, "lengths": lengths}
+            logits[indices] = self._session.run(["logits"], inputs)[0]
+        return logits

@@ -1,0 +1,132 @@
+"""A student, run by torch."""
+
+import logging
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from potstill.errors import UserError
+from potstill.files import (
+    ADAPTER_CONFIG,
+    STUDENT_ONNX,
+    STUDENT_TOKENIZER,
+    STUDENT_WEIGHTS,
+    atomic_folder,
+    check_replaceable,
+    check_writable,
+    read_json,
+    write_json,
+)
+from potstill.inference.classifier import Classifier, check_texts
+from potstill.inference.onnx import OnnxClassifier
+from potstill.student.io import load_student, save_student
+from potstill.student.tokenizer import encode
+from potstill.training.distributed import predict_logits, process
+
+# As far as rounding may take a logit of the exported student: of fp32, of 8-bit matrices.
+MAX_LOGIT_ERROR = {False: 1e-3, True: 0.5}
+# What an exported student's config.json has: nothing about folders of the machine it is from.
+EXPORTED_KEYS = ("SR", "labels", "max_length", "student", "parameters", "versions")
+PROBES = ["The books on the table are old.", "Is.", "Whom did they say that never not has slept?"]
+
+logger = logging.getLogger(__name__)
+
+
+class StudentClassifier(Classifier):
+    """The student in `folder`.
+
+    Raises:
+        UserError: There is none, or it is damaged.
+    """
+
+    title = "DistilRNN"
+
+    def __init__(self, folder: Path):
+        self.model, self.tokenizer, self.config = load_student(folder)
+        self.model.to(process().device)
+        self.classes_ = np.array([str(label) for label in self.config["labels"]])
+        self.n_parameters = sum(p.numel() for p in self.model.parameters())
+
+    def logits(self, texts: str | Iterable[str], *, together: bool = True) -> np.ndarray:
+        """Return the (N, classes) logits of N texts, fp32; one string counts as one text.
+
+        Args:
+            texts: One string, or a list, an array or a column of a table with N strings.
+            together: Of several processes with the same texts, share the work; False where each
+                has texts of its own.
+
+        Raises:
+            UserError: A text is empty or not a string.
+        """
+        texts = check_texts(texts)
+        if not texts:
+            return np.empty((0, len(self.classes_)), np.float32)
+        tokens = encode(self.tokenizer, texts, self.config["max_length"])
+        return predict_logits(self.model, tokens, together=together).numpy()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the student to `folder`, whole or not at all; `load` reads it.
+
+        An earlier model in `folder` is replaced.
+
+        Raises:
+            UserError: `folder` holds anything but a model, or can't be written.
+        """
+        folder = Path(folder)
+        check_replaceable(folder, "`folder`")
+        check_writable(folder.parent, "`folder`")
+        with atomic_folder(folder) as staging:
+            save_student(self.model, self.tokenizer, staging)
+            write_json(staging / "config.json", self.config)
+
+    def export_onnx(self, folder: str | Path, int8: bool = False) -> OnnxClassifier:
+        """Write the student as ONNX, with all that runs it without torch, and compare the two.
+
+        Args:
+            folder: May be the student's own.
+            int8: Store matrices as 8-bit integers, a quarter of the size; the arithmetic stays
+                fp32.
+
+        Returns:
+            The exported student, loaded.
+
+        Raises:
+            UserError: `folder` holds another model, or can't be written.
+            RuntimeError: The exported student's logits are not the same but for rounding; nothing
+                is written then.
+        """
+        from potstill.student.onnx import write_onnx
+
+        folder = Path(folder)
+        own = self._is_in(folder)
+        if not own and any((folder / f).exists() for f in (STUDENT_WEIGHTS, ADAPTER_CONFIG)):
+            raise UserError(f"{folder} holds another model; name another folder.")
+        check_writable(folder, "`folder`")
+        with tempfile.TemporaryDirectory(prefix=".potstill-", dir=folder) as temporary:
+            staging = Path(temporary)
+            write_onnx(self.model, staging / STUDENT_ONNX, int8)
+            self.tokenizer.save(str(staging / STUDENT_TOKENIZER))
+            exported = {key: self.config[key] for key in EXPORTED_KEYS if key in self.config}
+            write_json(staging / "config.json", exported)
+            exported_student = OnnxClassifier(staging)
+            difference = np.abs(exported_student.logits(PROBES) - self.logits(PROBES)).max()
+            if not difference < MAX_LOGIT_ERROR[int8]:
+                raise RuntimeError(
+                    f"the exported student answers otherwise: logits differ by {difference}"
+                )
+            names = (STUDENT_ONNX,) if own else (STUDENT_TOKENIZER, "config.json", STUDENT_ONNX)
+            for name in names:
+                (staging / name).replace(folder / name)
+        file = folder / STUDENT_ONNX
+        size = file.stat().st_size / 1e6
+        logger.info(f"exported: {file}, {size:.2f} MB; logits within {difference:.1g}")
+        return exported_student
+
+    def _is_in(self, folder: Path) -> bool:
+        """Return True if `folder` holds this very student."""
+        files = (STUDENT_WEIGHTS, STUDENT_TOKENIZER, "config.json")
+        return all((folder / f).is_file() for f in files) and (
+            read_json(folder / "config.json") == self.config
+        )
