@@ -203,6 +203,6 @@ def test_after_each_token_is_the_sentence_cut_there(tiny_decoder, random_tokens,
         model(torch.tensor([ids[:n]]), torch.tensor([n]))[0] for n in range(1, len(ids) + 1)
     ]
     torch.testing.assert_close(found, torch.stack(one_by_one), rtol=1e-4, atol=1e-5)
-    monkeypatch.setattr(Classifier, "_parts", lambda self: None)
+    monkeypatch.setattr(Classifier, "_fused_base", lambda self: None)
     plain = model.logits_after_each_token(torch.tensor([ids]))[0]
     torch.testing.assert_close(plain, found, rtol=1e-4, atol=1e-5)

@@ -223,7 +223,7 @@ def test_no_dropout_in_evaluation(base):
 
 @pytest.mark.parametrize("rank", [-1, 0, INPUTS + 1])
 def test_rank_out_of_range_is_refused(base, rank):
-    with pytest.raises(UserError, match=f"--LoRA_rank {rank} .* 1 to {INPUTS}"):
+    with pytest.raises(UserError, match=f"`LoRA_rank` {rank} .* 1 to {INPUTS}"):
         LoRALinear(base, rank, 8.0)
 
 

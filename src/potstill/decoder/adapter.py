@@ -1,4 +1,4 @@
-"""Adapters on disk, in PEFT's layout: saved, loaded, checked, averaged."""
+"""Adapters on disk, in PEFT's layout: save, load, check, average."""
 
 import hashlib
 from pathlib import Path
@@ -13,8 +13,9 @@ from potstill.decoder.classifier import Classifier
 from potstill.decoder.lora import add_lora, linear_names, lora_layers
 from potstill.errors import UserError
 from potstill.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_json, write_json, write_tensors
+from potstill.ops.parameters import copy_tensors
 
-# Settings of PEFT's that change what an adapter computes and that LoRALinear does not know.
+# PEFT's options that change what an adapter computes and that LoRALinear does not implement.
 UNSUPPORTED_PEFT_OPTIONS = (
     "use_dora",
     "use_rslora",
@@ -26,15 +27,20 @@ UNSUPPORTED_PEFT_OPTIONS = (
     "alora_invocation_tokens",
     "arrow_config",
 )
-# Ways to begin that leave the base as it is; others (pissa, olora, loftq …) subtract from it.
+# Initialisations that leave the base unchanged; others (pissa, olora, loftq …) subtract from it.
 SUPPORTED_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
-PEFT_PREFIX = "base_model.model."  # of every tensor in an adapter file
+PEFT_PREFIX = "base_model.model."  # of the name of every tensor in an adapter file
+# LoRALinear's factors, and what PEFT calls them.
+PEFT_NAMES = {".U": ".lora_A.weight", ".V": ".lora_B.weight"}
 
 
 def save_adapter(model: Classifier, folder: Path, base_name: str) -> None:
-    """Writes what was trained, in PEFT's layout, into `folder`.
+    """Write the trained tensors into `folder`, in PEFT's layout.
 
-    base_name: recorded as the base; what `from_pretrained` would load it from.
+    Args:
+        model: the classifier.
+        folder: an existing folder.
+        base_name: recorded as the base; what `from_pretrained` can load it from.
     """
     layers = dict(lora_layers(model.base))
     first = next(iter(layers.values()))
@@ -42,10 +48,10 @@ def save_adapter(model: Classifier, folder: Path, base_name: str) -> None:
     tensors = {"score.weight": model.score.weight}
     saved_whole = {"score"}
     for name, layer in layers.items():
-        tensors[f"{prefix}{name}.lora_A.weight"] = layer.U
-        tensors[f"{prefix}{name}.lora_B.weight"] = layer.V
+        tensors[_peft_name(f"{prefix}{name}.U")] = layer.U
+        tensors[_peft_name(f"{prefix}{name}.V")] = layer.V
     for name, parameter in model.base.named_parameters():
-        if parameter.requires_grad and not name.endswith((".U", ".V")):
+        if parameter.requires_grad and not name.endswith(tuple(PEFT_NAMES)):
             tensors[prefix + name] = parameter
             saved_whole.add(name.rsplit(".", 2)[-2])
     write_adapter_weights(folder, tensors)
@@ -70,10 +76,14 @@ def save_adapter(model: Classifier, folder: Path, base_name: str) -> None:
 
 
 def load_adapter(base: Any, folder: Path) -> Classifier:
-    """A classifier from `base` and an adapter of ours or of PEFT's, in evaluation mode.
+    """Return the classifier made of `base` and a saved adapter, ours or PEFT's, in evaluation mode.
+
+    Args:
+        base: a decoder of transformers without vocabulary head; changed in place.
+        folder: the folder of the adapter.
 
     Raises:
-        UserError: no adapter there, one that is no LoRA classifier, or one of another base.
+        UserError: there is no adapter, it is no LoRA classifier, or it is of another base.
     """
     if not (folder / ADAPTER_CONFIG).is_file():
         raise UserError(f"{folder} holds no adapter ({ADAPTER_CONFIG} is missing).")
@@ -101,29 +111,32 @@ def load_adapter(base: Any, folder: Path) -> Classifier:
         for key in tensors
         if key.endswith(".lora_A.weight")
     ]
-    linear = set(linear_names(base))
-    foreign = sorted(set(names) - linear)
+    foreign = sorted(set(names) - set(linear_names(base)))
     if foreign:
         raise UserError(f"{folder} adapts {foreign[0]}, which the base has not: another base.")
     model = Classifier(base, tensors["score.weight"].shape[0])
     add_lora(base, names, config["r"], config["lora_alpha"], config.get("lora_dropout") or 0.0)
-    # As PEFT matches them; what was saved whole must be there whole, and is saved whole again.
-    whole = tuple(config.get("modules_to_save") or ())
+    # Matched like PEFT does; all tensors of these modules must be in the file, and are saved again.
+    saved_whole = tuple(config.get("modules_to_save") or ())
     for name, module in base.named_modules():
-        if name and name.endswith(whole):
+        if name and name.endswith(saved_whole):
             module.requires_grad_(True)
     load_adapter_weights(model, folder, tensors)
     return model.eval()
 
 
 def write_adapter_weights(folder: Path, tensors: dict[str, Any]) -> None:
-    """Writes an adapter file; `tensors` are named as `read_adapter_weights` names them."""
-    outer = {PEFT_PREFIX + name: value for name, value in tensors.items()}
-    write_tensors(folder / ADAPTER_WEIGHTS, outer)
+    """Write an adapter file from tensors named as `read_adapter_weights` names them."""
+    prefixed = {PEFT_PREFIX + name: value for name, value in tensors.items()}
+    write_tensors(folder / ADAPTER_WEIGHTS, prefixed)
 
 
 def read_adapter_weights(folder: Path) -> dict[str, Tensor]:
-    """Tensors of an adapter file, their names without PEFT's outer prefix."""
+    """Return the tensors of an adapter file, named without PEFT's outer prefix.
+
+    Raises:
+        UserError: the file can't be read.
+    """
     try:
         tensors = load_file(folder / ADAPTER_WEIGHTS)
     except Exception as error:  # safetensors raises its own, OSError and ValueError
@@ -131,46 +144,56 @@ def read_adapter_weights(folder: Path) -> dict[str, Tensor]:
     return {key.removeprefix(PEFT_PREFIX): value for key, value in tensors.items()}
 
 
-@torch.no_grad()
 def load_adapter_weights(
     model: Classifier, folder: Path, tensors: dict[str, Tensor] | None = None
 ) -> None:
-    """Copies an adapter file's tensors into `model`, every one, each into its own place."""
+    """Copy every tensor of an adapter file into the parameter of `model` that it belongs to.
+
+    Args:
+        model: the classifier, changed in place.
+        folder: the folder of the adapter.
+        tensors: the tensors of its file, if they have been read.
+
+    Raises:
+        UserError: a tensor fits no parameter, or a trainable parameter has no tensor.
+    """
     tensors = read_adapter_weights(folder) if tensors is None else tensors
-    parameters = {
-        f"{model.base.base_model_prefix}.{n}": p for n, p in model.base.named_parameters()
-    }
+    prefix = f"{model.base.base_model_prefix}."
+    parameters = {_peft_name(prefix + n): p for n, p in model.base.named_parameters()}
     parameters["score.weight"] = model.score.weight
-    for key, value in tensors.items():
-        name = key.replace(".lora_A.weight", ".U").replace(".lora_B.weight", ".V")
+    for name, value in tensors.items():
         if name not in parameters:
-            raise UserError(f"{folder}: {key} has no place in the base: another base.")
+            raise UserError(f"{folder}: {name} has no place in the base: another base.")
         if parameters[name].shape != value.shape:
             raise UserError(
-                f"{folder}: {key} is {tuple(value.shape)} where the base needs "
+                f"{folder}: {name} is {tuple(value.shape)} where the base needs "
                 f"{tuple(parameters[name].shape)}: another base."
             )
-        parameters[name].copy_(value)
-    missing = [n for n, p in parameters.items() if p.requires_grad and _absent(n, tensors)]
+    missing = [n for n, p in parameters.items() if p.requires_grad and n not in tensors]
     if missing:
         raise UserError(f"{folder}/{ADAPTER_WEIGHTS} lacks {missing[0]}; the file is not whole.")
+    copy_tensors(tensors, {name: parameters[name] for name in tensors})
 
 
-def _absent(name: str, tensors: dict[str, Tensor]) -> bool:
-    adapter = {".U": ".lora_A.weight", ".V": ".lora_B.weight"}
-    key = name[:-2] + adapter[name[-2:]] if name[-2:] in adapter else name
-    return key not in tensors
+def _peft_name(name: str) -> str:
+    """Return PEFT's name of a parameter: U is lora_A.weight and V is lora_B.weight."""
+    stem, suffix = name[:-2], name[-2:]
+    return stem + PEFT_NAMES[suffix] if suffix in PEFT_NAMES else name
 
 
 def mean_of_adapters(weights: list[dict[str, Tensor]], scalings: list[float]) -> dict[str, Tensor]:
-    """One adapter whose updates are the mean of the others', exactly; heads and norms averaged.
+    """Return one adapter whose updates are exactly the mean of the given adapters' updates.
 
-    Σ s_i V_i U_i / n is one product V U, with all U_i one under another and all s_i V_i / n side by
-    side: the ranks add up, and V U is to be scaled by 1.
+    Σ s_i V_i U_i / n is one product V U, with all U_i stacked and all s_i V_i / n side by side: the
+    ranks add up, and the scaling of V U is 1. Heads and norms are averaged.
+
+    Args:
+        weights: the tensors of each adapter.
+        scalings: alpha / rank of each adapter.
     """
     mean = {}
     for name in weights[0]:
-        parts = [one[name] for one in weights]
+        parts = [tensors[name] for tensors in weights]
         if name.endswith(".lora_A.weight"):
             mean[name] = torch.cat(parts)
         elif name.endswith(".lora_B.weight"):
@@ -182,25 +205,38 @@ def mean_of_adapters(weights: list[dict[str, Tensor]], scalings: list[float]) ->
 
 
 def common_rank(tensors: dict[str, Tensor]) -> int:
-    """The rank of an adapter, once every layer can have it."""
+    """Return the rank of an averaged adapter.
+
+    Raises:
+        UserError: the rank is more than a layer can have.
+    """
     rank = 0
     for name, V in tensors.items():
         if not name.endswith(".lora_B.weight"):
             continue
         layer = name.removesuffix(".lora_B.weight")
         rank = V.shape[1]
-        widest = min(V.shape[0], tensors[f"{layer}.lora_A.weight"].shape[1])
-        if rank > widest:
+        max_rank = min(V.shape[0], tensors[f"{layer}.lora_A.weight"].shape[1])
+        if rank > max_rank:
             raise UserError(
-                f"the adapters' ranks add up to {rank}, more than the {widest} that {layer} can "
+                f"the adapters' ranks add up to {rank}, more than the {max_rank} that {layer} can "
                 "have; average fewer."
             )
     return rank
 
 
 def teacher_hash(
-    base_sha256: str, adapter_weights: Path, max_length: int, start: int | None
+    base_sha256: str, adapter_weights: Path, max_length: int, start_token: int | None
 ) -> str:
-    """What settles a teacher's logits: its base, its adapter, and how it takes sentences."""
+    """Return a hash of all that a teacher's logits depend on.
+
+    Args:
+        base_sha256: hash of the weights of its base.
+        adapter_weights: its adapter file.
+        max_length: sentences are cut at this many tokens.
+        start_token: the token put before each sentence, or None.
+    """
     adapter = hashlib.sha256(adapter_weights.read_bytes()).hexdigest()
-    return hashlib.sha256(f"{base_sha256} {adapter} {max_length} {start}".encode()).hexdigest()
+    return hashlib.sha256(
+        f"{base_sha256} {adapter} {max_length} {start_token}".encode()
+    ).hexdigest()

@@ -1,4 +1,4 @@
-"""What is asked of any decoder of transformers in the same way."""
+"""Any decoder of transformers: the length it can read, its precision, its hidden states."""
 
 from typing import Any
 

@@ -14,58 +14,63 @@ MICROBATCH_TOKENS = 256  # that a thread passes through a decoder at once, in tr
 
 
 class Classifier(nn.Module):
-    """`base`, a decoder of transformers without vocabulary head, and `score`, a linear head
-    without bias (Radford et al. 2018, *Improving Language Understanding by Generative
-    Pre-Training*, section 3.2), as in transformers' own GPT2ForSequenceClassification."""
+    """A decoder with a linear head without bias that reads the state at the last real token.
+
+    Radford et al. 2018, *Improving Language Understanding by Generative Pre-Training*, section 3.2,
+    as in transformers' GPT2ForSequenceClassification.
+
+    Args:
+        base: a decoder of transformers without vocabulary head.
+        classes: number of classes.
+    """
 
     def __init__(self, base: Any, classes: int):
         super().__init__()
         self.base = base
         self.score = nn.Linear(base.config.hidden_size, classes, bias=False)
-        # A decoder's states are large: random weights would begin with sure answers, and a loss
-        # far above that of none.
+        # The states of a decoder are large: with a random head, training would start from confident
+        # answers and a loss far above that of a uniform guess.
         nn.init.zeros_(self.score.weight)
-        # A snapshot of the base, and the state of the frozen weights that it was taken in.
-        self._blocks: FusedDecoder | None = None
-        self._taken_apart: list[Any] = []
+        # The fused base, and the state of the frozen weights that it was made from.
+        self._fused: FusedDecoder | None = None
+        self._fused_from: list[Any] = []
 
     def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
-        """(B, L) tokens, padded on the right, and their (B,) lengths to (B, classes) logits.
+        """Map (B, L) tokens, padded on the right, and (B,) lengths to (B, classes) logits.
 
-        No mask: attention is causal, so no real token sees the padding behind it.
+        There is no mask: attention is causal, so no real token sees the padding after it.
         """
-        if blocks := self._parts():
-            last = blocks.last_hidden(input_ids, lengths)
+        if fused := self._fused_base():
+            last = fused.last_hidden(input_ids, lengths)
         else:
             last = self.plain_last_hidden(input_ids, lengths)
         return self.score(last.to(self.score.weight.dtype))
 
     def logits_after_each_token(self, input_ids: Tensor) -> Tensor:
-        """(B, L) tokens to (B, L, classes): the logits of a sentence that would end with each."""
-        blocks = self._parts()
-        hidden = blocks.hidden(input_ids) if blocks else self._plain_hidden(input_ids)
+        """Map (B, L) tokens to (B, L, classes): the logits of the sentence cut after each token."""
+        fused = self._fused_base()
+        hidden = fused.hidden(input_ids) if fused else hidden_states(self.base, input_ids)
         return self.score(hidden.to(self.score.weight.dtype))
 
     def plain_last_hidden(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
-        """(B, width) hidden states at the last real tokens, by transformers' own modules: the way
-        for a decoder that `fused_decoder` has not written out, and what that is tested against."""
-        hidden = self._plain_hidden(input_ids)
+        """Return the (B, width) states of the last real tokens by transformers' own modules.
+
+        For decoders that `fused_decoder` does not know, and as its reference in tests.
+        """
+        hidden = hidden_states(self.base, input_ids)
         return hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1]
 
-    def _plain_hidden(self, input_ids: Tensor) -> Tensor:
-        return hidden_states(self.base, input_ids)
-
-    def _parts(self) -> FusedDecoder | None:
-        """The base taken apart, anew where its frozen weights have changed."""
+    def _fused_base(self) -> FusedDecoder | None:
+        """Return the base as fused blocks, fused again if its frozen weights have changed."""
         frozen = [p for p in self.base.parameters() if not p.requires_grad]
         state = [(p.data_ptr(), p._version, p.dtype) for p in frozen]
         with LOCK:
-            if state != self._taken_apart:
-                self._blocks, self._taken_apart = fuse_decoder(self.base), state
-            return self._blocks
+            if state != self._fused_from:
+                self._fused, self._fused_from = fuse_decoder(self.base), state
+            return self._fused
 
     def train(self, mode: bool = True) -> "Classifier":
-        """The frozen base keeps to evaluation mode: of dropouts only LoRA's own is in use."""
+        """Set the mode; the frozen base stays in evaluation mode, so only LoRA's dropout is on."""
         super().train(mode)
         self.base.eval()
         for _, layer in lora_layers(self.base):
@@ -76,14 +81,27 @@ class Classifier(nn.Module):
 def build_lora_classifier(
     base: Any, classes: int, rank: int, alpha: float, dropout: float = 0.0
 ) -> Classifier:
-    """LoRA on every linear layer of every block; LayerNorms and head trainable, all else frozen."""
+    """Return a classifier with LoRA on every linear layer, and norms and head trainable.
+
+    All else is frozen.
+
+    Args:
+        base: a decoder of transformers without vocabulary head; changed in place.
+        classes: number of classes.
+        rank: rank of the updates.
+        alpha: scaling numerator; updates are multiplied by alpha / rank.
+        dropout: dropout on the input of the updates.
+
+    Raises:
+        UserError: a layer is too small for `rank`.
+    """
     model = Classifier(base, classes)
     apply_lora(base, rank, alpha, dropout)
     return model
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:
-    """All and trainable parameters; tied weights count once."""
+    """Return the numbers of all and of trainable parameters; tied weights count once."""
     total = sum(p.numel() for p in model.parameters())
     return total, sum(p.numel() for p in model.parameters() if p.requires_grad)
 
@@ -91,11 +109,15 @@ def parameter_counts(model: nn.Module) -> tuple[int, int]:
 def encode(
     tokenizer: Any, sentences: list[str], max_length: int, start: int | None = None
 ) -> tuple[list[list[int]], int]:
-    """Tokens of each sentence and how many sentences were cut at `max_length` tokens.
+    """Return the tokens of each sentence, and how many sentences were cut at `max_length` tokens.
 
-    start: a token to put before each. Decoders attend to their first token whatever it is (Xiao et
-    al. 2024, *Efficient Streaming Language Models with Attention Sinks*, section 3.1), so it had
-    better not be the sentence's first word.
+    Args:
+        tokenizer: a tokenizer of transformers.
+        sentences: the sentences.
+        max_length: the most tokens of a sentence, `start` included.
+        start: a token to put before each sentence. Decoders attend to their first token whatever it
+            is (Xiao et al. 2024, *Efficient Streaming Language Models with Attention Sinks*,
+            section 3.1), so it should not be the sentence's first word.
     """
     tokens = tokenizer(sentences, add_special_tokens=False)["input_ids"]
     if start is not None:
@@ -107,11 +129,14 @@ def encode(
 def word_end_positions(
     tokenizer: Any, sentences: list[str], max_length: int, start: int | None = None
 ) -> list[list[int]]:
-    """Of each sentence the places of its words' last tokens among those that `encode` gives."""
-    begun = int(start is not None)
+    """Return, for each sentence, the positions of the last token of each of its words.
+
+    The arguments and the positions are those of `encode`; words that were cut off are left out.
+    """
+    shift = int(start is not None)
     offsets = tokenizer(sentences, add_special_tokens=False, return_offsets_mapping=True)
-    found = []
+    positions = []
     for sentence, spans in zip(sentences, offsets["offset_mapping"], strict=True):
-        ends = [end for _, end in spans[: max_length - begun]]
-        found.append([place + begun for place in word_ends(sentence, ends)])
-    return found
+        ends = [end for _, end in spans[: max_length - shift]]
+        positions.append([position + shift for position in word_ends(sentence, ends)])
+    return positions

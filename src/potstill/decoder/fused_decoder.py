@@ -1,7 +1,7 @@
-"""The blocks of GPT-2 and Llama decoders, written out for short sentences.
+"""GPT-2 and Llama decoders, fused for short sentences.
 
 They compute what transformers' modules compute, from the same parameters, in fewer and cheaper
-passes. Of the last block only the last token's output is ever read, so no other is computed.
+passes. A classifier reads only the last token's output, so the last block computes no other.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from potstill.ops.fused import SwiGLU, gelu, layer_norm, rms_norm
 
 @dataclass(frozen=True)
 class FusedBlock:
-    """One block: two norms and four products; `qkv` and `up` join layers that share an input."""
+    """One block: two norms and four products; `qkv` and `up` fuse layers that share an input."""
 
     norm1: Callable[[Tensor], Tensor]
     qkv: FusedLinear
@@ -32,12 +32,17 @@ class FusedBlock:
 
 @dataclass(frozen=True)
 class FusedDecoder:
-    """A decoder taken apart.
+    """A decoder without its vocabulary head, as fused blocks.
 
-    embed: (B, L) tokens and their places, (L,) or (B, L), to (B, L, width); activation: what stands
-    between `up` and `down`; heads, kv_heads: of queries and of keys; rotary: L to the cosines and
-    signed sines of Su et al. 2021 (*RoFormer*, section 3.2.2), each (L, head size), or to None
-    where positions are embedded.
+    Args:
+        embed: maps (B, L) tokens and their positions, (L,) or (B, L), to (B, L, width).
+        blocks: the blocks in order.
+        norm: the norm after the last block.
+        activation: what is between `up` and `down`.
+        heads: number of query heads.
+        kv_heads: number of key and value heads.
+        rotary: maps L to the cosines and signed sines of Su et al. 2021 (*RoFormer*, section
+            3.2.2), each (L, head size), or to None if positions are embedded.
     """
 
     embed: Callable[[Tensor, Tensor], Tensor]
@@ -49,82 +54,97 @@ class FusedDecoder:
     rotary: Callable[[int], tuple[Tensor, Tensor] | None]
 
     def last_hidden(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
-        """(B, L) tokens padded on the right, (B,) lengths: (B, width) states of the last ones."""
+        """Return the (B, width) states of the last tokens.
+
+        Args:
+            input_ids: (B, L) tokens, padded on the right.
+            lengths: (B,).
+        """
         return self.hidden(input_ids, lengths - 1).squeeze(1)
 
     def hidden(self, input_ids: Tensor, last: Tensor | None = None) -> Tensor:
-        """(B, L) tokens to (B, L, width) states; given (B,) places, to (B, 1, width) there."""
+        """Return the (B, L, width) states of (B, L) tokens; with `last`, (B,) positions, only those
+        at these positions, (B, 1, width)."""
         L = input_ids.shape[1]
         x = self.embed(input_ids, torch.arange(L, device=input_ids.device))
         rotary = self.rotary(L)
         for number, block in enumerate(self.blocks, 1):
             qkv = block.qkv(block.norm1(x))
-            only = None
+            last_only = None
             if last is not None and number == len(self.blocks):
-                only = last
+                last_only = last
                 x = x[torch.arange(len(last), device=x.device), last].unsqueeze(1)
-            x = x + block.out(attention(qkv, self.heads, self.kv_heads, rotary, only))
+            x = x + block.out(attention(qkv, self.heads, self.kv_heads, rotary, last_only))
             x = x + block.down(self.activation(block.up(block.norm2(x))))
         return self.norm(x)
 
-    def step(self, tokens: Tensor, places: Tensor, cache: "KeyValueCache") -> Tensor:
-        """(B,) next tokens and their places in their sentences to their (B, width) states.
+    def step(self, tokens: Tensor, positions: Tensor, cache: "KeyValueCache") -> Tensor:
+        """Return the (B, width) states of the next token of each of B sentences.
 
-        `cache` holds the keys and values of the tokens before, and gets those of this one.
+        Args:
+            tokens: (B,) next tokens.
+            positions: (B,) their positions.
+            cache: keys and values of the earlier tokens; those of the new ones are added to it.
         """
-        x = self.embed(tokens[:, None], places[:, None]).squeeze(1)
+        x = self.embed(tokens[:, None], positions[:, None]).squeeze(1)
         for block, keys, values in zip(self.blocks, cache.keys, cache.values, strict=True):
             qkv = block.qkv(block.norm1(x))
-            x = x + block.out(cached_attention(qkv, keys, values, places, cache.rotary))
+            x = x + block.out(cached_attention(qkv, keys, values, positions, cache.rotary))
             x = x + block.down(self.activation(block.up(block.norm2(x))))
         return self.norm(x)
 
-    def new_cache(self, sentences: int, room: int) -> "KeyValueCache":
-        """Empty, for as many sentences of up to `room` tokens."""
+    def new_cache(self, batch_size: int, max_seq_len: int) -> "KeyValueCache":
+        """Return an empty cache for `batch_size` sentences of up to `max_seq_len` tokens."""
         width = self.blocks[0].qkv.outputs
         like = self.blocks[0].qkv.frozen.like
-        shape = (sentences, self.kv_heads, room, width // (self.heads + 2 * self.kv_heads))
+        head_size = width // (self.heads + 2 * self.kv_heads)
+        shape = (batch_size, self.kv_heads, max_seq_len, head_size)
         keys, values = ([like.new_zeros(shape) for _ in self.blocks] for _ in range(2))
-        return KeyValueCache(keys, values, self.rotary(room))
+        return KeyValueCache(keys, values, self.rotary(max_seq_len))
 
 
 @dataclass(frozen=True)
 class KeyValueCache:
-    """Keys and values of every block, each (B, kv heads, room, head size), and the angles of
-    their places (see FusedDecoder.rotary)."""
+    """Keys and values of the tokens so far.
+
+    Args:
+        keys: for each block (B, kv_heads, max_seq_len, head size).
+        values: like `keys`.
+        rotary: what `FusedDecoder.rotary` returns for max_seq_len.
+    """
 
     keys: list[Tensor]
     values: list[Tensor]
     rotary: tuple[Tensor, Tensor] | None
 
-    def filter_batch_items(self, rows: Tensor) -> "KeyValueCache":
-        """Of these sentences alone."""
-        keys, values = ([x[rows] for x in part] for part in (self.keys, self.values))
+    def filter_batch_items(self, indices: Tensor) -> "KeyValueCache":
+        """Return a cache of the sentences at `indices` of the batch, in that order."""
+        keys, values = ([x[indices] for x in part] for part in (self.keys, self.values))
         return KeyValueCache(keys, values, self.rotary)
 
 
 def fuse_decoder(base: Any) -> FusedDecoder | None:
-    """The blocks of a decoder of transformers; None where it is none of those written out here.
+    """Return a decoder of transformers as fused blocks; None if it is of another family.
 
-    What they hold of the frozen weights is a snapshot: take apart anew after changing them. Linear
-    layers that are trained whole get no gradient here, so a base that has some is left together.
+    The blocks hold a snapshot of the frozen weights: fuse again after changing these. They give no
+    gradient to linear layers that are trained whole, so a base with trainable ones is not fused.
     """
     if any(base.get_submodule(name).weight.requires_grad for name in linear_names(base)):
         return None
     config = base.config
     if type(base) is GPT2Model:
-        usual = config.activation_function in ("gelu_new", "gelu_pytorch_tanh")
-        usual &= config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx
-        usual &= not config.add_cross_attention
-        return _gpt2(base) if usual else None
+        supported = config.activation_function in ("gelu_new", "gelu_pytorch_tanh")
+        supported &= config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx
+        supported &= not config.add_cross_attention
+        return _gpt2(base) if supported else None
     if type(base) is LlamaModel:
         return _llama(base) if config.hidden_act == "silu" else None
     return None
 
 
 def _gpt2(base: Any) -> FusedDecoder:
-    def embed(input_ids: Tensor, places: Tensor) -> Tensor:
-        return base.wte(input_ids) + base.wpe(places)
+    def embed(input_ids: Tensor, positions: Tensor) -> Tensor:
+        return base.wte(input_ids) + base.wpe(positions)
 
     blocks = [
         FusedBlock(
@@ -144,10 +164,10 @@ def _gpt2(base: Any) -> FusedDecoder:
 def _llama(base: Any) -> FusedDecoder:
     def rotary(L: int) -> tuple[Tensor, Tensor]:
         positions = torch.arange(L, device=base.device)
-        # Asked for in fp32 whatever the weights are.
+        # In fp32, whatever dtype the weights have.
         cos, sin = base.rotary_emb(torch.empty(0, device=base.device), positions[None])
-        minus, plus = sin[0].chunk(2, dim=-1)
-        return cos[0], torch.cat([-minus, plus], dim=-1)
+        first, second = sin[0].chunk(2, dim=-1)
+        return cos[0], torch.cat([-first, second], dim=-1)
 
     blocks = [
         FusedBlock(
@@ -164,7 +184,7 @@ def _llama(base: Any) -> FusedDecoder:
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     norm = rms_norm(base.norm)
 
-    def embed(input_ids: Tensor, places: Tensor) -> Tensor:
+    def embed(input_ids: Tensor, positions: Tensor) -> Tensor:
         return base.embed_tokens(input_ids)
 
     return FusedDecoder(embed, blocks, norm, SwiGLU.apply, heads, kv_heads, rotary)

@@ -1,4 +1,4 @@
-"""Linear layers that share their input, with or without LoRA, as one product."""
+"""Linear layers that share their input, with or without LoRA, computed as one product."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from potstill.decoder.lora import LOCK, LoRALinear, features
 from potstill.ops import kernels
 from potstill.ops.dropout import Dropout
 
-ALIGNED = 8  # for bf16 of other widths than its multiples cuBLAS takes kernels of older GPUs
+ALIGNMENT = 8  # for bf16 of a width that is no multiple, cuBLAS takes the kernels of older GPUs
 
 
 class FrozenWeights:
-    """Frozen weights (out, in) and biases of linear layers that share their input, side by side.
+    """Frozen weights (out, in) and biases of linear layers that share their input, concatenated.
 
-    In bf16 on a CPU oneDNN keeps a matrix in an order of its own; it is put into that order here
-    once for each direction, where a plain product would do so at every call.
+    For bf16 on a CPU, oneDNN packs a weight into a layout of its own at every product; here it is
+    packed once for each direction.
     """
 
     def __init__(self, layers: Sequence[nn.Module]):
@@ -33,31 +33,31 @@ class FrozenWeights:
         biases = [getattr(layer, "bias", None) for layer in self._layers]
         self.bias: Tensor | None = None
         if any(bias is not None for bias in biases):
-            outs = [features(layer)[1] for layer in self._layers]
-            none = [torch.zeros(n, device=device, dtype=dtype) for n in outs]
-            pairs = zip(biases, none, strict=True)
-            self.bias = torch.cat([n if b is None else b.detach() for b, n in pairs])
-        self._ways: dict[str, Tensor] = {}
+            outputs = [features(layer)[1] for layer in self._layers]
+            zeros = [torch.zeros(n, device=device, dtype=dtype) for n in outputs]
+            pairs = zip(biases, zeros, strict=True)
+            self.bias = torch.cat([zero if b is None else b.detach() for b, zero in pairs])
+        self._weights: dict[str, Tensor] = {}
 
-    def _way(self, way: str) -> Tensor:
-        """The weight as (out, in) for "forward", as (in, out) for "backward"; made when asked."""
+    def _weight(self, direction: str) -> Tensor:
+        """Return the weight, (out, in) for "forward", (in, out) for "backward"; cached."""
         with LOCK:
-            if way not in self._ways:
-                parts = [_weight(layer).detach() for layer in self._layers]
+            if direction not in self._weights:
+                parts = [_layer_weight(layer).detach() for layer in self._layers]
                 weight = torch.cat(parts) if len(parts) > 1 else parts[0]
-                weight = weight if way == "forward" else weight.T
+                weight = weight if direction == "forward" else weight.T
                 if self._packs:
                     weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
-                self._ways[way] = weight
-        return self._ways[way]
+                self._weights[direction] = weight
+        return self._weights[direction]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in) to (N, out)."""
-        return self._product(x, self._way("forward"), self.bias)
+        """Map (N, in) to (N, out)."""
+        return self._product(x, self._weight("forward"), self.bias)
 
     def backward(self, grad: Tensor) -> Tensor:
-        """(N, out) to (N, in): the gradient of the input."""
-        return self._product(grad, self._way("backward"), None)
+        """Map the gradient of the output, (N, out), to that of the input, (N, in)."""
+        return self._product(grad, self._weight("backward"), None)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self._packs:
@@ -68,18 +68,17 @@ class FrozenWeights:
 class FusedLinear:
     """Linear layers that share their input, each with or without LoRA, as one product.
 
-    Computes what the layers would, side by side. Where no compiled functions serve, the factors are
-    copied into one matrix U and one block-diagonal V, in the dtype of the frozen weights (bf16
-    where the base is halved), so that one thin product serves all the layers, and their updates are
-    added to the output in one pass. Where the updates have dropout, the layers lose the same
-    inputs.
+    Its output is that of the layers, concatenated. Where the compiled kernels are not supported,
+    the factors are copied into one matrix U and one block-diagonal V in the dtype of the frozen
+    weights, so that one low-rank product serves all the layers and their updates are added to the
+    output in one pass. Dropout of the updates drops the same inputs for all the layers.
     """
 
     def __init__(self, layers: Sequence[nn.Module]):
         self.frozen = FrozenWeights(layers)
         lora = [layer for layer in layers if isinstance(layer, LoRALinear)]
         self.factors: list[Tensor] = []
-        self.spans: list[tuple[slice, slice]] = []  # rows of V and its columns, for each factor
+        self.spans: list[tuple[slice, slice]] = []  # rows and columns of V, for each adapter
         row = column = 0
         for layer in layers:
             outputs = features(layer.base if isinstance(layer, LoRALinear) else layer)[1]
@@ -90,7 +89,7 @@ class FusedLinear:
             row += outputs
         self.outputs = row
         self.dropout: Any = lora[0].dropout if lora else None
-        self.adapters: kernels.Adapters | None = None  # where compiled functions serve
+        self.adapters: kernels.Adapters | None = None  # where the compiled kernels are supported
         if lora:
             like, inputs = self.frozen.like, features(lora[0].base)[0]
             widths = [inputs, *(rows.stop - rows.start for rows, _ in self.spans)]
@@ -100,7 +99,7 @@ class FusedLinear:
                 scalings = [layer.scaling for layer in lora]
                 self.adapters = kernels.Adapters(self.factors, spans, scalings)
                 return
-            padded = -(-column // ALIGNED) * ALIGNED
+            padded = -(-column // ALIGNMENT) * ALIGNMENT
             self.U, self.V = like.new_zeros(padded, inputs), like.new_zeros(row, padded)
             scaling = [layer.scaling for layer in lora for _ in range(layer.rank)]
             self.scaling = F.pad(like.new_tensor(scaling), (0, padded - column))
@@ -109,61 +108,65 @@ class FusedLinear:
             ]
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(…, in) to (…, the sum of the layers' outputs)."""
-        kept = None
+        """Map (…, in) to (…, the sum of the layers' outputs)."""
+        mask = None
         if isinstance(self.dropout, Dropout) and self.dropout.training:
-            kept = self.dropout.mask(x).flatten(0, -2)
-        return FusedLoRA.apply(x, self, kept, *self.factors)
+            mask = self.dropout.mask(x).flatten(0, -2)
+        return FusedLoRA.apply(x, self, mask, *self.factors)
 
 
 class FusedLoRA(torch.autograd.Function):
-    """LoRALinear's formula for the layers of a FusedLinear; frozen weights get no gradient.
+    """`LoRALinear`'s formula for the layers of a FusedLinear; frozen weights get no gradient.
 
-    kept: what dropout multiplies each input of the updates by, (N, in), or None.
+    Args:
+        x: (…, in).
+        fused: the FusedLinear.
+        mask: dropout mask of the updates' input, (N, in), scaled; None without dropout.
+        factors: U and V of each adapter in turn.
     """
 
     @staticmethod
-    def forward(ctx, x, joined, kept, *factors):
+    def forward(ctx, x, fused, mask, *factors):
         rows = x.flatten(0, -2).contiguous()
-        out = joined.frozen.forward(rows)
-        ctx.joined, ctx.kept, ctx.shape = joined, kept, x.shape
+        out = fused.frozen.forward(rows)
+        ctx.fused, ctx.mask, ctx.shape = fused, mask, x.shape
         if factors:
-            rows = rows if kept is None else rows * kept
-            if joined.adapters:
-                thin = kernels.lora(joined.adapters, rows, out)
+            rows = rows if mask is None else rows * mask
+            if fused.adapters:
+                low_rank = kernels.lora(fused.adapters, rows, out)
             else:
-                torch._foreach_copy_(joined.parts, factors)
-                thin = (rows @ joined.U.T).mul_(joined.scaling)
-                out.addmm_(thin, joined.V.T)
-            ctx.save_for_backward(rows, thin)
-        return out.view(*x.shape[:-1], joined.outputs)  # there may be no rows
+                torch._foreach_copy_(fused.parts, factors)
+                low_rank = (rows @ fused.U.T).mul_(fused.scaling)
+                out.addmm_(low_rank, fused.V.T)
+            ctx.save_for_backward(rows, low_rank)
+        return out.view(*x.shape[:-1], fused.outputs)  # there may be no rows
 
     @staticmethod
     def backward(ctx, grad):
-        joined = ctx.joined
+        fused = ctx.fused
         grad = grad.flatten(0, -2).contiguous()
-        grad_x = joined.frozen.backward(grad) if ctx.needs_input_grad[0] else None
+        grad_x = fused.frozen.backward(grad) if ctx.needs_input_grad[0] else None
         grads: list[Tensor] = []
-        if joined.adapters:
-            rows, thin = ctx.saved_tensors
-            grads = kernels.lora_backward(joined.adapters, grad, rows, thin, ctx.kept, grad_x)
-        elif joined.factors:
-            rows, thin = ctx.saved_tensors
-            grad_thin = (grad @ joined.V).mul_(joined.scaling)
-            grad_U = (grad_thin.T @ rows).to(joined.factors[0].dtype)
-            # Its blocks off the diagonal are gradients of nothing.
-            grad_V = (thin.T @ grad).to(grad_U.dtype).T
-            for outputs, ranks in joined.spans:
+        if fused.adapters:
+            rows, low_rank = ctx.saved_tensors
+            grads = kernels.lora_backward(fused.adapters, grad, rows, low_rank, ctx.mask, grad_x)
+        elif fused.factors:
+            rows, low_rank = ctx.saved_tensors
+            grad_low_rank = (grad @ fused.V).mul_(fused.scaling)
+            grad_U = (grad_low_rank.T @ rows).to(fused.factors[0].dtype)
+            # Its blocks off the diagonal belong to no factor.
+            grad_V = (low_rank.T @ grad).to(grad_U.dtype).T
+            for outputs, ranks in fused.spans:
                 grads += [grad_U[ranks], grad_V[outputs, ranks]]
-            if grad_x is not None and ctx.kept is None:
-                grad_x.addmm_(grad_thin, joined.U)
+            if grad_x is not None and ctx.mask is None:
+                grad_x.addmm_(grad_low_rank, fused.U)
             elif grad_x is not None:
-                grad_x.addcmul_(grad_thin @ joined.U, ctx.kept)
+                grad_x.addcmul_(grad_low_rank @ fused.U, ctx.mask)
         if grad_x is not None:
             grad_x = grad_x.view(ctx.shape)
         return grad_x, None, None, *grads
 
 
-def _weight(layer: Any) -> Tensor:
-    """A linear layer's weight as (out, in)."""
+def _layer_weight(layer: Any) -> Tensor:
+    """Return the weight of a linear layer as (out, in)."""
     return layer.weight.T if isinstance(layer, Conv1D) else layer.weight

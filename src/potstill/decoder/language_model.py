@@ -1,4 +1,4 @@
-"""A decoder as a language model that LoRA can tune."""
+"""A decoder with its vocabulary head, which LoRA tunes as a language model."""
 
 from typing import Any
 
@@ -12,8 +12,15 @@ from potstill.settings import LoRASettings
 
 
 class LanguageModel(nn.Module):
-    """A decoder of transformers with its vocabulary head, frozen, LoRA on every linear layer of its
-    blocks and trainable norms; `start` and `end` are the tokens around a sentence."""
+    """A decoder with its vocabulary head, frozen, but for LoRA on every linear layer and the norms.
+
+    `start` and `end` are the tokens around a sentence. Call `fuse` before the first forward pass.
+
+    Args:
+        whole: a causal language model of transformers.
+        tokenizer: its tokenizer.
+        lora: rank, alpha and dropout of LoRA.
+    """
 
     def __init__(self, whole: Any, tokenizer: Any, lora: LoRASettings):
         super().__init__()
@@ -24,12 +31,15 @@ class LanguageModel(nn.Module):
         self.start: int = self.end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
 
     def fuse(self) -> None:
-        """Takes the snapshot of the frozen weights that everything is computed from."""
+        """Take the snapshot of the frozen weights that everything is computed from.
+
+        Call it again after changing them.
+        """
         self.fused = fuse_decoder(self.base)
         self.head = FusedLinear([self.whole.get_output_embeddings()])
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """(B, L) tokens to (B, L, width) hidden states."""
+        """Map (B, L) tokens to (B, L, width) hidden states."""
         if self.fused:
             return self.fused.hidden(input_ids)
         return hidden_states(self.base, input_ids)

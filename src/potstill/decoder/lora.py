@@ -1,4 +1,4 @@
-"""Low-rank adaptation (LoRA): the layer, adding it to a decoder, merging it.
+"""Low-rank adaptation (LoRA): the layer, adding it to a decoder, merging it into the weights.
 
 Hu et al. 2021, *LoRA: Low-Rank Adaptation of Large Language Models*, section 4.1.
 """
@@ -16,22 +16,26 @@ from transformers.pytorch_utils import Conv1D
 from potstill.errors import UserError
 from potstill.ops.dropout import Dropout
 
-LOCK = threading.Lock()  # what is made when first asked for is made by one thread
+LOCK = threading.Lock()  # what is built on first use is built by one thread
 
 
 class LoRALinear(nn.Module):
-    """A frozen linear layer plus a trainable product of two thin matrices.
+    """A frozen linear layer plus a trainable low-rank update (Hu et al. 2021, section 4.1).
 
     y = base(x) + alpha / rank · dropout(x) Uᵀ Vᵀ
 
-    U, (rank, in_features), starts Kaiming-uniform and V, (out_features, rank), at zero, so that
-    the layer first computes exactly what `base` does. PEFT calls them lora_A and lora_B.
+    U, (rank, in_features), is PEFT's lora_A; V, (out_features, rank), is PEFT's lora_B. U starts
+    Kaiming-uniform and V at zero, so that at first the layer computes exactly what `base` does.
 
     Args:
         base: the layer to adapt, an `nn.Linear` or GPT-2's `Conv1D`; its parameters are frozen.
-        rank: width of the bottleneck, at least 1.
+        rank: rank of the update, from 1 to the smaller of in_features and out_features.
         alpha: scaling numerator; the update is multiplied by alpha / rank.
         dropout: probability of zeroing an input of the update (never of `base`).
+
+    Raises:
+        UserError: `rank` is out of range for the layer.
+        TypeError: `base` is another kind of layer.
     """
 
     def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
@@ -39,7 +43,7 @@ class LoRALinear(nn.Module):
         in_features, out_features = features(base)
         if not 1 <= rank <= min(in_features, out_features):
             raise UserError(
-                f"--LoRA_rank {rank} is out of range: a layer of {in_features} inputs and "
+                f"`LoRA_rank` {rank} is out of range: a layer of {in_features} inputs and "
                 f"{out_features} outputs takes 1 to {min(in_features, out_features)}."
             )
         self.base: Any = base.requires_grad_(False)
@@ -52,17 +56,17 @@ class LoRALinear(nn.Module):
         nn.init.kaiming_uniform_(self.U, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, in_features) to (…, out_features)."""
+        """Map (…, in_features) to (…, out_features)."""
         update = F.linear(F.linear(self.dropout(x), self.U), self.V)
         return self.base(x) + self.scaling * update
 
     def delta(self) -> Tensor:
-        """The weight the update amounts to, (out_features, in_features)."""
+        """Return the update as a weight, (out_features, in_features)."""
         return self.scaling * (self.V @ self.U)
 
     @torch.no_grad()
     def merged(self) -> nn.Module:
-        """`base` with the update added into its weight, in place."""
+        """Add the update to the weight of `base`, in place, and return `base`."""
         weight = self.base.weight
         delta = self.delta().T if isinstance(self.base, Conv1D) else self.delta()
         weight += delta.to(weight.dtype)
@@ -70,7 +74,7 @@ class LoRALinear(nn.Module):
 
 
 def features(layer: nn.Module) -> tuple[int, int]:
-    """Inputs and outputs of a linear layer; Conv1D keeps its weight as (in, out)."""
+    """Return (in_features, out_features) of a linear layer; Conv1D's weight is (in, out)."""
     if isinstance(layer, Conv1D):
         return layer.weight.shape[0], layer.weight.shape[1]
     if isinstance(layer, nn.Linear):
@@ -79,12 +83,12 @@ def features(layer: nn.Module) -> tuple[int, int]:
 
 
 def linear_names(decoder: nn.Module) -> list[str]:
-    """Names of every linear layer in the blocks of a decoder that has no vocabulary head."""
+    """Return the names of all linear layers of a decoder without vocabulary head."""
     return [n for n, m in decoder.named_modules() if isinstance(m, nn.Linear | Conv1D)]
 
 
 def norm_names(decoder: nn.Module) -> list[str]:
-    """Names of every LayerNorm and RMSNorm."""
+    """Return the names of every LayerNorm and RMSNorm."""
     return [
         name
         for name, module in decoder.named_modules()
@@ -95,7 +99,7 @@ def norm_names(decoder: nn.Module) -> list[str]:
 def add_lora(
     decoder: nn.Module, names: list[str], rank: int, alpha: float, dropout: float = 0.0
 ) -> None:
-    """Freezes `decoder` and wraps the linear layers called `names`, in place."""
+    """Freeze `decoder` and wrap its linear layers called `names` in `LoRALinear`, in place."""
     decoder.requires_grad_(False)
     for name in names:
         layer = LoRALinear(decoder.get_submodule(name), rank, alpha, dropout)
@@ -113,13 +117,13 @@ def apply_lora(decoder: nn.Module, rank: int, alpha: float, dropout: float = 0.0
 
 
 def lora_layers(module: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
-    """Name and layer of every LoRALinear."""
+    """Yield the name and the layer of every LoRALinear."""
     for name, layer in module.named_modules():
         if isinstance(layer, LoRALinear):
             yield name, layer
 
 
 def merge(module: nn.Module) -> None:
-    """Replaces every LoRALinear by its base with the update added in: same outputs, no overhead."""
+    """Replace every LoRALinear by its base with the update added: same outputs, no overhead."""
     for name, layer in list(lora_layers(module)):
         module.set_submodule(name, layer.merged())

@@ -1,7 +1,7 @@
-"""Causal self-attention, on CPUs by a plain product of all pairs of tokens.
+"""Causal self-attention; on CPUs, for short sentences, by one product over all pairs of tokens.
 
-PyTorch's CPU flash attention is made for thousands of tokens; at ten its backward alone took a
-quarter of a training step.
+PyTorch's flash attention for CPUs is made for thousands of tokens; at ten tokens its backward pass
+alone took a quarter of a training step.
 """
 
 from functools import cache
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from potstill.ops import kernels
 
-# Up to here the plain product beats PyTorch's.
+# Up to this length the plain product is faster than PyTorch's attention.
 PLAIN_ATTENTION_TOKENS = 256
 
 
@@ -23,13 +23,14 @@ def attention(
     rotary: tuple[Tensor, Tensor] | None = None,
     last: Tensor | None = None,
 ) -> Tensor:
-    """Causal attention (Vaswani et al. 2017, section 3.2).
+    """Return causal attention (Vaswani et al. 2017, *Attention Is All You Need*, section 3.2).
 
     Args:
         qkv: (B, L, (heads + 2 kv_heads) · size): queries, keys and values side by side. Each key
-            and value serves heads / kv_heads queries (Ainslie et al. 2023, section 2.2).
-        rotary: cosines and signed sines, (L, size), that queries and keys are turned by.
-        last: (B,) places of the only tokens to be answered for.
+            and value serves heads / kv_heads queries (Ainslie et al. 2023, *GQA*, section 2.2).
+        rotary: cosines and signed sines, (L, size), that queries and keys are rotated by; see
+            `apply_rope`.
+        last: (B,) positions of the only tokens whose output is computed; None for all.
 
     Returns:
         (B, L, heads · size), or (B, 1, heads · size) with `last`.
@@ -42,7 +43,7 @@ def attention(
     B, L, _ = qkv.shape
     q, k, v = qkv.view(B, L, heads + 2 * kv_heads, -1).split([heads, kv_heads, kv_heads], dim=2)
     if rotary:
-        q, k = (_turn(x, *(r[:, None] for r in rotary)).to(v.dtype) for x in (q, k))
+        q, k = (apply_rope(x, *(r[:, None] for r in rotary)).to(v.dtype) for x in (q, k))
     mask = None
     if last is not None:
         q = q[torch.arange(B, device=q.device), last].unsqueeze(1)
@@ -59,16 +60,18 @@ def cached_attention(
     qkv: Tensor,
     keys: Tensor,
     values: Tensor,
-    places: Tensor,
+    positions: Tensor,
     rotary: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """One token of each of B sentences against the tokens before it.
+    """Return attention of one new token of each of B sentences over itself and those before it.
 
     Args:
         qkv: (B, (heads + 2 kv_heads) · size), as in `attention`.
-        keys, values: (B, kv_heads, room, size) of the tokens before; this one's are put in.
-        places: (B,) where the tokens stand in their sentences.
-        rotary: cosines and signed sines, (room, size).
+        keys: (B, kv_heads, max_seq_len, size) of the earlier tokens; the new token's is stored in
+            it.
+        values: like `keys`.
+        positions: (B,) positions of the new tokens in their sentences.
+        rotary: cosines and signed sines, (max_seq_len, size).
 
     Returns:
         (B, heads · size)
@@ -77,28 +80,33 @@ def cached_attention(
     heads = qkv.shape[1] // size - 2 * kv_heads
     q, k, v = qkv.view(B, -1, size).split([heads, kv_heads, kv_heads], dim=1)
     if rotary:
-        cos, sin = (angles[places][:, None] for angles in rotary)
-        q, k = (_turn(x, cos, sin).to(v.dtype) for x in (q, k))
+        cos, sin = (angles[positions][:, None] for angles in rotary)
+        q, k = (apply_rope(x, cos, sin).to(v.dtype) for x in (q, k))
     rows = torch.arange(B, device=qkv.device)
-    keys[rows, :, places] = k
-    values[rows, :, places] = v
-    L = int(places.max()) + 1
-    behind = torch.arange(L, device=qkv.device) > places[:, None, None, None]
+    keys[rows, :, positions] = k
+    values[rows, :, positions] = v
+    L = int(positions.max()) + 1
+    future = torch.arange(L, device=qkv.device) > positions[:, None, None, None]
     scores = q.reshape(B, kv_heads, -1, size) @ keys[:, :, :L].transpose(2, 3)
-    weights = (size**-0.5 * scores.float()).masked_fill_(behind, -torch.inf).softmax(-1)
+    weights = (size**-0.5 * scores.float()).masked_fill_(future, -torch.inf).softmax(-1)
     return (weights.to(v.dtype) @ values[:, :, :L]).reshape(B, -1)
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding: pairs (i, i + size / 2) of (…, L, size) turned by their angles.
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the pairs (i, i + size / 2) of (…, L, size) `x` by the angles of their positions.
 
-    sin: negative for the first of each pair.
+    Rotary embedding (Su et al. 2021, *RoFormer*, section 3.2.2).
+
+    Args:
+        x: (…, L, size) queries or keys.
+        cos: cosines, (L, size).
+        sin: sines, (L, size), negated in the first half.
     """
     return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 class CompiledAttention(torch.autograd.Function):
-    """`attention` in bf16 by kernels.c; nothing but its input is kept for the way back."""
+    """`attention` in bf16 by kernels.c; only its input is saved for the backward pass."""
 
     @staticmethod
     def forward(ctx, qkv, heads, kv_heads, rotary, last):
@@ -117,15 +125,15 @@ class CompiledAttention(torch.autograd.Function):
 
 
 class PlainAttention(torch.autograd.Function):
-    """`attention` by batched products in fp32, forward and backward written out.
+    """`attention` by batched products in fp32, forward and backward pass written out.
 
-    The queries that share a key stand under each other, so that no key is repeated.
+    The queries that share a key are stacked, so that no key is repeated.
     """
 
     @staticmethod
     def forward(ctx, qkv, heads, kv_heads, rotary, last):
         B, L, width = qkv.shape
-        shared, size = heads // kv_heads, width // (heads + 2 * kv_heads)
+        group, size = heads // kv_heads, width // (heads + 2 * kv_heads)
         wide = torch.promote_types(qkv.dtype, torch.float32)
         q, k, v = _views(qkv, heads, kv_heads)
         if last is not None:
@@ -133,63 +141,64 @@ class PlainAttention(torch.autograd.Function):
         q, k, v = (_dense(x, wide) for x in (q, k, v))
         if rotary:
             cos, sin = rotary
-            k = _turn(k, cos, sin)
-            q = _turn(q, *_at(last, cos, sin))
+            k = apply_rope(k, cos, sin)
+            q = apply_rope(q, *_select_angles(last, cos, sin))
         Lq = q.shape[3]
-        q = q.reshape(kv_heads * B, shared * Lq, size)
+        q = q.reshape(kv_heads * B, group * Lq, size)
         k, v = (x.reshape(kv_heads * B, L, size) for x in (k, v))
         if last is None:
-            mask = _causal_mask(L, shared, wide)
+            mask = _causal_mask(L, group, wide)
         else:
             mask = torch.zeros(B, 1, L, dtype=wide)
             mask.masked_fill_(torch.arange(L) > last[:, None, None], -torch.inf)
             mask = mask.repeat(kv_heads, 1, 1)
         weights = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=size**-0.5)
-        # Softmax by hand: PyTorch's takes three times as long for rows of ten numbers.
+        # Softmax by hand: PyTorch's takes three times as long on rows of ten numbers.
         weights.sub_(weights.amax(-1, keepdim=True)).exp_()
         weights.div_(weights.sum(-1, keepdim=True))
         ctx.save_for_backward(q, k, v, weights, last)
         ctx.shape, ctx.dtype, ctx.rotary = (heads, kv_heads, B, L), qkv.dtype, rotary
-        out = (weights @ v).view(kv_heads, B, shared, Lq, size).permute(1, 3, 0, 2, 4)
+        out = (weights @ v).view(kv_heads, B, group, Lq, size).permute(1, 3, 0, 2, 4)
         return _dense(out, qkv.dtype).view(B, Lq, heads * size)
 
     @staticmethod
     def backward(ctx, grad):
         q, k, v, weights, last = ctx.saved_tensors
         heads, kv_heads, B, L = ctx.shape
-        shared, size, Lq = heads // kv_heads, q.shape[2], grad.shape[1]
-        grad = grad.view(B, Lq, kv_heads, shared, size).permute(2, 0, 3, 1, 4)
-        grad = _dense(grad, q.dtype).view(kv_heads * B, shared * Lq, size)
+        group, size, Lq = heads // kv_heads, q.shape[2], grad.shape[1]
+        grad = grad.view(B, Lq, kv_heads, group, size).permute(2, 0, 3, 1, 4)
+        grad = _dense(grad, q.dtype).view(kv_heads * B, group * Lq, size)
         grad_v = weights.transpose(1, 2) @ grad
         grad_weights = grad @ v.transpose(1, 2)
         shift = (grad_weights * weights).sum(-1, keepdim=True)
         scores = grad_weights.sub_(shift).mul_(weights).mul_(size**-0.5)
-        grad_q = (scores @ k).view(kv_heads, B, shared, Lq, size)
+        grad_q = (scores @ k).view(kv_heads, B, group, Lq, size)
         grad_k = (scores.transpose(1, 2) @ q).view(kv_heads, B, L, size)
-        if ctx.rotary:  # turned back by the same angles
+        if ctx.rotary:  # the gradient is rotated back
             cos, sin = ctx.rotary
-            grad_k = _turn(grad_k, cos, -sin)
-            grad_q = _turn(grad_q, *_at(last, cos, -sin))
+            grad_k = apply_rope(grad_k, cos, -sin)
+            grad_q = apply_rope(grad_q, *_select_angles(last, cos, -sin))
         grad_qkv = torch.empty(B, L, (heads + 2 * kv_heads) * size, dtype=ctx.dtype)
-        to_q, to_k, to_v = _views(grad_qkv, heads, kv_heads)
+        out_q, out_k, out_v = _views(grad_qkv, heads, kv_heads)
         if last is None:
-            to_q.copy_(grad_q)
+            out_q.copy_(grad_q)
         else:
-            to_q.zero_()
-            to_q[:, torch.arange(B), :, last] = grad_q.squeeze(3).transpose(0, 1).to(ctx.dtype)
-        to_k.copy_(grad_k)
-        to_v.copy_(grad_v.view(kv_heads, B, L, size))
+            out_q.zero_()
+            out_q[:, torch.arange(B), :, last] = grad_q.squeeze(3).transpose(0, 1).to(ctx.dtype)
+        out_k.copy_(grad_k)
+        out_v.copy_(grad_v.view(kv_heads, B, L, size))
         return grad_qkv, None, None, None, None
 
 
 @cache
-def _causal_mask(L: int, shared: int, dtype: torch.dtype) -> Tensor:
-    """(shared · L, L): 0 up to a token's own place, -inf behind it."""
-    return torch.full((L, L), -torch.inf, dtype=dtype).triu(1).repeat(shared, 1)
+def _causal_mask(L: int, group: int, dtype: torch.dtype) -> Tensor:
+    """Return (group · L, L): 0 up to a query's own position, -inf after it."""
+    return torch.full((L, L), -torch.inf, dtype=dtype).triu(1).repeat(group, 1)
 
 
 def _views(qkv: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries (kv_heads, B, shared, L, size), keys and values (kv_heads, B, L, size) in `qkv`."""
+    """Return views of `qkv`: queries (kv_heads, B, group, L, size), keys and values
+    (kv_heads, B, L, size)."""
     B, L, _ = qkv.shape
     q, k, v = qkv.view(B, L, heads + 2 * kv_heads, -1).split([heads, kv_heads, kv_heads], dim=2)
     q = q.unflatten(2, (kv_heads, heads // kv_heads)).permute(2, 0, 3, 1, 4)
@@ -197,12 +206,12 @@ def _views(qkv: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor, Tens
 
 
 def _dense(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy in another dtype and in the order of its dimensions, in one pass."""
+    """Return a contiguous copy of `x` in another dtype, in one pass."""
     return torch.empty(x.shape, dtype=dtype).copy_(x)
 
 
-def _at(last: Tensor | None, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """Angles of all tokens, or of the last ones alone: (B, 1, 1, size)."""
+def _select_angles(last: Tensor | None, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the angles of all tokens, or those at the positions `last`: (B, 1, 1, size)."""
     if last is None:
         return cos, sin
     return cos[last][:, None, None], sin[last][:, None, None]

@@ -1,4 +1,4 @@
-"""The operations between a decoder's products: activations and norms, each in few passes."""
+"""The operations between a decoder's matrix products: activations and norms, in few passes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,14 +11,15 @@ from potstill.ops import kernels
 
 
 def gelu(x: Tensor) -> Tensor:
-    """GPT-2's "gelu_new" (Hendrycks and Gimpel 2016, *Gaussian Error Linear Units*, section 2)."""
+    """Return GPT-2's "gelu_new" (Hendrycks and Gimpel 2016, *Gaussian Error Linear Units*,
+    section 2)."""
     if kernels.supports(x, x.shape[-1]):
         return CompiledGELU.apply(x.contiguous())
     return F.gelu(x, approximate="tanh")
 
 
 class CompiledGELU(torch.autograd.Function):
-    """`gelu` of bf16 on a CPU, in a pass each way."""
+    """`gelu` of bf16 on a CPU, one pass forward and one backward."""
 
     @staticmethod
     def forward(ctx, x):
@@ -32,21 +33,25 @@ class CompiledGELU(torch.autograd.Function):
 
 
 def layer_norm(norm: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
+    """Return a function that applies `norm`, with fp32 weights, to fp32 or bf16 activations."""
+
     def apply(x: Tensor) -> Tensor:
         if x.is_cpu:  # this kernel takes bf16 with fp32 weights
             return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-        whole = F.layer_norm(x.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
-        return whole.to(x.dtype)
+        wide = F.layer_norm(x.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        return wide.to(x.dtype)
 
     return apply
 
 
 def rms_norm(norm: Any) -> Callable[[Tensor], Tensor]:
+    """Return a function that applies `norm`, an RMSNorm of transformers; see `RMSNorm`."""
     return lambda x: RMSNorm.apply(x, norm.weight, norm.variance_epsilon)
 
 
 class RMSNorm(torch.autograd.Function):
-    """x / rms(x) · weight, computed in fp32 (Zhang and Sennrich 2019, equation 4)."""
+    """x / rms(x) · weight, computed in fp32 (Zhang and Sennrich 2019, *Root Mean Square Layer
+    Normalization*, equation 4)."""
 
     @staticmethod
     def forward(ctx, x, weight, eps):
@@ -72,13 +77,14 @@ class RMSNorm(torch.autograd.Function):
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad = grad * weight
-            shared = (grad * unit).mean(-1, keepdim=True)
-            grad_x = grad.sub_(unit.mul_(shared)).mul_(scale).to(x.dtype)
+            mean = (grad * unit).mean(-1, keepdim=True)
+            grad_x = grad.sub_(unit.mul_(mean)).mul_(scale).to(x.dtype)
         return grad_x, grad_weight.to(weight.dtype), None
 
 
 class SwiGLU(torch.autograd.Function):
-    """silu(gate) · up of both side by side, (…, 2 N) to (…, N) (Shazeer 2020, equation 6)."""
+    """silu(gate) · up, (…, N), of gate and up side by side, (…, 2 N) (Shazeer 2020, *GLU Variants
+    Improve Transformer*, equation 6)."""
 
     @staticmethod
     def forward(ctx, gate_up):

@@ -1,10 +1,10 @@
 /* The small operations of a decoder's blocks on a CPU, each in one pass over its data.
 
-   At ten tokens a sentence they would take a third of a training step as PyTorch's: an operation
+   At ten tokens per sentence, PyTorch's versions take a third of a training step: every operation
    reads and writes all of its input, and these are chains of operations on little data. Matrices
-   are row by row; activations bf16, factors and sums fp32; every width is a multiple of 16. What
-   each computes stands as a plain formula beside its use (attention.py, fused.py,
-   cross_entropy.py, and LoRA in decoder/fused_linear.py). */
+   are row-major; activations are bf16, factors and sums fp32; every width is a multiple of 16. The
+   plain formula of each is beside its use (attention.py, fused.py, cross_entropy.py; for LoRA
+   decoder/fused_linear.py). */
 
 #include <immintrin.h>
 #include <math.h>
@@ -13,7 +13,7 @@
 #include <string.h>
 
 #define W 16   /* numbers in a vector */
-#define TILE 4 /* rows taken at once, so that what they share is read once; and columns */
+#define TILE 4 /* rows (and columns) of a tile, so that what they share is read once */
 typedef float vec __attribute__((vector_size(4 * W)));
 typedef int32_t ints __attribute__((vector_size(4 * W)));
 typedef uint16_t bf16;
@@ -30,7 +30,7 @@ INLINE vec widen(const bf16 *p)
         _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
 }
 
-INLINE void narrow(bf16 *p, vec v) /* to the nearest */
+INLINE void narrow(bf16 *p, vec v) /* round to nearest */
 {
     __m256bh h = _mm512_cvtneps_pbh((__m512)v);
     memcpy(p, &h, sizeof h);
@@ -39,12 +39,12 @@ INLINE void narrow(bf16 *p, vec v) /* to the nearest */
 INLINE float total(vec v) { return _mm512_reduce_add_ps((__m512)v); }
 INLINE float largest(vec v) { return _mm512_reduce_max_ps((__m512)v); }
 INLINE vec larger(vec a, vec b) { return (vec)_mm512_max_ps((__m512)a, (__m512)b); }
-INLINE vec pick(ints where, vec a, vec b) { return (vec)(((ints)a & where) | ((ints)b & ~where)); }
+INLINE vec blend(ints mask, vec a, vec b) { return (vec)(((ints)a & mask) | ((ints)b & ~mask)); }
 
-INLINE vec exponential(vec x) /* to 2e-7 of it; 0 below -87 */
+INLINE vec exponential(vec x) /* relative error 2e-7; 0 below -87 */
 {
     ints below = x < -87.0f;
-    x = pick(below, (vec){}, pick(x > 88.0f, (vec){} + 88.0f, x));
+    x = blend(below, (vec){}, blend(x > 88.0f, (vec){} + 88.0f, x));
     vec t = x * 1.44269504f;
     vec whole = (vec)_mm512_roundscale_ps((__m512)t, _MM_FROUND_TO_NEAREST_INT);
     ints n = (ints)_mm512_cvtps_epi32((__m512)whole);
@@ -59,7 +59,7 @@ INLINE vec exponential(vec x) /* to 2e-7 of it; 0 below -87 */
     return (vec)((ints)(p * (vec)((n + 127) << 23)) & ~below);
 }
 
-/* ---- three products with one thin side, in tiles that stay in registers ---- */
+/* ---- three products with one low-rank side, in tiles that stay in registers ---- */
 
 INLINE void dots_tile(const bf16 *x, long x_step, const float *u, long K, float scale, float *t,
                       long t_step, const int rows, const int ranks)
@@ -90,8 +90,8 @@ static void dots(const bf16 *x, long x_step, const float *u, long N, long K, lon
                                   t + i * t_step + j, t_step, 1, 1);
 }
 
-INLINE void spread_tile(bf16 *y, long y_step, const float *t, long t_step, const float *v, long C,
-                        long R, const bf16 *kept, const int rows)
+INLINE void expand_tile(bf16 *y, long y_step, const float *t, long t_step, const float *v, long C,
+                        long R, const bf16 *mask, const int rows)
 {
     for (long c = 0; c < C; c += W) {
         vec sums[TILE] = {};
@@ -100,27 +100,27 @@ INLINE void spread_tile(bf16 *y, long y_step, const float *t, long t_step, const
             for (int n = 0; n < rows; n++) sums[n] += t[n * t_step + r] * column;
         }
         for (int n = 0; n < rows; n++) {
-            if (kept) sums[n] *= widen(kept + n * C + c);
+            if (mask) sums[n] *= widen(mask + n * C + c);
             narrow(y + n * y_step + c, widen(y + n * y_step + c) + sums[n]);
         }
     }
 }
 
-/* y (N, C) += t (N, R) v, v (R, C); with kept (N, C), what is added is multiplied by it */
-static void spread(bf16 *y, long y_step, const float *t, long t_step, const float *v, long N,
-                   long C, long R, const bf16 *kept)
+/* y (N, C) += t (N, R) v, v (R, C); if mask (N, C) is given, mask * (t v) is added */
+static void expand(bf16 *y, long y_step, const float *t, long t_step, const float *v, long N,
+                   long C, long R, const bf16 *mask)
 {
     long n = 0;
     for (; n + TILE <= N; n += TILE)
-        spread_tile(y + n * y_step, y_step, t + n * t_step, t_step, v, C, R,
-                    kept ? kept + n * C : 0, TILE);
+        expand_tile(y + n * y_step, y_step, t + n * t_step, t_step, v, C, R,
+                    mask ? mask + n * C : 0, TILE);
     for (; n < N; n++)
-        spread_tile(y + n * y_step, y_step, t + n * t_step, t_step, v, C, R,
-                    kept ? kept + n * C : 0, 1);
+        expand_tile(y + n * y_step, y_step, t + n * t_step, t_step, v, C, R,
+                    mask ? mask + n * C : 0, 1);
 }
 
-INLINE void gather_tile(float *g, long C, const float *t, long t_step, const bf16 *x, long x_step,
-                        long N, const int ranks, const int chunks)
+INLINE void outer_tile(float *g, long C, const float *t, long t_step, const bf16 *x, long x_step,
+                       long N, const int ranks, const int chunks)
 {
     vec sums[TILE][TILE] = {};
     for (long n = 0; n < N; n++)
@@ -133,26 +133,26 @@ INLINE void gather_tile(float *g, long C, const float *t, long t_step, const bf1
 }
 
 /* g (R, C) = t^T x, t (N, R), x (N, C) */
-static void gather(float *g, const float *t, long t_step, const bf16 *x, long x_step, long N,
-                   long C, long R)
+static void outer(float *g, const float *t, long t_step, const bf16 *x, long x_step, long N,
+                  long C, long R)
 {
     for (long c = 0; c < C; c += TILE * W)
         for (long r = 0; r < R; r += TILE) {
             if (C - c >= TILE * W && R - r >= TILE) {
-                gather_tile(g + r * C + c, C, t + r, t_step, x + c, x_step, N, TILE, TILE);
+                outer_tile(g + r * C + c, C, t + r, t_step, x + c, x_step, N, TILE, TILE);
                 continue;
             }
             for (long i = r; i < R && i < r + TILE; i++)
                 for (long j = c; j < C && j < c + TILE * W; j += W)
-                    gather_tile(g + i * C + j, C, t + i, t_step, x + j, x_step, N, 1, 1);
+                    outer_tile(g + i * C + j, C, t + i, t_step, x + j, x_step, N, 1, 1);
         }
 }
 
-/* ---- LoRA of layers that share their input ---- */
+/* ---- LoRA on layers that share their input ---- */
 
 typedef struct {
     const float *U, *V;          /* (rank, inputs), (outputs, rank) */
-    long rank, first, outputs;   /* its outputs among those of all the layers */
+    long rank, first, outputs;   /* first: its first output among those of all the layers */
     float scaling;
 } adapter;
 
@@ -162,42 +162,44 @@ static void transpose(float *to, const float *from, long rows, long columns)
         for (long j = 0; j < columns; j++) to[j * rows + i] = from[i * columns + j];
 }
 
-/* thin (N, R) = scaling x U^T, and y (N, outputs) += thin V^T, for each adapter in its columns */
-EXPORT void lora_forward(const adapter *adapters, long count, const bf16 *x, bf16 *y, float *thin,
-                         long N, long inputs, long outputs, long R)
+/* low_rank (N, R) = scaling x U^T, and y (N, outputs) += low_rank V^T: each adapter in its own
+   columns of low_rank and of y */
+EXPORT void lora_forward(const adapter *adapters, long count, const bf16 *x, bf16 *y,
+                         float *low_rank, long N, long inputs, long outputs, long R)
 {
-    float *turned = malloc(sizeof(float) * R * outputs);
+    float *VT = malloc(sizeof(float) * R * outputs);
     long column = 0;
     for (const adapter *a = adapters; a < adapters + count; column += a->rank, a++) {
-        dots(x, inputs, a->U, N, inputs, a->rank, a->scaling, thin + column, R);
-        transpose(turned, a->V, a->outputs, a->rank);
-        spread(y + a->first, outputs, thin + column, R, turned, N, a->outputs, a->rank, 0);
+        dots(x, inputs, a->U, N, inputs, a->rank, a->scaling, low_rank + column, R);
+        transpose(VT, a->V, a->outputs, a->rank);
+        expand(y + a->first, outputs, low_rank + column, R, VT, N, a->outputs, a->rank, 0);
     }
-    free(turned);
+    free(VT);
 }
 
-/* From grad (N, outputs): grads, for each adapter that of U and then that of V, as these are; and
-   grad_x (N, inputs) += that of what dropout let through, unless it is NULL. */
+/* From grad (N, outputs): grads, for each adapter the gradient of U and then that of V, in their
+   layouts; and, unless it is NULL, grad_x (N, inputs) += the gradient through the updates, times
+   the dropout mask if there is one. */
 EXPORT void lora_backward(const adapter *adapters, long count, const bf16 *grad, const bf16 *x,
-                          const float *thin, const bf16 *kept, float *grads, bf16 *grad_x, long N,
-                          long inputs, long outputs, long R)
+                          const float *low_rank, const bf16 *mask, float *grads, bf16 *grad_x,
+                          long N, long inputs, long outputs, long R)
 {
-    float *turned = malloc(sizeof(float) * R * outputs), *sums = malloc(sizeof(float) * N * R);
+    float *VT = malloc(sizeof(float) * R * outputs), *sums = malloc(sizeof(float) * N * R);
     float *all = malloc(sizeof(float) * R * inputs);
     long column = 0;
     for (const adapter *a = adapters; a < adapters + count; column += a->rank, a++) {
         long V = a->outputs * a->rank, U = inputs * a->rank;
-        transpose(turned, a->V, a->outputs, a->rank);
-        dots(grad + a->first, outputs, turned, N, a->outputs, a->rank, a->scaling, sums + column,
+        transpose(VT, a->V, a->outputs, a->rank);
+        dots(grad + a->first, outputs, VT, N, a->outputs, a->rank, a->scaling, sums + column,
              R);
-        gather(grads, sums + column, R, x, inputs, N, inputs, a->rank);
-        gather(turned, thin + column, R, grad + a->first, outputs, N, a->outputs, a->rank);
-        transpose(grads + U, turned, a->rank, a->outputs);
+        outer(grads, sums + column, R, x, inputs, N, inputs, a->rank);
+        outer(VT, low_rank + column, R, grad + a->first, outputs, N, a->outputs, a->rank);
+        transpose(grads + U, VT, a->rank, a->outputs);
         memcpy(all + column * inputs, a->U, sizeof(float) * U);
         grads += U + V;
     }
-    if (grad_x) spread(grad_x, inputs, sums, R, all, N, inputs, R, kept);
-    free(turned);
+    if (grad_x) expand(grad_x, inputs, sums, R, all, N, inputs, R, mask);
+    free(VT);
     free(sums);
     free(all);
 }
@@ -216,18 +218,18 @@ EXPORT void rms_norm_forward(const bf16 *x, const float *weight, float eps, bf16
     }
 }
 
-/* grad_weight (D,) must begin as zeros */
+/* grad_weight (D,) must be zero on entry */
 EXPORT void rms_norm_backward(const bf16 *x, const float *weight, const float *scale,
                               const bf16 *grad, bf16 *grad_x, float *grad_weight, long N, long D)
 {
     for (long n = 0; n < N; n++, x += D, grad += D, grad_x += D) {
-        vec shared = {};
+        vec products = {};
         for (long d = 0; d < D; d += W) {
             vec unit = scale[n] * widen(x + d), g = widen(grad + d);
             store(grad_weight + d, load(grad_weight + d) + g * unit);
-            shared += g * load(weight + d) * unit;
+            products += g * load(weight + d) * unit;
         }
-        float mean = total(shared) / D;
+        float mean = total(products) / D;
         for (long d = 0; d < D; d += W) {
             vec unit = scale[n] * widen(x + d);
             narrow(grad_x + d, scale[n] * (widen(grad + d) * load(weight + d) - mean * unit));
@@ -235,7 +237,7 @@ EXPORT void rms_norm_backward(const bf16 *x, const float *weight, const float *s
     }
 }
 
-/* y (N, D) = silu(gate) * up, side by side in x (N, 2 D) */
+/* y (N, D) = silu(gate) * up; x (N, 2 D) holds gate and up side by side */
 EXPORT void swiglu_forward(const bf16 *x, bf16 *y, long N, long D)
 {
     for (long n = 0; n < N; n++, x += 2 * D, y += D)
@@ -256,10 +258,10 @@ EXPORT void swiglu_backward(const bf16 *x, const bf16 *grad, bf16 *grad_x, long 
         }
 }
 
-/* GELU's tanh form is x times the logistic function of this */
+/* the tanh approximation of GELU is x times the logistic function of this */
 INLINE vec gelu_inner(vec x) { return 1.5957691216f * (x + 0.044715f * x * x * x); }
 
-/* y = gelu(x) of so many numbers, a multiple of 16 */
+/* y = gelu(x); count is a multiple of 16 */
 EXPORT void gelu_forward(const bf16 *x, bf16 *y, long count)
 {
     for (long i = 0; i < count; i += W) {
@@ -277,11 +279,11 @@ EXPORT void gelu_backward(const bf16 *x, const bf16 *grad, bf16 *grad_x, long co
     }
 }
 
-/* ---- causal attention; `heads` queries and `kv` keys and values of `size` to a token ---- */
+/* ---- causal attention; per token `heads` queries, and `kv` keys and values, `size` wide ---- */
 
-/* to = x turned by its place's angles; without cos, as it is */
-INLINE void turn(float *to, const float *x, const float *cos, const float *sin, float sign,
-                 long size)
+/* to = x rotated by the angles of its position (rotary embedding); if cos is NULL, a copy */
+INLINE void rotate(float *to, const float *x, const float *cos, const float *sin, float sign,
+                   long size)
 {
     long half = size / 2;
     if (!cos) {
@@ -297,126 +299,128 @@ INLINE void widen_row(float *to, const bf16 *x, long size)
     for (long d = 0; d < size; d += W) store(to + d, widen(x + d));
 }
 
-/* A head's part of each token is too short for the processor to see what comes next. */
-INLINE void fetch(const bf16 *x, long numbers)
+/* One head's slice of a token is too short for the processor to predict the next address. */
+INLINE void prefetch(const bf16 *x, long numbers)
 {
     for (long i = 0; i < numbers; i += 32) __builtin_prefetch(x + i);
 }
 
-/* The L keys or values of one head, turned: rows (L, size), and columns (size, across), where what
-   is behind the last is 0. */
-static void read_head(float *rows, float *columns, const bf16 *x, long step, const float *cos,
-                      const float *sin, long L, long across, long size)
+/* Reads the L keys or values of one head, rotated, into rows (L, size) and into columns
+   (size, padded), which are 0 past L. */
+static void read_head(float *rows, float *columns, const bf16 *x, long stride, const float *cos,
+                      const float *sin, long L, long padded, long size)
 {
     float wide[size];
-    if (columns) memset(columns, 0, sizeof(float) * size * across);
+    if (columns) memset(columns, 0, sizeof(float) * size * padded);
     for (long j = 0; j < L; j++) {
-        widen_row(wide, x + j * step, size);
-        turn(rows + j * size, wide, cos ? cos + j * size : 0, sin ? sin + j * size : 0, 1, size);
+        widen_row(wide, x + j * stride, size);
+        rotate(rows + j * size, wide, cos ? cos + j * size : 0, sin ? sin + j * size : 0, 1, size);
         if (columns)
-            for (long d = 0; d < size; d++) columns[d * across + j] = rows[j * size + d];
+            for (long d = 0; d < size; d++) columns[d * padded + j] = rows[j * size + d];
     }
 }
 
-/* out (rows, across) = a (rows, size) columns, columns (size, across); the first `count` of each */
-INLINE void along(float *out, const float *a, const float *columns, long count, long across,
-                  long size, const int rows)
+/* out (rows, padded) = a (rows, size) columns, columns (size, padded); the first `count` columns */
+INLINE void product(float *out, const float *a, const float *columns, long count, long padded,
+                    long size, const int rows)
 {
     for (long j = 0; j < count; j += W) {
         vec sums[TILE] = {};
         for (long d = 0; d < size; d++) {
-            vec column = load(columns + d * across + j);
+            vec column = load(columns + d * padded + j);
             for (int r = 0; r < rows; r++) sums[r] += a[r * size + d] * column;
         }
-        for (int r = 0; r < rows; r++) store(out + r * across + j, sums[r]);
+        for (int r = 0; r < rows; r++) store(out + r * padded + j, sums[r]);
     }
 }
 
-INLINE void mix_chunks(float *out, const float *p, const float *from, long count, long across,
+INLINE void mix_chunks(float *out, const float *p, const float *from, long count, long padded,
                        long size, const int rows, const int chunks)
 {
     vec sums[TILE][TILE] = {};
     for (long j = 0; j < count; j++)
         for (int c = 0; c < chunks; c++) {
             vec v = load(from + j * size + c * W);
-            for (int r = 0; r < rows; r++) sums[r][c] += p[r * across + j] * v;
+            for (int r = 0; r < rows; r++) sums[r][c] += p[r * padded + j] * v;
         }
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < chunks; c++) store(out + r * size + c * W, sums[r][c]);
 }
 
-/* out (rows, size) = p (rows, across) from, from (count, size) */
-INLINE void mix(float *out, const float *p, const float *from, long count, long across, long size,
+/* out (rows, size) = p (rows, padded) from, from (count, size) */
+INLINE void mix(float *out, const float *p, const float *from, long count, long padded, long size,
                 const int rows)
 {
     long d = 0;
     for (; d + TILE * W <= size; d += TILE * W)
-        mix_chunks(out + d, p, from + d, count, across, size, rows, TILE);
-    for (; d < size; d += W) mix_chunks(out + d, p, from + d, count, across, size, rows, 1);
+        mix_chunks(out + d, p, from + d, count, padded, size, rows, TILE);
+    for (; d < size; d += W) mix_chunks(out + d, p, from + d, count, padded, size, rows, 1);
 }
 
-/* p (rows, across) = softmax(q k / sqrt(size)), q (rows, size), k (size, across), each row over as
-   many keys as `counts` says; 0 behind them, as far as the last row's reach */
-INLINE void attend(float *p, const float *q, const float *k, const long *counts, long across,
+/* p (rows, padded) = softmax(q k / sqrt(size)), q (rows, size), k (size, padded). Row r is over its
+   first counts[r] keys; after these it is 0, up to the count of the last row. */
+INLINE void attend(float *p, const float *q, const float *k, const long *counts, long padded,
                    long size, const int rows)
 {
     const ints lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     long count = counts[rows - 1];
-    along(p, q, k, count, across, size, rows);
+    product(p, q, k, count, padded, size, rows);
     float scale = 1 / sqrtf(size);
-    for (int r = 0; r < rows; r++, p += across) {
-        vec most = (vec){} - INFINITY, sum = {};
+    for (int r = 0; r < rows; r++, p += padded) {
+        vec peak = (vec){} - INFINITY, sum = {};
         for (long j = 0; j < count; j += W) {
-            vec z = pick(lanes + (int)j < (int)counts[r], load(p + j), (vec){} - INFINITY);
-            most = larger(most, z);
+            vec z = blend(lanes + (int)j < (int)counts[r], load(p + j), (vec){} - INFINITY);
+            peak = larger(peak, z);
             store(p + j, z);
         }
-        float top = largest(most);
+        float top = largest(peak);
         for (long j = 0; j < count; j += W) {
             vec e = exponential(scale * (load(p + j) - top));
             sum += e;
             store(p + j, e);
         }
-        float share = 1 / total(sum);
-        for (long j = 0; j < count; j += W) store(p + j, share * load(p + j));
+        float inverse = 1 / total(sum);
+        for (long j = 0; j < count; j += W) store(p + j, inverse * load(p + j));
     }
 }
 
 typedef struct {
     const float *cos, *sin; /* (L, size) or NULL */
-    const int64_t *last;    /* (B,) the only tokens to be answered for, or NULL */
-    long L, heads, kv, size, step, shared, answers, across;
+    const int64_t *last;    /* (B,) position of the only query of each sentence, or NULL for all */
+    long L, heads, kv, size, stride, group, outputs, padded;
 } shape;
 
-static shape shape_of(const float *cos, const float *sin, const int64_t *last, long L, long heads,
-                      long kv, long size)
+static shape make_shape(const float *cos, const float *sin, const int64_t *last, long L,
+                        long heads, long kv, long size)
 {
     return (shape){cos, sin, last, L, heads, kv, size, (heads + 2 * kv) * size, heads / kv,
                    last ? 1 : L, (L + W - 1) / W * W};
 }
 
-/* Query number t of those that share a key: where it stands in its sentence, its head, and itself */
-INLINE long query(const shape *s, float *q, const bf16 *tokens, long b, long g, long t, long *head)
+/* Reads query t of those that share key head g into q and its head into *head; returns its
+   position. */
+INLINE long read_query(const shape *s, float *q, const bf16 *tokens, long b, long g, long t,
+                       long *head)
 {
     float wide[s->size];
-    long i = s->last ? s->last[b] : t / s->shared, at = i * s->size;
-    *head = g * s->shared + t % s->shared;
-    widen_row(wide, tokens + i * s->step + *head * s->size, s->size);
-    turn(q, wide, s->cos ? s->cos + at : 0, s->sin ? s->sin + at : 0, 1, s->size);
+    long i = s->last ? s->last[b] : t / s->group, at = i * s->size;
+    *head = g * s->group + t % s->group;
+    widen_row(wide, tokens + i * s->stride + *head * s->size, s->size);
+    rotate(q, wide, s->cos ? s->cos + at : 0, s->sin ? s->sin + at : 0, 1, s->size);
     return i;
 }
 
-INLINE void answer(const shape *s, bf16 *y, const bf16 *tokens, const float *k, const float *v,
-                   float *scratch, long b, long g, long t, const int rows)
+INLINE void tile_forward(const shape *s, bf16 *y, const bf16 *tokens, const float *k,
+                         const float *v, float *scratch, long b, long g, long t, const int rows)
 {
     float *q = scratch, *out = q + rows * s->size, *p = out + rows * s->size;
     long counts[TILE], heads[TILE];
     for (int r = 0; r < rows; r++)
-        counts[r] = 1 + query(s, q + r * s->size, tokens, b, g, t + r, heads + r);
-    attend(p, q, k, counts, s->across, s->size, rows);
-    mix(out, p, v, counts[rows - 1], s->across, s->size, rows);
+        counts[r] = 1 + read_query(s, q + r * s->size, tokens, b, g, t + r, heads + r);
+    attend(p, q, k, counts, s->padded, s->size, rows);
+    mix(out, p, v, counts[rows - 1], s->padded, s->size, rows);
     for (int r = 0; r < rows; r++) {
-        bf16 *to = y + ((b * s->answers + (t + r) / s->shared) * s->heads + heads[r]) * s->size;
+        bf16 *to = y + ((b * s->outputs + (t + r) / s->group) * s->heads + heads[r]) * s->size;
         for (long d = 0; d < s->size; d += W) narrow(to + d, load(out + r * s->size + d));
     }
 }
@@ -426,45 +430,46 @@ INLINE void answer(const shape *s, bf16 *y, const bf16 *tokens, const float *k, 
 EXPORT void attention_forward(const bf16 *qkv, bf16 *y, const float *cos, const float *sin,
                               const int64_t *last, long B, long L, long heads, long kv, long size)
 {
-    shape s = shape_of(cos, sin, last, L, heads, kv, size);
+    shape s = make_shape(cos, sin, last, L, heads, kv, size);
     float *k = malloc(sizeof(float) *
-                      (2 * L * size + size * s.across + TILE * (2 * size + s.across)));
-    float *v = k + L * size, *columns = v + L * size, *scratch = columns + size * s.across;
+                      (2 * L * size + size * s.padded + TILE * (2 * size + s.padded)));
+    float *v = k + L * size, *columns = v + L * size, *scratch = columns + size * s.padded;
     for (long b = 0; b < B; b++)
         for (long g = 0; g < kv; g++) {
-            const bf16 *tokens = qkv + b * L * s.step;
-            long t = 0, queries = s.answers * s.shared;
-            read_head(k, columns, tokens + (heads + g) * size, s.step, cos, sin, L, s.across, size);
-            read_head(v, 0, tokens + (heads + kv + g) * size, s.step, 0, 0, L, s.across, size);
+            const bf16 *tokens = qkv + b * L * s.stride;
+            long t = 0, queries = s.outputs * s.group;
+            read_head(k, columns, tokens + (heads + g) * size, s.stride, cos, sin, L, s.padded,
+                      size);
+            read_head(v, 0, tokens + (heads + kv + g) * size, s.stride, 0, 0, L, s.padded, size);
             for (; t + TILE <= queries; t += TILE)
-                answer(&s, y, tokens, columns, v, scratch, b, g, t, TILE);
-            for (; t < queries; t++) answer(&s, y, tokens, columns, v, scratch, b, g, t, 1);
+                tile_forward(&s, y, tokens, columns, v, scratch, b, g, t, TILE);
+            for (; t < queries; t++) tile_forward(&s, y, tokens, columns, v, scratch, b, g, t, 1);
         }
     free(k);
 }
 
 typedef struct {
-    float *k, *v, *k_columns, *v_columns; /* keys and values, (L, size) and (size, across) */
+    float *k, *v, *k_columns, *v_columns; /* keys and values, (L, size) and (size, padded) */
     float *grad_k, *grad_v, *scratch;
 } head;
 
-INLINE void answer_back(const shape *s, const head *h, const bf16 *grad, bf16 *grad_tokens,
-                        const bf16 *tokens, long b, long g, long t, const int rows)
+INLINE void tile_backward(const shape *s, const head *h, const bf16 *grad, bf16 *grad_tokens,
+                          const bf16 *tokens, long b, long g, long t, const int rows)
 {
-    long size = s->size, across = s->across, counts[TILE], heads[TILE];
+    long size = s->size, padded = s->padded, counts[TILE], heads[TILE];
     float *q = h->scratch, *grad_out = q + rows * size, *grad_q = grad_out + rows * size;
-    float *p = grad_q + rows * size, *grad_p = p + rows * across, turned[size];
+    float *p = grad_q + rows * size, *grad_p = p + rows * padded, rotated[size];
     float scale = 1 / sqrtf(size);
     for (int r = 0; r < rows; r++) {
-        counts[r] = 1 + query(s, q + r * size, tokens, b, g, t + r, heads + r);
-        long at = ((b * s->answers + (t + r) / s->shared) * s->heads + heads[r]) * size;
+        counts[r] = 1 + read_query(s, q + r * size, tokens, b, g, t + r, heads + r);
+        long at = ((b * s->outputs + (t + r) / s->group) * s->heads + heads[r]) * size;
         widen_row(grad_out + r * size, grad + at, size);
     }
     long count = counts[rows - 1];
-    attend(p, q, h->k_columns, counts, across, size, rows);
-    along(grad_p, grad_out, h->v_columns, count, across, size, rows);
+    attend(p, q, h->k_columns, counts, padded, size, rows);
+    product(grad_p, grad_out, h->v_columns, count, padded, size, rows);
     for (int r = 0; r < rows; r++) {
-        float *p_row = p + r * across, *grad_row = grad_p + r * across;
+        float *p_row = p + r * padded, *grad_row = grad_p + r * padded;
         vec products = {};
         for (long j = 0; j < count; j += W) products += load(p_row + j) * load(grad_row + j);
         float shift = total(products);
@@ -473,58 +478,58 @@ INLINE void answer_back(const shape *s, const head *h, const bf16 *grad, bf16 *g
     }
     for (long j = 0; j < count; j++)
         for (long d = 0; d < size; d += W) {
-            vec of_k = load(h->grad_k + j * size + d), of_v = load(h->grad_v + j * size + d);
+            vec grad_k = load(h->grad_k + j * size + d), grad_v = load(h->grad_v + j * size + d);
             for (int r = 0; r < rows; r++) {
-                of_k += grad_p[r * across + j] * load(q + r * size + d);
-                of_v += p[r * across + j] * load(grad_out + r * size + d);
+                grad_k += grad_p[r * padded + j] * load(q + r * size + d);
+                grad_v += p[r * padded + j] * load(grad_out + r * size + d);
             }
-            store(h->grad_k + j * size + d, of_k);
-            store(h->grad_v + j * size + d, of_v);
+            store(h->grad_k + j * size + d, grad_k);
+            store(h->grad_v + j * size + d, grad_v);
         }
-    mix(grad_q, grad_p, h->k, count, across, size, rows);
+    mix(grad_q, grad_p, h->k, count, padded, size, rows);
     for (int r = 0; r < rows; r++) {
         long i = counts[r] - 1, at = i * size;
-        /* back by the same angles */
-        turn(turned, grad_q + r * size, s->cos ? s->cos + at : 0, s->sin ? s->sin + at : 0, -1,
-             size);
+        /* the gradient is rotated back */
+        rotate(rotated, grad_q + r * size, s->cos ? s->cos + at : 0, s->sin ? s->sin + at : 0, -1,
+               size);
         for (long d = 0; d < size; d += W)
-            narrow(grad_tokens + i * s->step + heads[r] * size + d, load(turned + d));
+            narrow(grad_tokens + i * s->stride + heads[r] * size + d, load(rotated + d));
     }
 }
 
-/* grad_qkv, as qkv; with last it must begin as zeros */
+/* grad_qkv has the shape of qkv; with last it must be zero on entry */
 EXPORT void attention_backward(const bf16 *qkv, const bf16 *grad, bf16 *grad_qkv, const float *cos,
                                const float *sin, const int64_t *last, long B, long L, long heads,
                                long kv, long size)
 {
-    shape s = shape_of(cos, sin, last, L, heads, kv, size);
-    long all = L * size, turned = size * s.across;
+    shape s = make_shape(cos, sin, last, L, heads, kv, size);
+    long all = L * size, columns = size * s.padded;
     float *k = malloc(sizeof(float) *
-                      (4 * all + 2 * turned + TILE * (3 * size + 2 * s.across))), wide[size];
-    head h = {k, k + all, k + 4 * all, k + 4 * all + turned, k + 2 * all, k + 3 * all,
-              k + 4 * all + 2 * turned};
+                      (4 * all + 2 * columns + TILE * (3 * size + 2 * s.padded))), wide[size];
+    head h = {k, k + all, k + 4 * all, k + 4 * all + columns, k + 2 * all, k + 3 * all,
+              k + 4 * all + 2 * columns};
     for (long b = 0; b < B; b++) {
-        fetch(qkv + b * L * s.step, L * s.step);
-        fetch(grad + b * s.answers * heads * size, s.answers * heads * size);
-        fetch(grad_qkv + b * L * s.step, L * s.step);
+        prefetch(qkv + b * L * s.stride, L * s.stride);
+        prefetch(grad + b * s.outputs * heads * size, s.outputs * heads * size);
+        prefetch(grad_qkv + b * L * s.stride, L * s.stride);
         for (long g = 0; g < kv; g++) {
-            const bf16 *tokens = qkv + b * L * s.step;
-            bf16 *to = grad_qkv + b * L * s.step;
-            long t = 0, queries = s.answers * s.shared;
-            read_head(h.k, h.k_columns, tokens + (heads + g) * size, s.step, cos, sin, L, s.across,
-                      size);
-            read_head(h.v, h.v_columns, tokens + (heads + kv + g) * size, s.step, 0, 0, L,
-                      s.across, size);
-            memset(h.grad_k, 0, sizeof(float) * 2 * all); /* and grad_v behind it */
+            const bf16 *tokens = qkv + b * L * s.stride;
+            bf16 *to = grad_qkv + b * L * s.stride;
+            long t = 0, queries = s.outputs * s.group;
+            read_head(h.k, h.k_columns, tokens + (heads + g) * size, s.stride, cos, sin, L,
+                      s.padded, size);
+            read_head(h.v, h.v_columns, tokens + (heads + kv + g) * size, s.stride, 0, 0, L,
+                      s.padded, size);
+            memset(h.grad_k, 0, sizeof(float) * 2 * all); /* and grad_v, which follows */
             for (; t + TILE <= queries; t += TILE)
-                answer_back(&s, &h, grad, to, tokens, b, g, t, TILE);
-            for (; t < queries; t++) answer_back(&s, &h, grad, to, tokens, b, g, t, 1);
+                tile_backward(&s, &h, grad, to, tokens, b, g, t, TILE);
+            for (; t < queries; t++) tile_backward(&s, &h, grad, to, tokens, b, g, t, 1);
             for (long j = 0; j < L; j++) {
-                turn(wide, h.grad_k + j * size, cos ? cos + j * size : 0, sin ? sin + j * size : 0,
-                     -1, size);
+                rotate(wide, h.grad_k + j * size, cos ? cos + j * size : 0,
+                       sin ? sin + j * size : 0, -1, size);
                 for (long d = 0; d < size; d += W) {
-                    narrow(to + j * s.step + (heads + g) * size + d, load(wide + d));
-                    narrow(to + j * s.step + (heads + kv + g) * size + d,
+                    narrow(to + j * s.stride + (heads + g) * size + d, load(wide + d));
+                    narrow(to + j * s.stride + (heads + kv + g) * size + d,
                            load(h.grad_v + j * size + d));
                 }
             }
@@ -535,25 +540,25 @@ EXPORT void attention_backward(const bf16 *qkv, const bf16 *grad, bf16 *grad_qkv
 
 /* ---- cross-entropy over a vocabulary ---- */
 
-/* logits (N, V), to which bias (V,) comes, become their gradient; of the loss, the sum over rows of
-   the cross-entropy with a target (K places with their shares), that is returned, and of_bias (V,)
-   gets what is added to it. */
-EXPORT double cross_entropy(bf16 *logits, const float *bias, const int64_t *places,
-                            const float *shares, float *of_bias, long N, long V, long K)
+/* Returns the loss: the sum over rows of the cross-entropy of softmax(logits + bias) with a target
+   that gives each of K token ids a probability. Replaces logits (N, V) by their gradient and adds
+   that of bias (V,) to grad_bias. */
+EXPORT double cross_entropy(bf16 *logits, const float *bias, const int64_t *token_ids,
+                            const float *probs, float *grad_bias, long N, long V, long K)
 {
     float *row = malloc(sizeof(float) * V);
     double loss = 0;
-    for (long n = 0; n < N; n++, logits += V, places += K, shares += K) {
-        vec most = (vec){} - INFINITY;
+    for (long n = 0; n < N; n++, logits += V, token_ids += K, probs += K) {
+        vec peak = (vec){} - INFINITY;
         for (long v = 0; v < V; v += W) {
             vec z = widen(logits + v) + load(bias + v);
-            most = larger(most, z);
+            peak = larger(peak, z);
             store(row + v, z);
         }
-        float top = largest(most), mass = 0;
+        float top = largest(peak), mass = 0;
         for (long k = 0; k < K; k++) {
-            mass += shares[k];
-            loss -= shares[k] * (row[places[k]] - top);
+            mass += probs[k];
+            loss -= probs[k] * (row[token_ids[k]] - top);
         }
         vec sums[2] = {};
         for (long v = 0; v < V; v += W) {
@@ -564,10 +569,10 @@ EXPORT double cross_entropy(bf16 *logits, const float *bias, const int64_t *plac
         float sum = total(sums[0] + sums[1]), scale = mass / sum;
         loss += mass * logf(sum);
         for (long v = 0; v < V; v += W) store(row + v, scale * load(row + v));
-        for (long k = 0; k < K; k++) row[places[k]] -= shares[k];
+        for (long k = 0; k < K; k++) row[token_ids[k]] -= probs[k];
         for (long v = 0; v < V; v += W) {
             vec g = load(row + v);
-            store(of_bias + v, load(of_bias + v) + g);
+            store(grad_bias + v, load(grad_bias + v) + g);
             narrow(logits + v, g);
         }
     }

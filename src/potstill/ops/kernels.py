@@ -1,7 +1,7 @@
-"""The functions of kernels.c: compiled where they are first needed, kept in the cache folder.
+"""The functions of kernels.c, compiled when they are first needed and stored in the cache folder.
 
-They serve processors that multiply bf16 by themselves (AVX-512), where the products are so fast
-that all else counts. Where there is no C compiler, PyTorch's operations do the same more slowly.
+They are for CPUs with bf16 instructions (AVX-512), where matrix products are so fast that the time
+of everything else matters. Without a C compiler, PyTorch's operations compute the same more slowly.
 """
 
 import ctypes
@@ -25,11 +25,11 @@ from potstill.files import cache_folder, write_bytes
 SOURCE = Path(__file__).with_name("kernels.c")
 FLAGS = ["-O3", "-march=x86-64-v4", "-mavx512bf16", "-mprefer-vector-width=512"]
 FLAGS += ["-shared", "-fPIC", "-fvisibility=hidden"]
-WIDTH = 16  # numbers of a vector; every width must be a multiple
+WIDTH = 16  # numbers in a vector; every width must be a multiple of it
 
 
 class Adapter(ctypes.Structure):
-    """`adapter` of kernels.c."""
+    """The struct `adapter` of kernels.c."""
 
     _fields_ = (
         ("U", ctypes.c_void_p),
@@ -48,7 +48,7 @@ def _runnable() -> bool:
 
 @cache
 def load_library() -> Any:
-    """The compiled functions, or None where they can't be had or wouldn't run."""
+    """Return the compiled functions; None if they can't be compiled or the CPU can't run them."""
     if not _runnable():
         return None
     compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
@@ -61,14 +61,14 @@ def load_library() -> Any:
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory() as folder:
-                made = Path(folder) / file.name
-                call = [*command, str(SOURCE), "-o", str(made), "-lm"]
+                compiled = Path(folder) / file.name
+                call = [*command, str(SOURCE), "-o", str(compiled), "-lm"]
                 subprocess.run(call, check=True, capture_output=True, timeout=120)
-                write_bytes(file, made.read_bytes())
-        found = ctypes.CDLL(str(file))
+                write_bytes(file, compiled.read_bytes())
+        library = ctypes.CDLL(str(file))
     except (OSError, subprocess.SubprocessError):
         return None
-    # Pointers as plain integers: untold, ctypes would cut them to 32 bits.
+    # Pointers are passed as integers; without declared types ctypes would cut them to 32 bits.
     p, n, f = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
     signatures: dict[str, list[Any]] = {
         "lora_forward": [p, n, *[p] * 3, *[n] * 4],
@@ -84,18 +84,18 @@ def load_library() -> Any:
         "cross_entropy": [*[p] * 5, n, n, n],
     }
     for name, arguments in signatures.items():
-        getattr(found, name).argtypes = arguments
-    found.cross_entropy.restype = ctypes.c_double
-    return found
+        getattr(library, name).argtypes = arguments
+    library.cross_entropy.restype = ctypes.c_double
+    return library
 
 
 def compiler_missing() -> bool:
-    """Whether a C compiler is all that is wanting."""
+    """Return True if the CPU can run the functions and only a C compiler is missing."""
     return _runnable() and load_library() is None
 
 
 def supports(x: Tensor, width: int) -> bool:
-    """Whether they take `x`, bf16 activations of vectors `width` wide."""
+    """Return True if the functions take `x`: bf16 on the CPU, `width` a multiple of WIDTH."""
     fits = x.is_cpu and x.dtype == torch.bfloat16 and width % WIDTH == 0
     return fits and load_library() is not None
 
@@ -106,10 +106,13 @@ def _pointer(x: Tensor | None) -> int | None:
 
 @dataclass
 class Adapters:
-    """What the functions for LoRA are told of layers that share their input.
+    """The adapters of linear layers that share their input, as the LoRA functions take them.
 
-    factors: U and V of each; spans: of each its rank, its first output among those of all and its
-    outputs; scalings: of each.
+    Args:
+        factors: U and V of each adapter in turn.
+        spans: rank, first output and number of outputs of each; the outputs of all the layers are
+            counted through.
+        scalings: scaling of each.
     """
 
     factors: list[Tensor]
@@ -123,39 +126,52 @@ class Adapters:
         self._filled: tuple[list[int], Any] = ([], None)
 
     def array(self) -> Any:
-        """For C; made anew where the factors have moved."""
-        places = [factor.data_ptr() for factor in self.factors]
-        if places != self._filled[0]:
-            pairs = zip(places[::2], places[1::2], self.spans, self.scalings, strict=True)
+        """Return the C array, filled again if the factors have moved in memory."""
+        addresses = [factor.data_ptr() for factor in self.factors]
+        if addresses != self._filled[0]:
+            pairs = zip(addresses[::2], addresses[1::2], self.spans, self.scalings, strict=True)
             rows = [Adapter(U, V, *span, scaling) for U, V, span, scaling in pairs]
-            self._filled = places, (Adapter * len(rows))(*rows)
+            self._filled = addresses, (Adapter * len(rows))(*rows)
         return self._filled[1]
 
 
 def lora(adapters: Adapters, x: Tensor, y: Tensor) -> Tensor:
-    """Adds the updates, of (N, in) x, to (N, out) y, in place; returns the scaled thin products,
-    (N, ranks)."""
+    """Add the updates of (N, in) `x` to (N, out) `y` in place.
+
+    Returns:
+        (N, ranks) low-rank products x Uᵀ, scaled.
+    """
     (N, inputs), outputs = x.shape, y.shape[1]
-    thin = torch.empty(N, adapters.ranks)
-    pointers = x.data_ptr(), y.data_ptr(), thin.data_ptr()
+    low_rank = torch.empty(N, adapters.ranks)
+    pointers = x.data_ptr(), y.data_ptr(), low_rank.data_ptr()
     sizes = N, inputs, outputs, adapters.ranks
     load_library().lora_forward(adapters.array(), len(adapters.spans), *pointers, *sizes)
-    return thin
+    return low_rank
 
 
 def lora_backward(
     adapters: Adapters,
     grad: Tensor,
     x: Tensor,
-    thin: Tensor,
-    kept: Tensor | None,
+    low_rank: Tensor,
+    mask: Tensor | None,
     grad_x: Tensor | None,
 ) -> list[Tensor]:
-    """Gradients of all U and V in turn, from that of y, (N, out); adds that of x, times what
-    dropout kept, to `grad_x`."""
+    """Compute the backward pass of `lora`.
+
+    Args:
+        grad: (N, out) gradient of y.
+        x: (N, in) input of the updates, after dropout.
+        low_rank: what `lora` returned.
+        mask: (N, in) dropout mask, scaled; None without dropout.
+        grad_x: (N, in); the gradient of x, times the mask, is added to it. None if not needed.
+
+    Returns:
+        Gradients of every U and V in turn.
+    """
     (N, inputs), outputs = x.shape, grad.shape[1]
     grads = torch.empty(sum(adapters.sizes))
-    pointers = map(_pointer, (grad, x, thin, kept, grads, grad_x))
+    pointers = map(_pointer, (grad, x, low_rank, mask, grads, grad_x))
     sizes = N, inputs, outputs, adapters.ranks
     load_library().lora_backward(adapters.array(), len(adapters.spans), *pointers, *sizes)
     parts = grads.split(adapters.sizes)
@@ -163,7 +179,7 @@ def lora_backward(
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """x / rms(x) · weight of (…, D), and 1 / rms(x), (…, 1)."""
+    """Return x / rms(x) · weight of (…, D) `x`, and the (…, 1) scales 1 / rms(x)."""
     y, scale = torch.empty_like(x), x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
     pointers = [x.data_ptr(), weight.data_ptr(), eps, y.data_ptr(), scale.data_ptr()]
     load_library().rms_norm_forward(*pointers, scale.numel(), x.shape[-1])
@@ -173,7 +189,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 def rms_norm_backward(
     x: Tensor, weight: Tensor, scale: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x and weight, from that of `rms_norm`'s y."""
+    """Return the gradients of `x` and `weight`, from the gradient `grad` of `rms_norm`'s output."""
     grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight)
     tensors = (x, weight, scale, grad, grad_x, grad_weight)
     sizes = scale.numel(), x.shape[-1]
@@ -182,7 +198,7 @@ def rms_norm_backward(
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
-    """silu(gate) · up of both side by side, (…, 2 N) to (…, N)."""
+    """Return silu(gate) · up, (…, N), of gate and up side by side, (…, 2 N)."""
     N = gate_up.shape[-1] // 2
     y = gate_up.new_empty((*gate_up.shape[:-1], N))
     load_library().swiglu_forward(gate_up.data_ptr(), y.data_ptr(), y.numel() // N, N)
@@ -190,7 +206,7 @@ def swiglu(gate_up: Tensor) -> Tensor:
 
 
 def swiglu_backward(gate_up: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of gate_up, from that of `swiglu`'s output."""
+    """Return the gradient of `gate_up`, from the gradient `grad` of `swiglu`'s output."""
     grad_gate_up, N = torch.empty_like(gate_up), grad.shape[-1]
     tensors = (gate_up, grad, grad_gate_up)
     load_library().swiglu_backward(*(t.data_ptr() for t in tensors), grad.numel() // N, N)
@@ -198,14 +214,14 @@ def swiglu_backward(gate_up: Tensor, grad: Tensor) -> Tensor:
 
 
 def gelu(x: Tensor) -> Tensor:
-    """In its tanh form, as `F.gelu(x, approximate="tanh")`."""
+    """Return GELU in its tanh approximation, like `F.gelu(x, approximate="tanh")`."""
     y = torch.empty_like(x)
     load_library().gelu_forward(x.data_ptr(), y.data_ptr(), x.numel())
     return y
 
 
 def gelu_backward(x: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of x, from that of `gelu`'s output."""
+    """Return the gradient of `x`, from the gradient `grad` of `gelu`'s output."""
     grad_x = torch.empty_like(x)
     load_library().gelu_backward(*(t.data_ptr() for t in (x, grad, grad_x)), x.numel())
     return grad_x
@@ -218,7 +234,16 @@ def attention(
     rotary: tuple[Tensor, Tensor] | None,
     last: Tensor | None,
 ) -> Tensor:
-    """As `attention.attention`."""
+    """Return causal attention of bf16 queries, keys and values.
+
+    Args:
+        qkv: (B, L, (heads + 2 kv_heads) · size), side by side.
+        rotary: cosines and signed sines, (L, size), or None.
+        last: (B,) positions of the only queries to compute, or None for all.
+
+    Returns:
+        (B, L, heads · size), or (B, 1, heads · size) with `last`.
+    """
     B, L, width = qkv.shape
     size = width // (heads + 2 * kv_heads)
     y = qkv.new_empty(B, L if last is None else 1, heads * size)
@@ -235,7 +260,7 @@ def attention_backward(
     rotary: tuple[Tensor, Tensor] | None,
     last: Tensor | None,
 ) -> Tensor:
-    """The gradient of qkv, from that of `attention`'s output."""
+    """Return the gradient of `qkv`, from the gradient `grad` of `attention`'s output."""
     B, L, width = qkv.shape
     grad_qkv = torch.empty_like(qkv) if last is None else torch.zeros_like(qkv)
     pointers = map(_pointer, (qkv, grad, grad_qkv, *(rotary or (None, None)), last))
@@ -245,9 +270,17 @@ def attention_backward(
 
 
 def cross_entropy(
-    logits: Tensor, bias: Tensor, places: Tensor, shares: Tensor, of_bias: Tensor
+    logits: Tensor, bias: Tensor, token_ids: Tensor, probs: Tensor, grad_bias: Tensor
 ) -> float:
-    """As `cross_entropy.cross_entropy_`."""
-    tensors = (logits, bias, places, shares, of_bias)
+    """Return −Σ probs · log softmax(logits + bias)[token_ids] over all rows, in nats.
+
+    Args:
+        logits: (N, V) bf16; replaced by their gradient.
+        bias: (V,) fp32.
+        token_ids: (N, K) int64 targets of each row.
+        probs: (N, K) fp32 probabilities of the targets.
+        grad_bias: (V,) fp32; the gradient of the bias is added to it.
+    """
+    tensors = (logits, bias, token_ids, probs, grad_bias)
     pointers = (t.data_ptr() for t in tensors)
-    return float(load_library().cross_entropy(*pointers, *logits.shape, places.shape[1]))
+    return float(load_library().cross_entropy(*pointers, *logits.shape, token_ids.shape[1]))
