@@ -184,3 +184,26 @@ class TransferSettings:
         check("edited", self.edited, self.edited >= 0, "0 or more")
         check("temperature", self.temperature, self.temperature > 0, "more than 0")
         check("sampler_epochs", self.sampler_epochs, self.sampler_epochs >= 1, "1 or more")
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How text is sampled from a decoder."""
+
+    max_new_tokens: int = 50
+    """Maximum number of tokens to add."""
+    temperature: float = 0.8
+    """Sampling temperature; below 1 is safer, above 1 more varied."""
+    top_k: int = 50
+    """Sample from the k most probable tokens; 0 for all."""
+    top_p: float = 0.95
+    """Sample from the most probable tokens that make up this probability; 1 for all."""
+    greedy: Switch = False
+    """Always take the most probable token."""
+
+    def __post_init__(self) -> None:
+        check("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "1 or more")
+        expected = "more than 0; for no randomness use `greedy`"
+        check("temperature", self.temperature, self.temperature > 0, expected)
+        check("top_k", self.top_k, self.top_k >= 0, "0 or more")
+        check("top_p", self.top_p, 0 < self.top_p <= 1, "more than 0 and up to 1")

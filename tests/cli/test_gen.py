@@ -35,7 +35,7 @@ class TestGen:
             result = run("gen", SR, *flags, *more)
             assert result == (0, expected, f"base: {folder.name}\n")
 
-    def test_the_seed_settles_the_text(self, tiny_gpt2: Path) -> None:
+    def test_the_seed_determines_the_text(self, tiny_gpt2: Path) -> None:
         one, same, other = (
             run("gen", SR, "--gpt_variant", tiny_gpt2, *self.PROMPT, "--max_new_tokens", 30).out
             for SR in (1, 1, 2)

@@ -29,6 +29,7 @@ from potstill.settings import (
     OptionalInt,
     OptionalText,
     PretrainSettings,
+    SamplingSettings,
     StudentSettings,
     Switch,
     TrainSettings,
@@ -46,32 +47,18 @@ def gen(
     SR: Serial,
     gpt_variant: Variant = "auto",
     prompt: str = SERENITY,
-    max_new_tokens: int = 50,
-    temperature: float = 0.8,
-    top_k: int = 50,
-    top_p: float = 0.95,
-    greedy: Switch = False,
+    sampling: SamplingSettings = SamplingSettings(),
 ) -> None:
     """Continue a prompt with the base decoder.
 
     Args:
         prompt: Text to continue.
-        max_new_tokens: Maximum number of tokens to add.
-        temperature: Sampling temperature; below 1 is safer, above 1 more varied.
-        top_k: Sample from the k most probable tokens; 0 for all.
-        top_p: Sample from the most probable tokens that make up this probability; 1 for all.
-        greedy: Always take the most probable token.
     """
     _check_serial(SR)
-    check("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "1 or more")
-    expected = "more than 0; for no randomness use --greedy"
-    check("temperature", temperature, temperature > 0, expected)
-    check("top_k", top_k, top_k >= 0, "0 or more")
-    check("top_p", top_p, 0 < top_p <= 1, "more than 0 and up to 1")
     _prepare_libraries()
     from potstill.recipes import gen as recipe
 
-    recipe.generate(SR, gpt_variant, prompt, max_new_tokens, temperature, top_k, top_p, greedy)
+    recipe.generate(prompt, seed=SR, gpt_variant=gpt_variant, sampling=sampling)
 
 
 def LoRA(

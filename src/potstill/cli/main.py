@@ -107,7 +107,7 @@ def _flags(command: Callable[..., None], typed: Collection[str] = ()) -> dict[st
             flags |= {field.name: f"--{field.name}" for field in fields(parameter.annotation)}
         elif parameter.annotation not in (Serial, Sentences, Adapters):
             alias = next((a for kind, a in ALIASES if kind == parameter.annotation), "")
-            flags[name] = alias if alias in typed else f"--{name}"
+            flags[name] = alias if alias and alias in typed else f"--{name}"
     return flags
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,42 +10,19 @@ import torch
 from potstill.decoder.base import max_positions
 from potstill.decoder.hub import find_base_model
 from potstill.errors import UsageError, UserError
+from potstill.settings import SamplingSettings
 from potstill.training.distributed import process
 
 
-def generate(
-    SR: int,
-    gpt_variant: str,
-    prompt: str,
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    greedy: bool,
-) -> None:
-    """Prints `prompt` and what the decoder makes of it; see `commands.gen`."""
-    decoder = find_base_model(gpt_variant)
-    # The text alone goes to standard output, for whoever pipes it on.
-    reason = f" (auto: {decoder.reason})" if decoder.reason else ""
-    print(f"base: {decoder.title}{reason}", file=sys.stderr)
-    unsaid = [prompt]  # until it has passed for a prompt
-
-    def show(piece: str) -> None:
-        print(*unsaid, piece, sep="", end="", flush=True)
-        unsaid.clear()
-
-    continue_prompt(
-        decoder.language_model().to(process().device),
-        decoder.tokenizer(),
-        prompt,
-        seed=SR,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        greedy=greedy,
-        show=show,
-    )
+def generate(prompt: str, *, seed: int, gpt_variant: str, sampling: SamplingSettings) -> None:
+    """Print `prompt` and its continuation; see `commands.gen`."""
+    base_model = find_base_model(gpt_variant)
+    # Only the text goes to standard output, for whoever pipes it on.
+    reason = f" (auto: {base_model.reason})" if base_model.reason else ""
+    print(f"base: {base_model.title}{reason}", file=sys.stderr)
+    model = base_model.language_model().to(process().device)
+    show = partial(print, end="", flush=True)
+    continue_prompt(model, base_model.tokenizer(), prompt, sampling, seed=seed, show=show)
     print()
 
 
@@ -52,47 +30,51 @@ def continue_prompt(
     model: Any,
     tokenizer: Any,
     prompt: str,
+    sampling: SamplingSettings,
+    *,
     seed: int,
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    greedy: bool,
     show: Callable[[str], None],
-) -> int:
-    """Continues `prompt`, hands the text to `show` piece by piece, returns the new tokens' number.
+) -> None:
+    """Continue `prompt`, and pass the whole text to `show` piece by piece, as it is made.
 
-    temperature divides the logits; top_k (0: off) keeps the likeliest tokens, top_p (1: off) the
-    likeliest that together have this probability (Holtzman et al. 2020, *The Curious Case of
-    Neural Text Degeneration*, section 3.1); greedy takes the likeliest and draws nothing.
+    top_k keeps the most probable tokens, top_p the most probable ones that make up this
+    probability (Holtzman et al. 2020, *The Curious Case of Neural Text Degeneration*, section 3.1).
+
+    Raises:
+        UserError: The prompt is empty, or the model has too few positions for the text.
     """
     from transformers import GenerationConfig, TextStreamer
 
     inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(model.device)
-    read = inputs["input_ids"].shape[1]
-    if read == 0:
-        raise UsageError("--prompt is empty; give at least one word to continue.")
-    limit = max_positions(model, default=read + max_new_tokens)
-    if read + max_new_tokens > limit:
+    prompt_tokens = inputs["input_ids"].shape[1]
+    if prompt_tokens == 0:
+        raise UsageError("`prompt` is empty; give at least one word to continue.")
+    tokens = prompt_tokens + sampling.max_new_tokens
+    limit = max_positions(model, default=tokens)
+    if tokens > limit:
         raise UserError(
-            f"the prompt's {read} tokens and --max_new_tokens {max_new_tokens} exceed the "
-            f"{limit} that this decoder can read; shorten either."
+            f"the prompt's {prompt_tokens} tokens and `max_new_tokens` {sampling.max_new_tokens} "
+            f"exceed the {limit} that this decoder can read; shorten either."
         )
 
-    class Stream(TextStreamer):
+    class Streamer(TextStreamer):
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
             show(text)
 
-    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=not greedy,
+    random = {
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+    }
+    config = GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens,
+        do_sample=not sampling.greedy,
         use_cache=True,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.eos_token_id,
-        **({} if greedy else sampling),
+        **({} if sampling.greedy else random),
     )
     torch.manual_seed(seed)
-    stream = Stream(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    whole = model.generate(**inputs, generation_config=settings, streamer=stream)
-    return whole.shape[1] - read
+    show(prompt)
+    streamer = Streamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    model.generate(**inputs, generation_config=config, streamer=streamer)
