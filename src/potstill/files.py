@@ -1,6 +1,6 @@
-"""Files of a run: their names, and how they come to be there whole or not at all.
+"""Files of a run: their names, and writing them completely or not at all.
 
-Nothing heavy is imported here: `predict` needs it where there is no torch.
+Nothing heavy is imported here, as `predict` needs it where there is no torch.
 """
 
 import json
@@ -24,7 +24,10 @@ STUDENT_ONNX = "model.onnx"
 
 
 def cache_folder() -> Path:
-    """Where converted decoders and teacher logits are kept: $POTSTILL_CACHE, else in ~/.cache."""
+    """Return the folder of converted decoders, cached logits and compiled kernels.
+
+    It is $POTSTILL_CACHE if set, else potstill in $XDG_CACHE_HOME or ~/.cache.
+    """
     if named := os.environ.get("POTSTILL_CACHE"):
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "potstill"
@@ -32,9 +35,9 @@ def cache_folder() -> Path:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` to write into; it takes that name once the block is through.
+    """Yield a temporary folder to write into, which becomes `folder` when the context ends.
 
-    An older `folder` stays untouched until then; on an error nothing is left behind.
+    An existing `folder` is replaced only then; after an error nothing is left behind.
     """
     staging = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     shutil.rmtree(staging, ignore_errors=True)
@@ -56,7 +59,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_bytes(file: Path, body: bytes) -> None:
-    """Writes a file, whole or not at all."""
+    """Write a file atomically: completely or not at all."""
     staging = file.with_name(f".{file.name}.{os.getpid()}.new")
     try:
         staging.write_bytes(body)
@@ -66,22 +69,32 @@ def write_bytes(file: Path, body: bytes) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
+    """Write a UTF-8 file atomically."""
     write_bytes(file, text.encode())
 
 
 def write_json(file: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
     write_text(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_tensors(file: Path, tensors: "dict[str, Tensor]") -> None:
-    """Writes a safetensors file, readable for whoever may read the folder (save_file's is not)."""
+    """Write a safetensors file atomically, with the permissions that the folder gives files.
+
+    `save_file` of safetensors makes files that only their owner can read.
+    """
     from safetensors.torch import save
 
-    whole = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    write_bytes(file, save(whole, metadata={"format": "pt"}))
+    on_cpu = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    write_bytes(file, save(on_cpu, metadata={"format": "pt"}))
 
 
 def read_json(file: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -90,8 +103,16 @@ def read_json(file: Path) -> Any:
         raise UserError(f"{file} can't be read: {error}.") from error
 
 
-def check_writable(folder: Path, flag: str) -> None:
-    """Raises UserError unless `folder` can be made and written; asked before work begins."""
+def check_writable(folder: Path, setting: str) -> None:
+    """Check that `folder` can be created and written, before work begins.
+
+    Args:
+        folder: the folder; it is created.
+        setting: what the message calls the setting that names it.
+
+    Raises:
+        UserError: it can't.
+    """
     probe = folder / f".potstill-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +120,7 @@ def check_writable(folder: Path, flag: str) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(
-            f"{flag}: {folder} can't be written ({error.strerror}); name another folder."
+            f"{setting}: {folder} can't be written ({error.strerror}); name another folder."
         ) from error
 
 

@@ -151,7 +151,7 @@ def test_the_hash_covers_every_file() -> None:
 BAD = {
     "columns": ("x.tsv", "a\t1\t\tOne.\nb\t0\n", r"x\.tsv:2: 2 tab-separated columns where"),
     "label": ("x.tsv", "a\t1\t\tOne.\nb\t2\t\tTwo.\n", r"x\.tsv:2: label '2' is neither 0 nor 1"),
-    "header": ("x.tsv", "id\tlabel\tutterance\n", r"x\.tsv:1: label 'label' .* --text_column"),
+    "header": ("x.tsv", "id\tlabel\tutterance\n", r"x\.tsv:1: label 'label' .* `text_column`"),
     "no sentence": ("x.tsv", "a\t1\t\tOne.\nb\t0\t\t \n", r"x\.tsv:2: the sentence is empty"),
     "gap": ("x.tsv", "a\t1\t\tOne.\n\nb\t0\t\tTwo.\n", r"x\.tsv:2: 1 tab-separated column where"),
     "empty": ("x.tsv", "", r"x\.tsv is empty"),
@@ -161,7 +161,7 @@ BAD = {
     "encoding": ("x.tsv", b"a\t1\t\tOne.\nb\t0\t\t\xe9t\xe9\n", r"x\.tsv:2: not UTF-8"),
     "CSV columns": ("x.csv", "text,label\nOne.,1\nTwo.\n", r"x\.csv:3: 1 columns where the header"),
     "CSV quotes": ("x.csv", 'text,label\n"One.,1\n', r"x\.csv:2: unexpected end of data"),
-    "CSV header": ("x.csv", "a,b\nOne.,1\n", r"x\.csv needs --text_column: one of .* a, b"),
+    "CSV header": ("x.csv", "a,b\nOne.,1\n", r"x\.csv needs `text_column`: one of .* a, b"),
     "CSV label": ("x.csv", "text,label\nOne.,\n", r"x\.csv:2: the label is empty"),
     "JSON": (
         "x.jsonl",
@@ -171,7 +171,7 @@ BAD = {
     "JSON list": ("x.json", '[{"text": "One."}]\n', r"x\.json:1: not a JSON object"),
     "JSON text": ("x.jsonl", '{"text": 1, "label": 1}\n', r"x\.jsonl:1: the text is not a string"),
     "JSON label": ("x.jsonl", '{"text": "One.", "label": [1]}\n', r"x\.jsonl:1: label \[1\] is"),
-    "JSON key": ("x.jsonl", '{"text": "One."}\n', r"x\.jsonl:1 needs --label_column"),
+    "JSON key": ("x.jsonl", '{"text": "One."}\n', r"x\.jsonl:1 needs `label_column`"),
 }
 
 
@@ -183,7 +183,7 @@ def test_a_line_that_does_not_fit_is_named(name: str, body: str | bytes, words: 
 
 def test_a_column_that_is_not_there_is_named() -> None:
     file = write("x.csv", "text,label\nOne.,1\n")
-    with pytest.raises(UserError, match=r"no column 'body' \(--text_column\); it has text, label"):
+    with pytest.raises(UserError, match=r"no column 'body' \(`text_column`\); it has text, label"):
         load_corpus(str(file), text_column="body")
 
 
@@ -196,6 +196,15 @@ def test_a_label_that_the_model_does_not_know_is_named() -> None:
 def test_too_few_sentences_to_hold_any_out() -> None:
     with pytest.raises(UserError, match="1 training sentences are too few"):
         corpus.hold_out(Split(["One."], [0]), 0.1, seed=0)
+
+
+def test_printed_a_corpus_says_its_sizes_and_no_sentence() -> None:
+    file = write("x.tsv", cola_lines(40, 25))
+    corpus = load_corpus(str(file))
+    labels = "('unacceptable', 'acceptable')"
+    assert repr(corpus) == f"Corpus('x', labels={labels}, train=36, dev=4, path='x.tsv')"
+    split = Split(["One.", "Two.", "Three."], [1, 0, 1])
+    assert repr(split) == "Split(3 sentences, labels {0: 1, 1: 2})"
 
 
 @pytest.mark.usefixtures("offline")

@@ -98,7 +98,7 @@ def test_a_folder_of_pickled_weights_is_refused(tiny_gpt2: Path, tmp_path: Path)
 
 
 def test_a_name_that_cannot_be_one_is_refused() -> None:
-    with pytest.raises(UserError, match="--gpt_variant no such thing: neither a folder here nor"):
+    with pytest.raises(UserError, match="`gpt_variant` no such thing: neither a folder here nor"):
         find_base_model("no such thing")
 
 

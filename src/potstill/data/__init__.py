@@ -1,1 +1,1 @@
-"""Labelled sentences: found, downloaded, read, and put into batches."""
+"""Labelled sentences: find, download, read and batch them."""

@@ -1,8 +1,8 @@
-"""Batches of like length.
+"""Batches of sentences of similar length.
 
 Most of the cost of a plain loader is padding: CoLA's sentences have 10.5 tokens on average and 47
-at most. Here a batch holds sentences of (nearly) one length. What little padding is left stands on
-the right, where no causal or packed model lets a real token see it, so no mask is needed.
+at most. Here all sentences of a batch have (nearly) the same length. The little padding that
+remains is on the right, where a causal or packed model lets no real token see it: there is no mask.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Some sentences of a split.
+    """A batch of sentences.
 
-    index: (B,) their places in it; input_ids: (B, L) tokens, 0 beyond the end; lengths: (B,).
+    Args:
+        index: (B,) their indices in the data set.
+        input_ids: (B, L) tokens, padded with 0 on the right.
+        lengths: (B,) numbers of tokens.
     """
 
     index: Tensor
@@ -25,11 +28,12 @@ class Batch:
     lengths: Tensor
 
     def to(self, device: torch.device) -> "Batch":
+        """Return the batch with its tokens and lengths on `device`; `index` stays on the CPU."""
         return Batch(self.index, self.input_ids.to(device), self.lengths.to(device))
 
 
 def collate(tokens: Sequence[Sequence[int]], index: Sequence[int]) -> Batch:
-    """The sentences `index` of `tokens` as one batch."""
+    """Return the sentences of `tokens` at `index` as one batch."""
     lengths = [len(tokens[i]) for i in index]
     input_ids = np.zeros((len(index), max(lengths)), dtype=np.int64)
     for row, i in enumerate(index):
@@ -45,13 +49,20 @@ def length_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> list[np.ndarray]:
-    """Indices of one epoch's batches, every sentence exactly once.
+    """Return the indices of one epoch's batches; every sentence occurs exactly once.
 
-    Sentences are shuffled, sorted by length (so that which of like length meet is chance), cut,
-    and the batches shuffled; `seed` and `epoch` settle both. `batch_size` counts over all
-    `world_size` processes: each gets every world_size-th sentence of a batch, so that together
-    they do the same steps as one process would, where they divide it evenly. A batch too small to
-    go round is dealt out again from its start, so that no process waits for another.
+    Sentences are shuffled, sorted by length (so that it is random which ones of a length share a
+    batch) and cut into batches, which are shuffled. Each of `world_size` processes gets every
+    world_size-th sentence of a batch, so that together they take the steps of one process. A batch
+    with fewer sentences than processes is repeated from its start, so that no process waits.
+
+    Args:
+        lengths: number of tokens of each sentence.
+        batch_size: sentences per batch, over all processes.
+        seed: determines, with `epoch`, both shuffles.
+        epoch: number of the epoch.
+        rank: index of this process.
+        world_size: number of processes.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))

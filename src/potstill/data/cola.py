@@ -1,4 +1,4 @@
-"""CoLA: the names of its files, what is in them, and its download."""
+"""CoLA: the names of its files, how many sentences they have, and its download."""
 
 import io
 import zipfile
@@ -19,7 +19,7 @@ COLA_FILES = {
     "dev": "in_domain_dev.tsv",
     "ood": "out_of_domain_dev.tsv",
 }
-# Sentences and acceptable ones of CoLA 1.1: what a file must hold to be called CoLA.
+# Number of sentences, and of acceptable ones, in CoLA 1.1: a file with others is not called CoLA.
 COLA_COUNTS = {"train": (8551, 6023), "dev": (527, 365), "ood": (516, 354)}
 COLA_FOLDERS = ("data", "data/cola", "data/raw", "data/cola_public/raw")
 
@@ -27,21 +27,28 @@ COLA_FOLDERS = ("data", "data/cola", "data/raw", "data/cola_public/raw")
 def check_cola(
     splits: dict[str, Split], where: object, names: Iterable[str] = tuple(COLA_FILES)
 ) -> None:
-    """Raises UserError unless the splits called `names` are there, each with CoLA's number of
-    sentences and acceptable ones."""
+    """Check that the splits called `names` have as many sentences and acceptable ones as CoLA.
+
+    Raises:
+        UserError: they do not, or one is missing; the message names `where` they come from.
+    """
     for name in names:
         expected, split = COLA_COUNTS[name], splits.get(name, Split([], []))
-        found = (len(split), sum(split.labels))
-        if found != expected:
+        actual = (len(split), sum(split.labels))
+        if actual != expected:
             raise UserError(
-                f"{where} is not CoLA: {COLA_FILES[name]} has {found[0]} sentences, {found[1]} of "
-                f"them acceptable, where CoLA has {expected[0]} and {expected[1]}; remove it or "
-                "name it with --data."
+                f"{where} is not CoLA: {COLA_FILES[name]} has {actual[0]} sentences, {actual[1]} "
+                f"of them acceptable, where CoLA has {expected[0]} and {expected[1]}; remove it or "
+                "name it with `data`."
             )
 
 
 def download_cola() -> Path:
-    """Fetches CoLA's three files into data/cola, all or none."""
+    """Download CoLA's three files into data/cola, all or none, and return that folder.
+
+    Raises:
+        UserError: they can't be downloaded, or data/cola exists.
+    """
     target = Path("data/cola")
     if target.exists():
         raise UserError(

@@ -1,4 +1,4 @@
-"""Labelled sentences: find or download a task, and check that it is whole."""
+"""Labelled sentences: find or download a corpus, and check that it is complete."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,25 +8,31 @@ import numpy as np
 
 from potstill.data import cola, download
 from potstill.data.cola import COLA_FILES, COLA_FOLDERS, COLA_LABELS, check_cola, download_cola
-from potstill.data.readers import Row, is_cola_format, read_rows
+from potstill.data.readers import READERS, Row, is_cola_format, read_rows
 from potstill.data.splits import Split, read_split
 from potstill.errors import UserError
 
 MINICOLA = Path(__file__).parent / "minicola"
-HOLDOUT_BLOCK = 10  # sentences in a row that are held out together
-SPLIT_NAMES = {
+HOLDOUT_BLOCK = 10  # consecutive sentences that are held out together
+# Stems of the file names of each split, other than CoLA's.
+SPLIT_STEMS = {
     "train": ("train",),
     "dev": ("dev", "valid", "validation"),
     "ood": ("ood", "out_of_domain"),
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Corpus:
-    """A task: `splits` holds "train" and "dev", and "ood" (out of domain) where there is one.
+    """Labelled sentences of a classification task, by split.
 
-    name: for tables and titles; labels: names of the classes; sha256: over the files, in the order
-    of the splits; path: where they were read; reason: how `auto` came to choose it, else empty.
+    Args:
+        name: name for tables and titles.
+        labels: names of the classes.
+        splits: "train" and "dev", and "ood" (out of domain) if there is one.
+        path: the file or folder that it was read from.
+        sha256: hash over the files in the order of the splits.
+        reason: why `auto` chose it; else empty.
     """
 
     name: str
@@ -36,8 +42,12 @@ class Corpus:
     sha256: str
     reason: str = ""
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}={len(split)}" for name, split in self.splits.items())
+        return f"Corpus({self.name!r}, labels={self.labels}, {sizes}, path={self.path!r})"
+
     def describe(self) -> dict[str, object]:
-        """What a run records of its data."""
+        """Return what a run records of its data."""
         sizes = {name: len(split) for name, split in self.splits.items()}
         return {
             "name": self.name,
@@ -53,28 +63,35 @@ def load_corpus(
     text_column: str | None = None,
     label_column: str | None = None,
 ) -> Corpus:
-    """Reads a task to train on; a tenth of train is dev where the data brings no dev file.
+    """Read a corpus to train on; without a dev file a tenth of train becomes dev.
+
+    >>> corpus = load_corpus("minicola")
+    >>> corpus
+    Corpus('MiniCoLA', labels=('unacceptable', 'acceptable'), train=3000, dev=500, ood=500, ...)
+    >>> corpus.splits["train"].sentences, corpus.splits["train"].labels
 
     Args:
-        data: a file, a folder, "cola", "minicola" or "auto".
-        text_column, label_column: columns of a file with a header, or keys of JSON lines; by
-            default the first of "sentence", "text" and of "label", "labels".
+        data: a file, a folder, "minicola", "cola" (in data/, else downloaded), or "auto": CoLA if
+            it is there or can be downloaded, else MiniCoLA.
+        text_column: column of a file with a header, or key of JSON lines. Default: "sentence" or
+            "text".
+        label_column: like `text_column`. Default: "label" or "labels".
 
     Raises:
-        UserError: nothing there, or a line that does not fit, named as file:line.
+        UserError: there is no such data, or a line does not fit; it is named as file:line.
     """
     folder, reason = _find(data)
     files = _split_files(folder)
     if "train" not in files:
         raise UserError(
             f"{folder} has no {COLA_FILES['train']} and no train.tsv, train.csv or train.jsonl; "
-            "name a file or another folder with --data."
+            "name a file or another folder with `data`."
         )
     rows = {name: read_rows(file, text_column, label_column) for name, file in files.items()}
     labels = _label_names(files["train"], rows["train"])
     splits = {name: read_split(files[name], rows[name], labels) for name in files}
     if "dev" not in splits:
-        # The same for every SR, so that runs can be compared and no teacher has learned it.
+        # The same for every seed, so that runs can be compared and no teacher was trained on it.
         splits["train"], splits["dev"] = hold_out(splits["train"], 0.1, seed=0)
     if labels == ("0", "1") and is_cola_format(files["train"], text_column):
         labels = COLA_LABELS
@@ -91,17 +108,23 @@ def load_evaluation(
     text_column: str | None = None,
     label_column: str | None = None,
 ) -> Corpus:
-    """Reads what a model is to be scored on: a file whole, of a folder its dev and ood files.
+    """Read what a model is to be scored on: all of a file, or a folder's dev and ood files.
 
-    labels: the model's classes; a label that is none of them is a UserError. CoLA's 0 and 1 are
-    taken for the first and the second of two classes.
+    Args:
+        data: like that of `load_corpus`.
+        labels: the model's classes. CoLA's 0 and 1 are the first and the second of two classes.
+        text_column: like that of `load_corpus`.
+        label_column: like that of `load_corpus`.
+
+    Raises:
+        UserError: there is no such data, or a line does not fit or has another label.
     """
     folder, reason = _find(data)
     files = _split_files(folder)
     if folder.is_dir():
         files = {name: file for name, file in files.items() if name != "train"}
         if not files:
-            raise UserError(f"{folder} has no dev file to score on; name a file with --data.")
+            raise UserError(f"{folder} has no dev file to score on; name a file with `data`.")
     else:
         files = {folder.stem: folder}
     splits = {}
@@ -116,17 +139,24 @@ def load_evaluation(
     return Corpus(_corpus_name(folder, splits), labels, splits, str(folder), digest, reason)
 
 
-def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """Splits off a random `share` of the sentences, at least one: (the rest, the held out).
+def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """Split off a random `fraction` of the sentences, at least one.
 
-    Taken in runs of neighbours, which in corpora like CoLA are often variants of one sentence:
-    with its variants, of the other label, left in train, a sentence would be held out for nothing.
+    Blocks of consecutive sentences are held out together: in corpora like CoLA they are often
+    variants of one sentence with different labels, and a held-out sentence whose variants are in
+    train is not unseen.
+
+    Returns:
+        The remaining sentences, and the held-out ones.
+
+    Raises:
+        UserError: nothing would remain.
     """
-    count = max(1, round(share * len(split)))
+    count = max(1, round(fraction * len(split)))
     if count >= len(split):
         raise UserError(
             f"{len(split)} training sentences are too few to hold out {count} of them; "
-            "bring more, or lower --holdout."
+            "bring more, or lower `holdout`."
         )
     starts = (
         np.random.default_rng([seed, 1]).permutation(range(0, len(split), HOLDOUT_BLOCK)).tolist()
@@ -136,53 +166,53 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
 
 
 def _find(data: str) -> tuple[Path, str]:
-    """The file or folder that `data` means, and why where it was chosen."""
+    """Return the file or folder that `data` means, and why `auto` chose it."""
     if data == "minicola":
         return MINICOLA, ""
     if data in ("cola", "auto"):
-        for place in map(Path, COLA_FOLDERS):
-            if (place / COLA_FILES["train"]).is_file():
-                return place, f"CoLA is in {place}/" if data == "auto" else ""
+        for folder in map(Path, COLA_FOLDERS):
+            if (folder / COLA_FILES["train"]).is_file():
+                return folder, f"CoLA is in {folder}/" if data == "auto" else ""
         if download.reachable(cola.COLA_URL):
             return download_cola(), "CoLA could be downloaded" if data == "auto" else ""
         if data == "auto":
             return MINICOLA, "no CoLA in data/, and its site can't be reached"
         raise UserError(
             f"CoLA is not in data/ and {cola.COLA_URL} can't be reached; "
-            f"put its three files into data/, or name them with --data."
+            f"put its three files into data/, or name them with `data`."
         )
     path = Path(data)
     if not path.exists():
-        raise UserError(f"--data {data}: there is no such file or folder.")
+        raise UserError(f"`data` {data}: there is no such file or folder.")
     return path, ""
 
 
 def _split_files(path: Path) -> dict[str, Path]:
-    """The file of each split: a file is the train split alone."""
+    """Return the file of each split; a file alone is the train split."""
     if path.is_file():
         return {"train": path}
     files = {}
-    for split, stems in SPLIT_NAMES.items():
+    for split, stems in SPLIT_STEMS.items():
         names = [COLA_FILES[split]]
-        names += [f"{stem}.{ext}" for stem in stems for ext in ("tsv", "csv", "jsonl", "json")]
-        found = [path / name for name in names if (path / name).is_file()]
-        if len(found) > 1:
+        names += [f"{stem}{suffix}" for stem in stems for suffix in READERS]
+        present = [name for name in names if (path / name).is_file()]
+        if len(present) > 1:
             raise UserError(
-                f"{path} has two {split} files, {found[0].name} and {found[1].name}; remove one."
+                f"{path} has two {split} files, {present[0]} and {present[1]}; remove one."
             )
-        if found:
-            files[split] = found[0]
+        if present:
+            files[split] = path / present[0]
     return files
 
 
 def _corpus_name(path: Path, splits: dict[str, Split]) -> str:
     if path == MINICOLA:
         return "MiniCoLA"
-    held = {name: (len(split), sum(split.labels)) for name, split in splits.items()}
-    if "dev" in held and all(held[name] == cola.COLA_COUNTS.get(name) for name in held):
+    counts = {name: (len(split), sum(split.labels)) for name, split in splits.items()}
+    if "dev" in counts and all(counts[name] == cola.COLA_COUNTS.get(name) for name in counts):
         return "CoLA"
     name = path.resolve().name if path.is_dir() else path.stem
-    # The names of these two are kept for the very data.
+    # These two names are reserved for the corpora themselves.
     return f"{path.resolve().parent.name}/{name}" if name.lower() in ("cola", "minicola") else name
 
 

@@ -1,4 +1,4 @@
-"""What touches the network: is a host there, and fetching one file."""
+"""Access to the network: whether a host answers, and downloading one file."""
 
 import queue
 import threading
@@ -9,9 +9,9 @@ from http.client import HTTPException
 
 @cache
 def reachable(url: str, seconds: float = 2.0) -> bool:
-    """Whether `url` answers within `seconds`.
+    """Return True if `url` answers within `seconds`; checked once per process.
 
-    Asked in a thread of its own: name resolution knows no time limit. Asked once a process.
+    Checked in a thread of its own, as name resolution has no timeout.
     """
     answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
@@ -31,7 +31,11 @@ def reachable(url: str, seconds: float = 2.0) -> bool:
 
 
 def fetch(url: str, limit: int, seconds: float = 30.0) -> bytes:
-    """The body of `url`; raises OSError where it can't be had or is over `limit` bytes."""
+    """Return the body of `url`.
+
+    Raises:
+        OSError: it can't be downloaded, or is larger than `limit` bytes.
+    """
     try:
         with urllib.request.urlopen(url, timeout=seconds) as answer:
             body = answer.read(limit + 1)

@@ -1,5 +1,6 @@
 """A split: labelled sentences, checked against the names of the classes."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,10 +11,16 @@ from potstill.errors import UserError
 SPLIT_TITLES = {"train": "train", "holdout": "held out", "dev": "dev", "ood": "out of domain"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Split:
-    """Sentences, the class of each (an index into the corpus's labels) and what CoLA calls its
-    source: the publication, or in MiniCoLA the phenomenon; empty where the file names none."""
+    """Labelled sentences.
+
+    Args:
+        sentences: the N sentences.
+        labels: the class of each, an index into the corpus's `labels`.
+        sources: what CoLA calls the source of each: its publication, in MiniCoLA the phenomenon.
+            Empty if the file names none.
+    """
 
     sentences: list[str]
     labels: list[int]
@@ -22,16 +29,25 @@ class Split:
     def __len__(self) -> int:
         return len(self.sentences)
 
-    def take(self, index: list[int]) -> "Split":
-        """The sentences at `index`, in that order."""
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{label}: {n}" for label, n in sorted(Counter(self.labels).items()))
+        return f"Split({len(self)} sentences, labels {{{counts}}})"
+
+    def take(self, indices: list[int]) -> "Split":
+        """Return the sentences at `indices`, in that order."""
         return Split(
-            [self.sentences[i] for i in index],
-            [self.labels[i] for i in index],
-            [self.sources[i] for i in index] if self.sources else [],
+            [self.sentences[i] for i in indices],
+            [self.labels[i] for i in indices],
+            [self.sources[i] for i in indices] if self.sources else [],
         )
 
 
 def read_split(file: Path, rows: list[Row], labels: tuple[str, ...]) -> Split:
+    """Return the rows of a file as a split whose classes are named `labels`.
+
+    Raises:
+        UserError: a row has another label; it is named as file:line.
+    """
     index = {name: i for i, name in enumerate(labels)}
     for row in rows:
         if row.label not in index:

