@@ -26,7 +26,7 @@ from potstill.transfer import dataset, sources
 RUN = Path(__file__).parents[2] / "run.py"
 SMALL = ("--hidden_size", 8, "--embedding_size", 8, "--vocab_size", 300)
 OWN = "The birds is old.\nThe dogs number 3 are old.\nNaïve birds are old.\n"
-TRAINERS = ("LoRA", "distil", "rnn")
+TRAINING_COMMANDS = ("LoRA", "distil", "rnn")
 
 
 class Result(NamedTuple):
@@ -36,7 +36,7 @@ class Result(NamedTuple):
 
 
 def run(*args: object) -> Result:
-    """Runs a command in this process."""
+    """Run a command in this process."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -47,16 +47,16 @@ def run(*args: object) -> Result:
     return Result(code, out.getvalue(), err.getvalue())
 
 
-def done(*args: object) -> str:
-    """Runs a command that must succeed; returns what it printed."""
+def run_ok(*args: object) -> str:
+    """Run a command that must succeed; return its standard output."""
     result = run(*args)
     assert result.code == 0, result.err
     assert not result.err or re.fullmatch(r"(model|base): [^\n]+\n", result.err)
     return result.out
 
 
-def started(*args: object, **options: Any) -> subprocess.Popen[str]:
-    """Starts `python run.py` as a process of its own, with no network."""
+def start_process(*args: object, **options: Any) -> subprocess.Popen[str]:
+    """Start `python run.py` as a process of its own, with no network."""
     nowhere = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "https")}
     return subprocess.Popen(
         [sys.executable, RUN, *map(str, args)],
@@ -68,8 +68,8 @@ def started(*args: object, **options: Any) -> subprocess.Popen[str]:
     )
 
 
-def finished(*args: object) -> Result:
-    process = started(*args)
+def run_process(*args: object) -> Result:
+    process = start_process(*args)
     out, err = process.communicate(timeout=120)
     return Result(process.returncode, out, err)
 
@@ -84,7 +84,7 @@ def read_json(file: Path | str) -> Any:
 
 
 def scores_by_epoch(folder: Path | str) -> list[dict[str, Any]]:
-    """metrics.jsonl without what differs from one time to the next."""
+    """Return metrics.jsonl without the measured times."""
     lines = Path(folder, "metrics.jsonl").read_text().splitlines()
     clocks = ("seconds", "sentences_per_second")
     return [{k: v for k, v in json.loads(line).items() if k not in clocks} for line in lines]
@@ -95,7 +95,7 @@ def files(folder: Path | str = ".") -> set[str]:
 
 
 def write_toy(folder: Path, train: int = 60) -> Path:
-    """A corpus in CoLA's format on agreement in number."""
+    """Write a corpus on agreement in number, in CoLA's format."""
     folder.mkdir()
     for name, size in (
         ("in_domain_train", train),
@@ -125,44 +125,44 @@ def no_network() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Shop:
-    """A folder where everything was run once on MiniCoLA, and what was printed meanwhile."""
+class TrainedRuns:
+    """A folder where each training command was run once on MiniCoLA, and what they printed."""
 
     folder: Path
-    said: dict[str, str]
+    stdout: dict[str, str]
 
 
 @pytest.fixture(scope="package")
-def built(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Path) -> Shop:
-    folder = tmp_path_factory.mktemp("shop")
+def shared_runs(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Path) -> TrainedRuns:
+    folder = tmp_path_factory.mktemp("runs")
     shape = ("--hidden_size", 16, "--embedding_size", 16, "--epochs", 1)
     with contextlib.chdir(folder):
-        said = {
-            "LoRA": done("LoRA", 7, "--gpt_variant", tiny_gpt2),
-            "distil": done("distil", 7, *shape),
-            "rnn": done("rnn", 7, "--data", "minicola", *shape),
-            "distil again": done("distil", 7, *shape),
+        stdout = {
+            "LoRA": run_ok("LoRA", 7, "--gpt_variant", tiny_gpt2),
+            "distil": run_ok("distil", 7, *shape),
+            "rnn": run_ok("rnn", 7, "--data", "minicola", *shape),
+            "distil again": run_ok("distil", 7, *shape),
         }
-    return Shop(folder, said)
+    return TrainedRuns(folder, stdout)
 
 
 @pytest.fixture
-def shop(built: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    """`built`, gone into; for tests that only read there."""
-    monkeypatch.chdir(built.folder)
-    return built
+def runs(shared_runs: TrainedRuns, monkeypatch: pytest.MonkeyPatch) -> TrainedRuns:
+    """Return `shared_runs` after changing to its folder; for tests that only read there."""
+    monkeypatch.chdir(shared_runs.folder)
+    return shared_runs
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What it takes to train on the toy corpus: a base and a teacher tuned from it."""
+class ToyTask:
+    """A toy corpus, a base decoder, and a teacher tuned from it."""
 
     base: Path
     toy: Path
     teacher: Path
 
-    def order(self, command: str, SR: int, folder: str, *more: object) -> list[object]:
-        """Arguments that train into `folder`, briefly."""
+    def args(self, command: str, SR: int, folder: str, *more: object) -> list[object]:
+        """Return the arguments of a short training run that writes to `folder`."""
         flags = {
             "LoRA": ["--gpt_variant", self.base, "--model_path", folder],
             "distil": ["--model_path", self.teacher, "--student_path", folder, *SMALL],
@@ -172,31 +172,31 @@ class Bench:
 
 
 @pytest.fixture(scope="package")
-def made(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Path) -> Bench:
-    folder = tmp_path_factory.mktemp("bench")
-    bench = Bench(tiny_gpt2, write_toy(folder / "toy"), folder / "teacher")
+def shared_toy_task(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Path) -> ToyTask:
+    folder = tmp_path_factory.mktemp("toy-task")
+    toy_task = ToyTask(tiny_gpt2, write_toy(folder / "toy"), folder / "teacher")
     with contextlib.chdir(folder):
-        done(*bench.order("LoRA", 1, "teacher"))
-    return bench
+        run_ok(*toy_task.args("LoRA", 1, "teacher"))
+    return toy_task
 
 
 @pytest.fixture
-def bench(made: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """`made`, used from an empty folder."""
+def toy_task(shared_toy_task: ToyTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToyTask:
+    """Return `shared_toy_task` after changing to an empty folder."""
     monkeypatch.chdir(tmp_path)
-    return made
+    return shared_toy_task
 
 
 @pytest.fixture
-def order(bench: Bench) -> list[object]:
+def transfer_args(toy_task: ToyTask) -> list[object]:
     Path("own.txt").write_text(OWN)
-    flags = ["--model_path", bench.teacher, "--transfer_path", "set", "--unlabelled", "own.txt"]
+    flags = ["--model_path", toy_task.teacher, "--transfer_path", "set", "--unlabelled", "own.txt"]
     return ["transfer", 1, *flags, "--sampled", 30, "--edited", 60]
 
 
 @pytest.fixture
-def ending(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny decoder hardly ever ends a sentence: its own full stop shall do."""
+def short_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """End sentences at a full stop: the tiny decoder hardly ever samples its end token."""
     plain = LanguageModel.__init__
 
     def init(model: Any, whole: Any, tokenizer: Any, lora: Any) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import SMALL, Bench, done
+from tests.cli.conftest import SMALL, ToyTask, run_ok
 
 BRIEF = "--epochs 1 --pretrain_epochs 0 " + " ".join(map(str, SMALL))
 
@@ -21,15 +21,17 @@ BRIEF = "--epochs 1 --pretrain_epochs 0 " + " ".join(map(str, SMALL))
         (f"rnn 1 --data {{toy}} --output out {BRIEF}", "model.safetensors"),
     ],
 )
-def test_a_command_writes_to_its_output(line: str, file: str, bench: Bench) -> None:
-    shutil.copytree(bench.teacher, "copy")
-    done(*shlex.split(line.format(base=bench.base, toy=bench.toy, teacher=bench.teacher)))
+def test_a_command_writes_to_its_output(line: str, file: str, toy_task: ToyTask) -> None:
+    shutil.copytree(toy_task.teacher, "copy")
+    run_ok(
+        *shlex.split(line.format(base=toy_task.base, toy=toy_task.toy, teacher=toy_task.teacher))
+    )
     assert Path("out", file).is_file()
     assert not Path("runs").exists()
 
 
-def test_export_writes_to_its_output(bench: Bench) -> None:
-    done(*bench.order("rnn", 1, "student", "--epochs", 1))
-    done("export", "--model_path", "student", "--output", "out")
+def test_export_writes_to_its_output(toy_task: ToyTask) -> None:
+    run_ok(*toy_task.args("rnn", 1, "student", "--epochs", 1))
+    run_ok("export", "--model_path", "student", "--output", "out")
     assert Path("out/model.onnx").is_file()
     assert not Path("student/model.onnx").exists()

@@ -12,35 +12,41 @@ from potstill.decoder import classifier, lora
 from potstill.decoder.adapter import load_adapter
 from potstill.decoder.hub import find_base_model
 from potstill.training.distributed import predict_logits
-from tests.cli.conftest import SMALL, Bench, done, files, read_json, run, write_toy
+from tests.cli.conftest import SMALL, ToyTask, files, read_json, run, run_ok, write_toy
 
 
 class TestAverage:
     """Two adapters of unlike rank and scaling."""
 
     @pytest.fixture(scope="class")
-    def there(self, made: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def folder_of_adapters(
+        self, shared_toy_task: ToyTask, tmp_path_factory: pytest.TempPathFactory
+    ) -> Path:
         folder = tmp_path_factory.mktemp("adapters")
         with contextlib.chdir(folder):
-            done(*made.order("LoRA", 3, "three", "--LoRA_rank", 2, "--LoRA_alpha", 6))
-            done(*made.order("LoRA", 4, "four", "--LoRA_rank", 3, "--lr", 0.01))
-            done(*made.order("LoRA", 4, "short", "--max_length", 9))
-            done(*made.order("LoRA", 4, "other", "--data", write_toy(Path("larger"), 80)))
-            done(*made.order("LoRA", 4, "wide", "--LoRA_rank", 32))
+            run_ok(*shared_toy_task.args("LoRA", 3, "three", "--LoRA_rank", 2, "--LoRA_alpha", 6))
+            run_ok(*shared_toy_task.args("LoRA", 4, "four", "--LoRA_rank", 3, "--lr", 0.01))
+            run_ok(*shared_toy_task.args("LoRA", 4, "short", "--max_length", 9))
+            run_ok(
+                *shared_toy_task.args("LoRA", 4, "other", "--data", write_toy(Path("larger"), 80))
+            )
+            run_ok(*shared_toy_task.args("LoRA", 4, "wide", "--LoRA_rank", 32))
             Path("student").mkdir()
             Path("student/config.json").write_text('{"SR": 1, "labels": ["a", "b"]}')
         return folder
 
     @pytest.fixture
-    def two(self, made: Bench, there: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-        monkeypatch.chdir(there)
-        return made
+    def adapters(
+        self, shared_toy_task: ToyTask, folder_of_adapters: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> ToyTask:
+        monkeypatch.chdir(folder_of_adapters)
+        return shared_toy_task
 
-    def test_it_is_the_mean_of_the_merged_weights(self, two: Bench) -> None:
-        said = done("average", "three", "four", "--model_path", "mean")
-        assert "adapter: mean" in said
-        assert "their average, rank 5" in said
-        decoder = find_base_model(str(two.base))
+    def test_average_is_the_mean_of_the_merged_weights(self, adapters: ToyTask) -> None:
+        out = run_ok("average", "three", "four", "--model_path", "mean")
+        assert "adapter: mean" in out
+        assert "their average, rank 5" in out
+        decoder = find_base_model(str(adapters.base))
         loaded = [load_adapter(decoder.base(), Path(f)) for f in ("three", "four")]
         for model in loaded:
             lora.merge(model.base)
@@ -51,30 +57,30 @@ class TestAverage:
         tokens, _ = classifier.encode(decoder.tokenizer(), ["The cats are old.", "It"], 64, 0)
         expected, found = (predict_logits(model, tokens) for model in (loaded[0], mean))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-        scores = json.loads(done("evaluate", "--model_path", "mean", "--json"))["scores"]
+        scores = json.loads(run_ok("evaluate", "--model_path", "mean", "--json"))["scores"]
         assert scores.keys() == {"dev", "ood"}
         written = read_json("mean/results.json")["chosen"]
         assert written["dev"]["confusion"] == scores["dev"]["confusion"]
         assert [m["SR"] for m in read_json("mean/config.json")["adapters"]] == [3, 4]
 
-    def test_it_may_replace_an_average(self, two: Bench) -> None:
-        for adapters in (("three", "four"), ("four", "three")):
-            done("average", *adapters, "--model_path", "again", "--data", "larger")
+    def test_an_average_may_replace_an_average(self, adapters: ToyTask) -> None:
+        for folders in (("three", "four"), ("four", "three")):
+            run_ok("average", *folders, "--model_path", "again", "--data", "larger")
         assert [m["SR"] for m in read_json("again/config.json")["adapters"]] == [4, 3]
 
-    def test_it_teaches(self, two: Bench) -> None:
-        done("average", "three", "four", "--model_path", "teacher")
+    def test_an_average_can_be_a_teacher(self, adapters: ToyTask) -> None:
+        run_ok("average", "three", "four", "--model_path", "teacher")
         flags = ("--student_path", "out", *SMALL, "--epochs", 1, "--pretrain_epochs", 0)
-        done("distil", 5, "--model_path", "teacher", *flags)
+        run_ok("distil", 5, "--model_path", "teacher", *flags)
         assert read_json("out/config.json")["teacher"]["path"] == "teacher"
 
-    def test_peft_loads_it(self, two: Bench) -> None:
+    def test_peft_loads_an_average(self, adapters: ToyTask) -> None:
         from peft import PeftModel
         from transformers import AutoModelForSequenceClassification
 
-        done("average", "four", "three", "--model_path", "for_peft")
-        decoder = find_base_model(str(two.base))
-        base = AutoModelForSequenceClassification.from_pretrained(two.base, num_labels=2)
+        run_ok("average", "four", "three", "--model_path", "for_peft")
+        decoder = find_base_model(str(adapters.base))
+        base = AutoModelForSequenceClassification.from_pretrained(adapters.base, num_labels=2)
         base.config.pad_token_id = 0
         theirs = PeftModel.from_pretrained(base, "for_peft").eval()
         ours = load_adapter(decoder.base(), Path("for_peft"))
@@ -101,7 +107,9 @@ class TestAverage:
             ("three wide", 1, "ranks add up to 34, more than the 32 that .* can have"),
         ],
     )
-    def test_refused(self, two: Bench, words: str, code: int, error: str) -> None:
+    def test_bad_arguments_are_refused(
+        self, adapters: ToyTask, words: str, code: int, error: str
+    ) -> None:
         before = files()
         result = run("average", *words.split())
         assert result.code == code

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from potstill.cli.main import COMMANDS
-from tests.cli.conftest import SMALL, Bench, done, files, read_json, run
+from tests.cli.conftest import SMALL, ToyTask, files, read_json, run, run_ok
 
 USAGE = {
     "gen": "Missing from potstill gen",
@@ -100,7 +100,7 @@ class TestBadInput:
     """One clear sentence, no traceback, nothing written."""
 
     @pytest.fixture
-    def desk(self, bench: Bench) -> Bench:
+    def bad_inputs(self, toy_task: ToyTask) -> ToyTask:
         """A folder with everything in it that the lines above refer to."""
         bodies = {
             "columns.tsv": b"a\t1\t\tOne.\nb\tTwo.\n",
@@ -116,29 +116,34 @@ class TestBadInput:
         Path("foreign").mkdir()
         for name, body in bodies.items():
             Path(name).write_bytes(body)
-        return bench
+        return toy_task
 
     @staticmethod
-    def arguments(line: str, desk: Bench, other: Path) -> list[str]:
-        places = {"base": desk.base, "toy": desk.toy, "teacher": desk.teacher, "other": other}
+    def arguments(line: str, bad_inputs: ToyTask, other: Path) -> list[str]:
+        places = {
+            "base": bad_inputs.base,
+            "toy": bad_inputs.toy,
+            "teacher": bad_inputs.teacher,
+            "other": other,
+        }
         return shlex.split(line.format(**places))
 
     @pytest.mark.parametrize(("line", "words"), USAGE.items(), ids=USAGE)
     def test_usage_errors_end_with_2(
-        self, line: str, words: str, desk: Bench, tiny_llama: Path
+        self, line: str, words: str, bad_inputs: ToyTask, tiny_llama: Path
     ) -> None:
         before = files()
-        result = run(*self.arguments(line, desk, tiny_llama))
+        result = run(*self.arguments(line, bad_inputs, tiny_llama))
         assert (result.code, result.out) == (2, "")
         assert re.search(words, " ".join(result.err.split()))
         assert files() == before
 
     @pytest.mark.parametrize(("line", "words"), REFUSED.items(), ids=REFUSED)
     def test_other_errors_end_with_1(
-        self, line: str, words: str, desk: Bench, tiny_llama: Path
+        self, line: str, words: str, bad_inputs: ToyTask, tiny_llama: Path
     ) -> None:
         before = files()
-        result = run(*self.arguments(line, desk, tiny_llama))
+        result = run(*self.arguments(line, bad_inputs, tiny_llama))
         assert result.code == 1
         assert re.fullmatch(f"potstill: .*{words}.*\n", result.err)
         # No other base, no other data was taken in its place, and no training began.
@@ -148,11 +153,11 @@ class TestBadInput:
 
     @pytest.mark.parametrize("gone", [True, False], ids=["missing", "other weights"])
     @pytest.mark.parametrize("command", [("distil", 1), ("predict", "One.", "--model_path", "out")])
-    def test_the_base_of_an_adapter_is_asked_for(
-        self, command: tuple[object, ...], gone: bool, bench: Bench, tiny_llama: Path
+    def test_a_missing_or_changed_base_is_named(
+        self, command: tuple[object, ...], gone: bool, toy_task: ToyTask, tiny_llama: Path
     ) -> None:
-        base = Path(shutil.copytree(bench.base, "base"))
-        done("LoRA", 1, "--gpt_variant", base, "--data", bench.toy, "--epochs", 1)
+        base = Path(shutil.copytree(toy_task.base, "base"))
+        run_ok("LoRA", 1, "--gpt_variant", base, "--data", toy_task.toy, "--epochs", 1)
         Path("out").symlink_to("runs/LoRA-1")
         shutil.rmtree(base)
         if not gone:
@@ -166,8 +171,10 @@ class TestBadInput:
 
     @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
     @pytest.mark.parametrize("body", [b"", b"[]", b'{"student": {"cell": "cnn"}}', None])
-    def test_a_damaged_student_is_named(self, file: str, body: bytes | None, bench: Bench) -> None:
-        done(*bench.order("rnn", 5, "out", "--epochs", 1))
+    def test_a_damaged_student_is_named(
+        self, file: str, body: bytes | None, toy_task: ToyTask
+    ) -> None:
+        run_ok(*toy_task.args("rnn", 5, "out", "--epochs", 1))
         if body is None:
             Path("out", file).unlink()
         else:
@@ -179,19 +186,19 @@ class TestBadInput:
     @pytest.mark.parametrize(
         "changes", [{"labels": ["one"]}, {"labels": None}, {"max_length": "many"}]
     )
-    def test_a_config_that_does_not_fit_the_weights_is_named(
-        self, changes: dict[str, object], bench: Bench
+    def test_a_config_that_does_not_match_the_weights_is_named(
+        self, changes: dict[str, object], toy_task: ToyTask
     ) -> None:
-        done(*bench.order("rnn", 5, "out", "--epochs", 1))
+        run_ok(*toy_task.args("rnn", 5, "out", "--epochs", 1))
         config = read_json("out/config.json") | changes
         Path("out/config.json").write_text(json.dumps(config))
         result = run("predict", "One.", "--model_path", "out")
         assert (result.code, result.out) == (1, "")
         assert re.fullmatch("potstill: .*out.*\n", result.err)
 
-    def test_the_tokenizer_of_another_student_is_refused(self, bench: Bench) -> None:
+    def test_the_tokenizer_of_another_student_is_refused(self, toy_task: ToyTask) -> None:
         for folder, size in (("out", 300), ("other", 280)):
-            done(*bench.order("rnn", 5, folder, "--epochs", 1, "--vocab_size", size))
+            run_ok(*toy_task.args("rnn", 5, folder, "--epochs", 1, "--vocab_size", size))
         shutil.copy("other/tokenizer.json", "out/tokenizer.json")
         result = run("predict", "One.", "--model_path", "out")
         assert result.code == 1
@@ -200,17 +207,17 @@ class TestBadInput:
     @pytest.mark.parametrize(
         "file", ["adapter_config.json", "adapter_model.safetensors", "config.json"]
     )
-    def test_a_damaged_adapter_is_named(self, file: str, bench: Bench) -> None:
-        shutil.copytree(bench.teacher, "out")
+    def test_a_damaged_adapter_is_named(self, file: str, toy_task: ToyTask) -> None:
+        shutil.copytree(toy_task.teacher, "out")
         body = Path("out", file).read_bytes()
         Path("out", file).write_bytes(body[: len(body) // 2])
         result = run("predict", "One.", "--model_path", "out")
         assert (result.code, result.out) == (1, "")
         assert re.fullmatch("potstill: .*out.*\n", result.err)
 
-    def test_data_that_changed_since_training_is_not_taken_for_it(self, bench: Bench) -> None:
-        toy = Path(shutil.copytree(bench.toy, "toy"))
-        done("rnn", 5, *SMALL, "--data", toy, "--epochs", 1)
+    def test_data_changed_since_training_is_refused(self, toy_task: ToyTask) -> None:
+        toy = Path(shutil.copytree(toy_task.toy, "toy"))
+        run_ok("rnn", 5, *SMALL, "--data", toy, "--epochs", 1)
         dev = toy / "in_domain_dev.tsv"
         dev.write_bytes(dev.read_bytes() * 2)
         result = run("evaluate")
@@ -221,7 +228,7 @@ class TestBadInput:
         assert "toy, which runs/rnn-5 was trained on, is not here" in run("evaluate").err
 
 
-def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     result = run("gen", 1, "--gpt_variant", "smollm2")
     assert result.code == 1

@@ -25,20 +25,20 @@ from potstill.settings import (
     StudentSettings,
     TrainSettings,
 )
-from tests.cli.conftest import TRAINERS, Shop, done, read_json, scores_by_epoch
+from tests.cli.conftest import TRAINING_COMMANDS, TrainedRuns, read_json, run_ok, scores_by_epoch
 
 
 class TestFirstRun:
     """LoRA, distil, rnn, evaluate, predict, from an empty folder and without a network."""
 
-    def test_choices_are_said_with_their_reason(self, shop: Shop) -> None:
-        assert "base: tiny-gpt2\n" in shop.said["LoRA"]
-        assert "data: MiniCoLA" in shop.said["LoRA"]
-        assert "(auto: no CoLA in data/, and its site can't be reached)" in shop.said["LoRA"]
-        assert "(auto: what the teacher was tuned on)" in shop.said["distil"]
-        assert "auto" not in shop.said["rnn"]
+    def test_choices_are_printed_with_their_reason(self, runs: TrainedRuns) -> None:
+        assert "base: tiny-gpt2\n" in runs.stdout["LoRA"]
+        assert "data: MiniCoLA" in runs.stdout["LoRA"]
+        assert "(auto: no CoLA in data/, and its site can't be reached)" in runs.stdout["LoRA"]
+        assert "(auto: what the teacher was tuned on)" in runs.stdout["distil"]
+        assert "auto" not in runs.stdout["rnn"]
         # The little base has 64 positions, fewer than --max_length would allow.
-        assert "sentences of train are cut at --max_length 64 tokens" in shop.said["LoRA"]
+        assert "sentences of train are cut at --max_length 64 tokens" in runs.stdout["LoRA"]
 
     @pytest.mark.parametrize(
         ("name", "groups", "own"),
@@ -52,8 +52,8 @@ class TestFirstRun:
             ("rnn", (PretrainSettings, StudentSettings), {"model.safetensors", "tokenizer.json"}),
         ],
     )
-    def test_a_run_is_a_whole_folder(
-        self, name: str, groups: tuple[type, ...], own: set[str], shop: Shop
+    def test_a_run_writes_a_complete_folder(
+        self, name: str, groups: tuple[type, ...], own: set[str], runs: TrainedRuns
     ) -> None:
         folder = Path(f"runs/{name}-7")
         common = {"config.json", "metrics.jsonl", "results.json"}
@@ -72,7 +72,7 @@ class TestFirstRun:
         assert results["chosen_epoch"] in epochs
         assert results["parameters"] == config["parameters"]["total"] > 0
 
-    def test_the_base_is_recorded_with_its_hash(self, shop: Shop, tiny_gpt2: Path) -> None:
+    def test_the_base_is_recorded_with_its_hash(self, runs: TrainedRuns, tiny_gpt2: Path) -> None:
         assert read_json("runs/LoRA-7/config.json")["decoder"] == {
             "variant": str(tiny_gpt2),
             "title": "tiny-gpt2",
@@ -80,7 +80,7 @@ class TestFirstRun:
             "sha256": find_base_model(str(tiny_gpt2)).sha256(),
         }
 
-    def test_sentences_begin_with_the_start_token(self, shop: Shop, tiny_gpt2: Path) -> None:
+    def test_sentences_start_with_the_start_token(self, runs: TrainedRuns, tiny_gpt2: Path) -> None:
         """As the run records it; without the record another model reads them."""
         config = read_json("runs/LoRA-7/config.json")
         tokenizer = find_base_model(str(tiny_gpt2)).tokenizer()
@@ -97,41 +97,45 @@ class TestFirstRun:
         assert not np.allclose(one, other)
 
     @pytest.mark.parametrize("name", ["lora", "distilrnn", "rnn"])
-    def test_plots_are_pictures(self, name: str, shop: Shop) -> None:
+    def test_plots_are_images(self, name: str, runs: TrainedRuns) -> None:
         with Image.open(f"plots/{name}_training_plot.png") as picture:
             picture.load()
             assert picture.format == "PNG"
 
-    def test_nothing_else_is_left(self, shop: Shop) -> None:
+    def test_nothing_else_is_written(self, runs: TrainedRuns) -> None:
         assert {path.name for path in Path().iterdir()} == {"runs", "plots"}
         assert {path.name for path in Path("runs").iterdir()} == {"LoRA-7", "distil-7", "rnn-7"}
         assert len(list(Path("plots").iterdir())) == 3
 
-    def test_the_table_has_teacher_student_control_and_majority(self, shop: Shop) -> None:
+    def test_the_table_has_teacher_students_and_majority(self, runs: TrainedRuns) -> None:
         names = ["tiny-gpt2 + LoRA", "DistilRNN, distilled", "DistilRNN, no teacher"]
 
-        def named(said: str) -> list[str]:
-            table = said[said.index("MiniCoLA, SR 7") :]
+        def named(out: str) -> list[str]:
+            table = out[out.index("MiniCoLA, SR 7") :]
             kinds = [*names, "majority class", "dev", "out of domain"]
             return [k for line in table.splitlines() for k in kinds if line.strip().startswith(k)]
 
         whole = [*names, "majority class"]
         for command in ("rnn", "distil again"):
-            assert named(shop.said[command]) == ["dev", *whole, "out of domain", *whole]
+            assert named(runs.stdout[command]) == ["dev", *whole, "out of domain", *whole]
         first = [names[0], names[1], "majority class"]
-        assert named(shop.said["distil"]) == ["dev", *first, "out of domain", *first]
-        assert "the control, which `potstill rnn 7` would train" in shop.said["distil"]
-        assert max(map(len, shop.said["distil again"].split("MiniCoLA, SR 7")[1].split("\n"))) < 80
+        assert named(runs.stdout["distil"]) == ["dev", *first, "out of domain", *first]
+        assert "the control, which `potstill rnn 7` would train" in runs.stdout["distil"]
+        assert (
+            max(map(len, runs.stdout["distil again"].split("MiniCoLA, SR 7")[1].split("\n"))) < 80
+        )
 
-    def test_every_accuracy_stands_beside_majority_and_mcc(self, shop: Shop) -> None:
-        lines = shop.said["rnn"].splitlines()
+    def test_every_accuracy_comes_with_majority_and_mcc(self, runs: TrainedRuns) -> None:
+        lines = runs.stdout["rnn"].splitlines()
         header = next(i for i, line in enumerate(lines) if line.startswith("epoch"))
         assert lines[header].split() == ["epoch", "on", "loss", "accuracy", "majority", "MCC"]
         for line in lines[header + 1 : header + 5]:
             assert line.count("%") == 2
 
     @pytest.mark.parametrize("name", ["distil", "rnn"])
-    def test_students_call_each_class_as_often_as_it_is(self, name: str, shop: Shop) -> None:
+    def test_students_predict_each_class_as_often_as_it_occurs(
+        self, name: str, runs: TrainedRuns
+    ) -> None:
         """In train; without the shift, a student that is otherwise the same does not."""
         folder = Path(f"runs/{name}-7")
         task = _run.read_task(DataSettings(data="minicola"), 7)
@@ -143,11 +147,11 @@ class TestFirstRun:
         assert bias[0] == 0 and float(bias[1])
         shares = [f"{100 * counts[1] / len(labels):.1f} %" for counts in called]
         told = f"acceptable {shares[0]} ({shares[1]} without a shift of {float(bias[1]):+.2f})"
-        assert told in shop.said[name]
+        assert told in runs.stdout[name]
 
-    @pytest.mark.parametrize("name", TRAINERS)
-    def test_evaluate_gives_the_scores_of_the_run(self, name: str, shop: Shop) -> None:
-        scored = json.loads(done("evaluate", "--model_path", f"runs/{name}-7", "--json"))
+    @pytest.mark.parametrize("name", TRAINING_COMMANDS)
+    def test_evaluate_gives_the_scores_of_the_run(self, name: str, runs: TrainedRuns) -> None:
+        scored = json.loads(run_ok("evaluate", "--model_path", f"runs/{name}-7", "--json"))
         chosen = read_json(f"runs/{name}-7/results.json")["chosen"]
         assert set(scored["scores"]) == {"dev", "ood"}
         for split, scores in scored["scores"].items():
@@ -158,9 +162,9 @@ class TestFirstRun:
             assert sum(g["sentences"] for g in scores["groups"].values()) == 500
         assert scored["data"]["name"] == "MiniCoLA"
 
-    @pytest.mark.parametrize("name", TRAINERS)
-    def test_models_answer_on_the_accelerator(
-        self, name: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("name", TRAINING_COMMANDS)
+    def test_models_run_on_the_accelerator(
+        self, name: str, runs: TrainedRuns, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """PyTorch's "meta" stands in for one: it has a device's rules and no numbers."""
         for module in (decoder, student):
@@ -180,20 +184,20 @@ class TestFirstRun:
         (module,) = asked
         assert {x.device.type for x in (*module.parameters(), *module.buffers())} == {"meta"}
 
-    def test_evaluate_agrees_with_predict_and_scikit_learn(self, shop: Shop) -> None:
+    def test_evaluate_agrees_with_predict_and_scikit_learn(self, runs: TrainedRuns) -> None:
         dev = load_corpus("minicola").splits["dev"]
         Path("dev.txt").write_text("\n".join(dev.sentences))
         try:
-            lines = done("predict", "--file", "dev.txt", "--json").splitlines()
+            lines = run_ok("predict", "--file", "dev.txt", "--json").splitlines()
         finally:
             Path("dev.txt").unlink()
         called = [int(json.loads(line)["label"] == "acceptable") for line in lines]
-        scores = json.loads(done("evaluate", "--json"))["scores"]["dev"]
+        scores = json.loads(run_ok("evaluate", "--json"))["scores"]["dev"]
         assert scores["accuracy"] == pytest.approx(accuracy_score(dev.labels, called))
         assert scores["mcc"] == pytest.approx(matthews_corrcoef(dev.labels, called))
 
-    def test_evaluate_prints_tables(self, shop: Shop) -> None:
-        out = done("evaluate")
+    def test_evaluate_prints_tables(self, runs: TrainedRuns) -> None:
+        out = run_ok("evaluate")
         assert "model: DistilRNN in runs/distil-7 (auto: trained last)" in out
         assert "data: MiniCoLA (auto: what the model was trained on)" in out
         for words in ("dev: 500 sentences", "ood: 500 sentences", "majority", "95 % interval"):

@@ -42,7 +42,7 @@ class TestGen:
         )
         assert one == same != other
 
-    def test_text_appears_as_it_is_made(
+    def test_text_is_printed_as_it_is_generated(
         self, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         written: list[str] = []
@@ -58,7 +58,9 @@ class TestGen:
         assert pieces[0] == self.PROMPT[1]
         assert len(pieces) > 3
 
-    def test_the_default_is_the_serenity_prayer(self, tiny_llama: Path, tmp_path: Path) -> None:
+    def test_the_default_prompt_is_the_serenity_prayer(
+        self, tiny_llama: Path, tmp_path: Path
+    ) -> None:
         folder = Path(shutil.copytree(tiny_llama, tmp_path / "longer"))
         config = read_json(folder / "config.json") | {"max_position_embeddings": 512}
         (folder / "config.json").write_text(json.dumps(config))
@@ -66,7 +68,7 @@ class TestGen:
         assert result.code == 0
         assert result.out.startswith(SERENITY)
 
-    def test_prompt_and_new_tokens_fill_the_positions_but_no_more(self, tiny_gpt2: Path) -> None:
+    def test_prompt_and_new_tokens_must_fit_the_positions(self, tiny_gpt2: Path) -> None:
         flags = ("--gpt_variant", tiny_gpt2, *self.PROMPT, "--max_new_tokens")
         tokens = len(find_base_model(str(tiny_gpt2)).tokenizer()(self.PROMPT[1])["input_ids"])
         assert run("gen", 1, *flags, 64 - tokens).code == 0

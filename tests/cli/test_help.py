@@ -38,7 +38,7 @@ class TestHelp:
         assert all(f"• {command} " in result.out for command in COMMANDS)
 
     @pytest.mark.parametrize("mark", ["-", "_"])
-    def test_both_spellings_of_a_flag_are_taken(self, mark: str, tiny_gpt2: Path) -> None:
+    def test_both_spellings_of_a_flag_work(self, mark: str, tiny_gpt2: Path) -> None:
         flags = ("--gpt_variant", tiny_gpt2, "--max_new_tokens", 3, "--top_k", 1, "--prompt", "A")
         spelt = [str(f).replace("_", mark) if str(f).startswith("--") else f for f in flags]
         assert run("gen", 1, *spelt) == run("gen", 1, *flags)

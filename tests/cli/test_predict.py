@@ -6,25 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import TRAINERS, Shop, done, run
+from tests.cli.conftest import TRAINING_COMMANDS, TrainedRuns, run, run_ok
 
 
 class TestPredict:
     SENTENCES = ("The cat is old.", "The cat are old.", "Naïve “café”.")
 
     def test_arguments_file_and_standard_input_agree(
-        self, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, runs: TrainedRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         text = "\r\n".join(self.SENTENCES)
         file = tmp_path / "sentences.txt"
         file.write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\n\n")
-        expected = done("predict", *self.SENTENCES)
-        assert done("predict", "--file", file) == expected
+        expected = run_ok("predict", *self.SENTENCES)
+        assert run_ok("predict", "--file", file) == expected
         for flags in ([], ["--file", "-"]):
             monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-            assert done("predict", *flags) == expected
+            assert run_ok("predict", *flags) == expected
 
-    def test_the_table_has_a_line_a_sentence(self, shop: Shop) -> None:
+    def test_the_table_has_one_line_per_sentence(self, runs: TrainedRuns) -> None:
         result = run("predict", *self.SENTENCES)
         assert result.err == "model: DistilRNN in runs/distil-7 (auto: trained last)\n"
         lines = result.out.splitlines()
@@ -34,9 +34,9 @@ class TestPredict:
             assert 50 <= float(share) <= 100
             assert (percent, rest) == ("%", sentence)
 
-    @pytest.mark.parametrize("name", TRAINERS)
-    def test_json_lines_parse(self, name: str, shop: Shop) -> None:
-        out = done("predict", *self.SENTENCES, "--json", "--model_path", f"runs/{name}-7")
+    @pytest.mark.parametrize("name", TRAINING_COMMANDS)
+    def test_json_lines_parse(self, name: str, runs: TrainedRuns) -> None:
+        out = run_ok("predict", *self.SENTENCES, "--json", "--model_path", f"runs/{name}-7")
         for sentence, line in zip(self.SENTENCES, out.splitlines(), strict=True):
             record = json.loads(line)
             assert set(record) == {"sentence", "label", "probabilities"}
@@ -45,10 +45,10 @@ class TestPredict:
             assert record["label"] == max(shares, key=shares.get)
             assert sum(shares.values()) == pytest.approx(1, abs=2e-4)
 
-    def test_the_company_a_sentence_keeps_does_not_matter(self, shop: Shop) -> None:
+    def test_predictions_do_not_depend_on_the_batch(self, runs: TrainedRuns) -> None:
         longer = "The cat that the dogs saw is very, very old, I believe."
         shares = [
-            json.loads(done("predict", "--json", *sentences).splitlines()[-1])["probabilities"]
+            json.loads(run_ok("predict", "--json", *sentences).splitlines()[-1])["probabilities"]
             for sentences in ([self.SENTENCES[0]], [longer, self.SENTENCES[0]])
         ]
         assert shares[0] == pytest.approx(shares[1], abs=2e-4)
@@ -56,8 +56,8 @@ class TestPredict:
     @pytest.mark.parametrize(
         ("body", "words"), [(b" \n\n", "is empty"), (b"A.\n\xe9", ":2: not UTF-8")]
     )
-    def test_standard_input_that_is_no_text(
-        self, body: bytes, words: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+    def test_standard_input_without_text_is_refused(
+        self, body: bytes, words: str, runs: TrainedRuns, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(body)))
         result = run("predict")

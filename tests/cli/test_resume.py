@@ -7,16 +7,24 @@ import pytest
 
 from potstill.recipes import _run
 from potstill.training import lm_loop, loop, optim
-from tests.cli.conftest import TRAINERS, Bench, done, files, run, scores_by_epoch, weights
+from tests.cli.conftest import (
+    TRAINING_COMMANDS,
+    ToyTask,
+    files,
+    run,
+    run_ok,
+    scores_by_epoch,
+    weights,
+)
 
 
 class TestResume:
-    @pytest.mark.parametrize("command", TRAINERS)
+    @pytest.mark.parametrize("command", TRAINING_COMMANDS)
     @pytest.mark.parametrize("epoch", [1, 3])
-    def test_an_interrupted_run_goes_on_to_the_same_weights(
-        self, command: str, epoch: int, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    def test_an_interrupted_run_resumes_to_the_same_weights(
+        self, command: str, epoch: int, toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        done(*bench.order(command, 5, "whole"))
+        run_ok(*toy_task.args(command, 5, "whole"))
         before = files()
         report = _run.epoch_lines
 
@@ -27,7 +35,7 @@ class TestResume:
 
         with monkeypatch.context() as patch:
             patch.setattr(_run, "epoch_lines", interrupt)
-            stopped = run(*bench.order(command, 5, "cut"))
+            stopped = run(*toy_task.args(command, 5, "cut"))
         assert stopped.code == 130
         assert "the same command with --resume goes on" in stopped.out
         assert stopped.err.strip() == "potstill: interrupted."
@@ -35,37 +43,37 @@ class TestResume:
         assert kept
         assert {Path(file).parts[0] for file in kept} == {"cut.unfinished"}
 
-        out = done(*bench.order(command, 5, "cut", "--resume"))
+        out = run_ok(*toy_task.args(command, 5, "cut", "--resume"))
         assert [e for e in (1, 2, 3) if f"\n    {e}  train" in out] == list(range(epoch + 1, 4))
         assert weights("cut") == weights("whole")
         assert scores_by_epoch("cut") == scores_by_epoch("whole")
         assert not Path("cut.unfinished").exists()
 
-    def test_interrupted_in_the_first_epoch_nothing_is_left(
-        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    def test_an_interrupt_in_the_first_epoch_leaves_nothing(
+        self, toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def interrupt(*args: object) -> None:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
             patch.setattr(loop, "length_batches", interrupt)
-            assert run(*bench.order("LoRA", 5, "out")).code == 130
+            assert run(*toy_task.args("LoRA", 5, "out")).code == 130
         assert files() == set()
-        result = run(*bench.order("LoRA", 5, "out", "--resume"))
+        result = run(*toy_task.args("LoRA", 5, "out", "--resume"))
         assert (result.code, files()) == (1, set())
         assert "no interrupted run in out.unfinished; run without it" in result.err
 
     @pytest.mark.parametrize("batches", [1, 3, 5, 6, 7])
-    def test_a_language_model_interrupted_goes_on_to_the_same_student(
-        self, batches: int, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    def test_interrupted_pretraining_resumes_to_the_same_student(
+        self, batches: int, toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Of 3 epochs, 2 batches each; after them, in the student's own first epoch."""
 
-        def order(folder: str, *more: object) -> list[object]:
+        def args(folder: str, *more: object) -> list[object]:
             flags = ["--pretrain_epochs", 3, "--batch_size", 30, *more]
-            return bench.order("rnn", 5, folder, *flags)
+            return toy_task.args("rnn", 5, folder, *flags)
 
-        done(*order("whole"))
+        run_ok(*args("whole"))
         update, left = optim.update, [batches]
 
         def interrupt(*arguments: Any) -> None:
@@ -77,38 +85,38 @@ class TestResume:
         with monkeypatch.context() as patch:
             patch.setattr(lm_loop, "update", interrupt)
             patch.setattr(loop, "update", interrupt)
-            stopped = run(*order("cut"))
+            stopped = run(*args("cut"))
         assert stopped.code == 130
         assert Path("cut.unfinished").exists() == (batches >= 2)
         assert ("with --resume goes on" in stopped.out) == (batches >= 2)
         if batches < 2:
-            result = run(*order("cut", "--resume"))
+            result = run(*args("cut", "--resume"))
             assert result.code == 1
             assert "no interrupted run in cut.unfinished; run without it" in result.err
             return
-        refused = run(*order("cut", "--resume", "--pretrain_lr", 0.1))
+        refused = run(*args("cut", "--resume", "--pretrain_lr", 0.1))
         assert "had pretrain_lr 0.008, not 0.1" in refused.err
-        done(*order("cut", "--resume"))
+        run_ok(*args("cut", "--resume"))
         assert weights("cut") == weights("whole")
         assert scores_by_epoch("cut") == scores_by_epoch("whole")
         assert not Path("cut.unfinished").exists()
 
-    def test_resume_of_a_folder_without_a_state_is_refused(self, bench: Bench) -> None:
+    def test_resume_without_a_checkpoint_is_refused(self, toy_task: ToyTask) -> None:
         Path("cut.unfinished").mkdir()
-        result = run(*bench.order("rnn", 5, "cut", "--resume"))
+        result = run(*toy_task.args("rnn", 5, "cut", "--resume"))
         assert result.code == 1
         assert "no interrupted run in cut.unfinished; run without it" in result.err
 
-    def test_resume_takes_the_same_settings_only(
-        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    def test_resume_with_other_settings_is_refused(
+        self, toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def interrupt(*args: object) -> str:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
             patch.setattr(_run, "epoch_lines", interrupt)
-            run(*bench.order("rnn", 5, "out"))
+            run(*toy_task.args("rnn", 5, "out"))
         for flags, words in ((["--lr", 0.1], "had lr 0.001, not 0.1"), ([], "had SR 5, not 6")):
-            result = run(*bench.order("rnn", 6 - len(flags) // 2, "out", "--resume", *flags))
+            result = run(*toy_task.args("rnn", 6 - len(flags) // 2, "out", "--resume", *flags))
             assert result.code == 1
             assert words in result.err

@@ -23,8 +23,8 @@ TRANSFER = ["transfer", "5", "--precision", "fp32", "--sampled", "8", "--edited"
 def run(command: str, decoder: Path, folder: Path, processes: int) -> None:
     words = [command, "5", "--epochs", "1", "--data", "minicola", "--batch_size", "50"]
     words += COMMANDS[command] + (["--gpt_variant", str(decoder)] if command == "LoRA" else [])
-    said = launch(words, folder, processes)
-    assert said.count("chosen on the slice") == 1  # the first process alone speaks
+    out = launch(words, folder, processes)
+    assert out.count("chosen on the slice") == 1  # the first process alone speaks
 
 
 def launch(words: list[str], folder: Path, processes: int) -> str:
@@ -34,31 +34,31 @@ def launch(words: list[str], folder: Path, processes: int) -> str:
     # One cache each: the second run shall compute its teacher's logits itself.
     surroundings = os.environ | {"OMP_NUM_THREADS": "1", "POTSTILL_CACHE": str(folder / "cache")}
     command = [sys.executable, *launcher, str(REPOSITORY / "run.py"), *words]
-    done = subprocess.run(
+    process = subprocess.run(
         command, cwd=folder, env=surroundings, capture_output=True, text=True, timeout=300
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 @pytest.fixture(scope="module")
 def folders(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Folders in which one process and two have run every command."""
-    made = []
+    filled = []
     for processes in (1, 2):
         folder = tmp_path_factory.mktemp(f"processes-{processes}")
         for command in COMMANDS:
             run(command, tiny_gpt2, folder, processes)
-        said = launch(TRANSFER, folder, processes)
-        assert said.count("transfer set: ") == said.count("edited: 4200 sentences, ") == 1
-        made.append(folder)
-    return made
+        out = launch(TRANSFER, folder, processes)
+        assert out.count("transfer set: ") == out.count("edited: 4200 sentences, ") == 1
+        filled.append(folder)
+    return filled
 
 
 @pytest.mark.parametrize(
     "weights", ["runs/LoRA-5/adapter_model.safetensors", "runs/distil-5/model.safetensors"]
 )
-def test_two_processes_train_what_one_does(folders: list[Path], weights: str) -> None:
+def test_two_processes_train_the_same_weights_as_one(folders: list[Path], weights: str) -> None:
     one, two = (load_file(folder / weights) for folder in folders)
     assert one.keys() == two.keys()
     for name, value in one.items():
@@ -76,7 +76,7 @@ def test_two_processes_share_a_transfer_set(folders: list[Path]) -> None:
         assert 4208 - 20 <= len(found.sentences) <= 4208
 
 
-def test_nothing_is_left_beside_the_runs(folders: list[Path]) -> None:
+def test_nothing_is_left_besides_the_runs(folders: list[Path]) -> None:
     for folder in folders:
         assert {f.name for f in folder.iterdir()} == {"runs", "plots", "cache"}
         assert {f.name for f in (folder / "runs").iterdir()} == {"LoRA-5", "distil-5", "transfer-5"}

@@ -16,43 +16,41 @@ from potstill.student import io as student_io
 from potstill.training import checkpoint
 from tests.cli.conftest import (
     SMALL,
-    TRAINERS,
-    Bench,
-    done,
+    TRAINING_COMMANDS,
+    ToyTask,
     files,
     read_json,
     run,
+    run_ok,
     scores_by_epoch,
     weights,
 )
 
 
 class TestTraining:
-    @pytest.mark.parametrize("command", TRAINERS)
-    def test_the_seed_settles_the_weights(self, command: str, bench: Bench) -> None:
+    @pytest.mark.parametrize("command", TRAINING_COMMANDS)
+    def test_the_seed_determines_the_weights(self, command: str, toy_task: ToyTask) -> None:
         for SR, folder in ((5, "one"), (5, "same"), (6, "other")):
-            done(*bench.order(command, SR, folder))
+            run_ok(*toy_task.args(command, SR, folder))
         assert weights("one") == weights("same")
         assert scores_by_epoch("one") == scores_by_epoch("same")
         assert weights("one") != weights("other")
 
-    @pytest.mark.parametrize("command", TRAINERS)
-    def test_a_second_run_replaces_the_first(self, command: str, bench: Bench) -> None:
-        done(*bench.order(command, 5, "out"))
+    @pytest.mark.parametrize("command", TRAINING_COMMANDS)
+    def test_a_second_run_replaces_the_first(self, command: str, toy_task: ToyTask) -> None:
+        run_ok(*toy_task.args(command, 5, "out"))
         before = files()
-        done(*bench.order(command, 6, "out"))
+        run_ok(*toy_task.args(command, 6, "out"))
         assert read_json("out/config.json")["SR"] == 6
         assert files() == before
 
-    def test_without_matching_the_prevalence_a_student_is_what_was_learnt(
-        self, bench: Bench
-    ) -> None:
-        done(*bench.order("rnn", 5, "matched"))
-        said = done(*bench.order("rnn", 5, "learnt", "--no_match_prevalence"))
-        assert "called as often" not in said
+    def test_no_match_prevalence_leaves_the_trained_biases(self, toy_task: ToyTask) -> None:
+        run_ok(*toy_task.args("rnn", 5, "matched"))
+        out = run_ok(*toy_task.args("rnn", 5, "learnt", "--no_match_prevalence"))
+        assert "called as often" not in out
         results = [read_json(f"{name}/results.json") for name in ("matched", "learnt")]
         assert results[1]["bias"] == [0, 0]
-        sentences = load_corpus(str(bench.toy)).splits["dev"].sentences
+        sentences = load_corpus(str(toy_task.toy)).splits["dev"].sentences
         one, other = (load(Path(n)).logits(sentences) for n in ("matched", "learnt"))
         shift = np.array(results[0]["bias"], np.float32)
         assert abs(shift).max() > 0
@@ -76,32 +74,32 @@ class TestTraining:
             ("rnn", checkpoint, "write_tensors"),
         ],
     )
-    def test_a_full_disk_leaves_the_earlier_run_whole(
+    def test_a_full_disk_leaves_the_earlier_run_intact(
         self,
         command: str,
         room: Any,
         writer: str,
         error: Exception,
-        bench: Bench,
+        toy_task: ToyTask,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        done(*bench.order(command, 5, "out"))
+        run_ok(*toy_task.args(command, 5, "out"))
         before = {file: Path(file).read_bytes() for file in files()}
 
         def fill(*args: object, **kwargs: object) -> None:
             raise error
 
         monkeypatch.setattr(room, writer, fill)
-        result = run(*bench.order(command, 6, "out"))
+        result = run(*toy_task.args(command, 6, "out"))
         assert result.code == 1
         assert result.err.startswith("potstill: the disk is full (")
         kept = {f: Path(f).read_bytes() for f in files() if not f.startswith("out.unfinished")}
         assert kept == before
 
-    def test_a_folder_that_is_no_run_is_never_replaced(self, bench: Bench) -> None:
+    def test_a_folder_that_is_not_a_run_is_never_replaced(self, toy_task: ToyTask) -> None:
         Path("thesis").mkdir()
         Path("thesis/config.json").write_text('{"mine": true}')
-        result = run(*bench.order("rnn", 5, "thesis"))
+        result = run(*toy_task.args("rnn", 5, "thesis"))
         assert (result.code, result.out) == (1, "")
         assert "thesis holds something else than a run; name another" in result.err
         assert files() == {"thesis/config.json"}
@@ -109,39 +107,39 @@ class TestTraining:
     @pytest.mark.parametrize("place", ["file/deeper/out", "/proc/nowhere/out"])
     @pytest.mark.parametrize("flag", ["--student_path", "--plots_path"])
     def test_an_unwritable_folder_is_found_before_training(
-        self, flag: str, place: str, bench: Bench
+        self, flag: str, place: str, toy_task: ToyTask
     ) -> None:
         Path("file").touch()
-        result = run("rnn", 5, *SMALL, "--data", bench.toy, flag, place)
+        result = run("rnn", 5, *SMALL, "--data", toy_task.toy, flag, place)
         assert (result.code, result.out) == (1, "")
         assert f"{flag}: " in result.err
         assert "can't be written" in result.err
         assert files() == {"file"}
 
-    def test_three_classes_from_a_file_with_names_of_its_own(
-        self, bench: Bench, tiny_llama: Path
+    def test_three_classes_from_a_file_with_its_own_column_names(
+        self, toy_task: ToyTask, tiny_llama: Path
     ) -> None:
         kinds = ("cats", "dogs", "books")
         rows = (f"The {kinds[i % 3]} are {i} years old.,{kinds[i % 3]}\n" for i in range(60))
         Path("kinds.csv").write_text("body,kind\n" + "".join(rows))
         flags = ("--data", "kinds.csv", "--text_column", "body", "--label_column", "kind")
-        done("LoRA", 3, *flags, "--gpt_variant", tiny_llama, "--epochs", 2)
-        out = done("distil", 3, *SMALL, "--epochs", 2)  # data and columns are the teacher's
+        run_ok("LoRA", 3, *flags, "--gpt_variant", tiny_llama, "--epochs", 2)
+        out = run_ok("distil", 3, *SMALL, "--epochs", 2)  # data and columns are the teacher's
         assert "kinds, SR 3" in out
-        assert set(json.loads(done("predict", "--json", "Cats."))["probabilities"]) == set(kinds)
+        assert set(json.loads(run_ok("predict", "--json", "Cats."))["probabilities"]) == set(kinds)
         # The six sentences of dev, not the others, which were learned.
         for name in ("LoRA-3", "distil-3"):
-            scored = json.loads(done("evaluate", "--json", "--model_path", f"runs/{name}"))
+            scored = json.loads(run_ok("evaluate", "--json", "--model_path", f"runs/{name}"))
             assert scored["scores"]["dev"]["sentences"] == 6
             expected = read_json(f"runs/{name}/results.json")["chosen"]["dev"]
             assert scored["scores"]["dev"]["confusion"] == expected["confusion"]
 
-    def test_without_holdout_the_last_epoch_is_taken(self, bench: Bench) -> None:
-        out = done(*bench.order("rnn", 5, "out", "--holdout", 0))
+    def test_without_holdout_the_last_epoch_is_taken(self, toy_task: ToyTask) -> None:
+        out = run_ok(*toy_task.args("rnn", 5, "out", "--holdout", 0))
         assert "no slice held out of train: the last epoch, 3" in out
         assert set(read_json("out/results.json")["chosen"]) == {"dev", "ood"}
 
-    def test_a_control_on_other_terms_is_not_compared(self, bench: Bench) -> None:
-        done(*bench.order("rnn", 5, "runs/rnn-5", "--lr", 0.01))
-        out = done(*bench.order("distil", 5, "runs/distil-5"))
+    def test_a_baseline_with_other_settings_is_not_compared(self, toy_task: ToyTask) -> None:
+        run_ok(*toy_task.args("rnn", 5, "runs/rnn-5", "--lr", 0.01))
+        out = run_ok(*toy_task.args("distil", 5, "runs/distil-5"))
         assert "not in the table: runs/rnn-5, which differs in lr" in out
