@@ -1,6 +1,82 @@
 """potstill: turn a GPT into a tiny classifier."""
 
-from potstill.errors import PotstillError, UsageError, UserError
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from potstill.errors import PotstillError, UsageError, UserError, missing_extra
+
+if TYPE_CHECKING:
+    from potstill.data.corpus import Corpus, load_corpus
+    from potstill.decoder.lora import LoRALinear
+    from potstill.inference.classifier import Classifier
+    from potstill.inference.load import load
+    from potstill.settings import (
+        DataSettings,
+        DistilSettings,
+        LoRASettings,
+        PretrainSettings,
+        SamplingSettings,
+        StudentSettings,
+        TrainSettings,
+        TransferSettings,
+    )
+    from potstill.student.model import DistilRNN
+    from potstill.transfer.dataset import TransferSet
 
 __version__ = "0.1.0"
-__all__ = ["PotstillError", "UsageError", "UserError", "__version__"]
+__all__ = [
+    "Classifier",
+    "Corpus",
+    "DataSettings",
+    "DistilRNN",
+    "DistilSettings",
+    "LoRALinear",
+    "LoRASettings",
+    "PotstillError",
+    "PretrainSettings",
+    "SamplingSettings",
+    "StudentSettings",
+    "TrainSettings",
+    "TransferSet",
+    "TransferSettings",
+    "UsageError",
+    "UserError",
+    "__version__",
+    "load",
+    "load_corpus",
+]
+
+# Where the public names are. Each is imported when it is first used, so that `import potstill`
+# loads nothing heavy and a plain installation can use what it has.
+_MODULES = {
+    "Classifier": "potstill.inference.classifier",
+    "Corpus": "potstill.data.corpus",
+    "DataSettings": "potstill.settings",
+    "DistilRNN": "potstill.student.model",
+    "DistilSettings": "potstill.settings",
+    "LoRALinear": "potstill.decoder.lora",
+    "LoRASettings": "potstill.settings",
+    "PretrainSettings": "potstill.settings",
+    "SamplingSettings": "potstill.settings",
+    "StudentSettings": "potstill.settings",
+    "TrainSettings": "potstill.settings",
+    "TransferSet": "potstill.transfer.dataset",
+    "TransferSettings": "potstill.settings",
+    "load": "potstill.inference.load",
+    "load_corpus": "potstill.data.corpus",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'potstill' has no attribute {name!r}")
+    try:
+        module = importlib.import_module(_MODULES[name])
+    except ModuleNotFoundError as error:
+        raise missing_extra(error) from None
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

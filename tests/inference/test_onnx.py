@@ -2,44 +2,25 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from potstill.cli import main
-from potstill.data.corpus import load_corpus
 from potstill.errors import UserError
 from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER, STUDENT_WEIGHTS
 from potstill.inference.onnx import OnnxClassifier
-from potstill.student.io import read_student, save_student
-from potstill.student.model import DistilRNN, StudentConfig
-from potstill.student.tokenizer import encode, train_tokenizer
-
-SENTENCES = load_corpus("minicola").splits["dev"].sentences[:150]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A student as a run leaves it."""
-    tokenizer = train_tokenizer(SENTENCES, 500)
-    torch.manual_seed(0)
-    config = StudentConfig(tokenizer.get_vocab_size(), 2, embedding_size=12, hidden_size=16)
-    model = DistilRNN(config)
-    folder = tmp_path / "student"
-    folder.mkdir()
-    save_student(model, tokenizer, folder)
-    about = {"labels": ["bad", "good"], "max_length": 16, "student": vars(config)}
-    (folder / "config.json").write_text(json.dumps(about))
-    return folder
+from potstill.student.io import read_student
+from potstill.student.tokenizer import encode
+from tests.inference.conftest import SENTENCES
 
 
 @pytest.mark.parametrize("flags", [[], ["--int8"]])
-def test_export_and_predict(folder, tmp_path, capsys, flags):
-    main(args=["predict", *SENTENCES[:20], "--model_path", str(folder)])
+def test_export_and_predict(student, tmp_path, capsys, flags):
+    main(args=["predict", *SENTENCES[:20], "--model_path", str(student)])
     expected = capsys.readouterr().out
-    main(args=["export", "--model_path", str(folder), "--onnx_path", str(tmp_path / "x"), *flags])
+    main(args=["export", "--model_path", str(student), "--onnx_path", str(tmp_path / "x"), *flags])
     assert "exported: " in capsys.readouterr().out
     names = {file.name for file in (tmp_path / "x").iterdir()}
     assert names == {"config.json", STUDENT_ONNX, STUDENT_TOKENIZER}
@@ -52,13 +33,13 @@ def test_export_and_predict(folder, tmp_path, capsys, flags):
     ]
 
 
-def test_export_into_the_student_s_own_folder(folder, capsys):
-    main(args=["export", "--model_path", str(folder)])
-    first = (folder / STUDENT_ONNX).read_bytes()
-    main(args=["export", "--model_path", str(folder)])
-    assert (folder / STUDENT_ONNX).read_bytes() == first
-    exported = OnnxClassifier(folder)
-    model, tokenizer = read_student(folder)
+def test_export_into_the_student_s_own_folder(student, capsys):
+    main(args=["export", "--model_path", str(student)])
+    first = (student / STUDENT_ONNX).read_bytes()
+    main(args=["export", "--model_path", str(student)])
+    assert (student / STUDENT_ONNX).read_bytes() == first
+    exported = OnnxClassifier(student)
+    model, tokenizer = read_student(student)
     found = exported.logits(SENTENCES)
     for sentence, row in zip(SENTENCES, found, strict=True):
         tokens = torch.tensor(encode(tokenizer, [sentence], 16))
@@ -81,28 +62,28 @@ TRAIN_EXTRA = (
 )
 
 
-def test_predict_needs_no_torch(folder, run_without):
-    main(args=["export", "--model_path", str(folder)])
+def test_predict_needs_no_torch(student, run_without):
+    main(args=["export", "--model_path", str(student)])
     result = run_without(
-        TRAIN_EXTRA, "predict", *SENTENCES[:3], "--model_path", str(folder), "--json"
+        TRAIN_EXTRA, "predict", *SENTENCES[:3], "--model_path", str(student), "--json"
     )
     assert result.returncode == 0, result.stderr
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["sentence"] for line in lines] == SENTENCES[:3]
-    expected = OnnxClassifier(folder).predict_proba(SENTENCES[:3])
+    expected = OnnxClassifier(student).predict_proba(SENTENCES[:3])
     for line, row in zip(lines, expected, strict=True):
         assert list(line["probabilities"].values()) == pytest.approx(row.tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("with_weights", [True, False])
-def test_evaluate_needs_no_torch(folder, run_without, capsys, with_weights):
-    flags = ("evaluate", "--model_path", str(folder), "--data", "minicola", "--json")
-    main(args=["export", "--model_path", str(folder)])
+def test_evaluate_needs_no_torch(student, run_without, capsys, with_weights):
+    flags = ("evaluate", "--model_path", str(student), "--data", "minicola", "--json")
+    main(args=["export", "--model_path", str(student)])
     capsys.readouterr()
     main(args=list(flags))
     expected = json.loads(capsys.readouterr().out)
     if not with_weights:
-        (folder / STUDENT_WEIGHTS).unlink()
+        (student / STUDENT_WEIGHTS).unlink()
     result = run_without(TRAIN_EXTRA, *flags)
     assert result.returncode == 0, result.stderr
     scores = json.loads(result.stdout)["scores"]
@@ -115,8 +96,8 @@ def test_evaluate_needs_no_torch(folder, run_without, capsys, with_weights):
     assert "majority class" in table.stdout
 
 
-def test_what_needs_torch_says_so(folder, run_without):
-    result = run_without(TRAIN_EXTRA, "evaluate", "--model_path", str(folder))
+def test_what_needs_torch_says_so(student, run_without):
+    result = run_without(TRAIN_EXTRA, "evaluate", "--model_path", str(student))
     assert (result.returncode, result.stdout) == (1, "")
     message = r"potstill: \w+ is not installed; pip install 'potstill\[train\]' brings it.\n"
     assert re.fullmatch(message, result.stderr)
@@ -124,21 +105,21 @@ def test_what_needs_torch_says_so(folder, run_without):
 
 @pytest.mark.parametrize("file", ["config.json", STUDENT_TOKENIZER, STUDENT_ONNX])
 @pytest.mark.parametrize("body", [None, b"", b"damaged"])
-def test_damaged(folder, file, body):
-    main(args=["export", "--model_path", str(folder)])
-    (folder / file).unlink()
+def test_damaged(student, file, body):
+    main(args=["export", "--model_path", str(student)])
+    (student / file).unlink()
     if body is not None:
-        (folder / file).write_bytes(body)
+        (student / file).write_bytes(body)
     with pytest.raises(UserError, match=r"the exported student in .* can't be read"):
-        OnnxClassifier(folder)
+        OnnxClassifier(student)
 
 
-def test_labels_that_do_not_fit(folder):
-    main(args=["export", "--model_path", str(folder)])
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"labels": ["a", "b", "c"]}))
+def test_labels_that_do_not_fit(student):
+    main(args=["export", "--model_path", str(student)])
+    config = json.loads((student / "config.json").read_text())
+    (student / "config.json").write_text(json.dumps(config | {"labels": ["a", "b", "c"]}))
     with pytest.raises(UserError, match="3 labels"):
-        OnnxClassifier(folder)
+        OnnxClassifier(student)
 
 
 def test_nothing_to_export(tmp_path, monkeypatch, capsys):

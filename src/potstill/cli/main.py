@@ -15,7 +15,7 @@ import tyro
 from potstill.cli import commands
 from potstill.cli.options import ALIASES, Adapters, Sentences, Serial
 from potstill.console import say
-from potstill.errors import UsageError, UserError
+from potstill.errors import UsageError, UserError, missing_extra
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "gen": commands.gen,
@@ -62,12 +62,10 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
         print(f"{prog}: {name_flags(str(error), args)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except ModuleNotFoundError as error:
-        if (error.name or "potstill").startswith("potstill"):
+        message = missing_extra(error)
+        if message is error:
             raise
-        print(
-            f"{prog}: {error.name} is not installed; pip install 'potstill[train]' brings it.",
-            file=sys.stderr,
-        )
+        print(f"{prog}: {message}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print(f"\n{prog}: interrupted.", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from potstill.errors import UserError
+from potstill.errors import UserError, missing_extra
 from potstill.files import ADAPTER_CONFIG, STUDENT_ONNX, STUDENT_WEIGHTS
 from potstill.inference.classifier import Classifier
 from potstill.inference.locate import PRETRAINED
@@ -34,6 +34,7 @@ def load(
     Raises:
         UserError: There is no model in the folder, it is damaged, or its base model is missing or
             not the one it was tuned on.
+        ModuleNotFoundError: The model needs torch, which is not installed.
     """
     folder = PRETRAINED if model_path is None else Path(model_path)
     if not folder.is_dir():
@@ -42,16 +43,18 @@ def load(
             f"{_runs_nearby(folder)}"
         )
     if (folder / ADAPTER_CONFIG).is_file():
-        from potstill.inference.decoder import DecoderClassifier
-
+        try:
+            from potstill.inference.decoder import DecoderClassifier
+        except ModuleNotFoundError as error:
+            raise missing_extra(error) from None
         return DecoderClassifier(folder, gpt_variant=gpt_variant, precision=precision)
     exported = (folder / STUDENT_ONNX).is_file()
     if (folder / STUDENT_WEIGHTS).is_file():
         try:
             from potstill.inference.student import StudentClassifier
-        except ModuleNotFoundError:
+        except ModuleNotFoundError as error:
             if not exported:
-                raise
+                raise missing_extra(error) from None
         else:
             return StudentClassifier(folder)
     if exported:
