@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, matthews_corrcoef
 
-from potstill import UserError, load, load_corpus
+from potstill import UsageError, UserError, load, load_corpus
 from potstill.data.corpus import Corpus
 from potstill.data.splits import Split
 from potstill.files import ADAPTER_WEIGHTS, STUDENT_ONNX, STUDENT_WEIGHTS
@@ -232,6 +232,11 @@ def test_load_gives_the_bundled_student_by_default() -> None:
     assert classifier.classes_.tolist() == ["unacceptable", "acceptable"]
     assert classifier.predict("The books is on the table.") == "unacceptable"
     assert 2e6 < classifier.n_parameters < 3e6
+
+
+def test_an_unknown_precision_is_refused(adapter: Path) -> None:
+    with pytest.raises(UsageError, match=r"`precision` fp16 .* takes auto, bf16 or fp32"):
+        load(adapter, precision="fp16")
 
 
 def test_load_says_what_is_wrong_with_a_folder(student: Path, tmp_path: Path) -> None:

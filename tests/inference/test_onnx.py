@@ -17,7 +17,7 @@ from tests.inference.conftest import SENTENCES
 
 
 @pytest.mark.parametrize("flags", [[], ["--int8"]])
-def test_export_and_predict(student, tmp_path, capsys, flags):
+def test_exported_student_predicts_the_same(student, tmp_path, capsys, flags):
     main(args=["predict", *SENTENCES[:20], "--model_path", str(student)])
     expected = capsys.readouterr().out
     main(args=["export", "--model_path", str(student), "--onnx_path", str(tmp_path / "x"), *flags])
@@ -105,7 +105,7 @@ def test_what_needs_torch_says_so(student, run_without):
 
 @pytest.mark.parametrize("file", ["config.json", STUDENT_TOKENIZER, STUDENT_ONNX])
 @pytest.mark.parametrize("body", [None, b"", b"damaged"])
-def test_damaged(student, file, body):
+def test_a_damaged_file_is_named(student, file, body):
     main(args=["export", "--model_path", str(student)])
     (student / file).unlink()
     if body is not None:
@@ -114,7 +114,7 @@ def test_damaged(student, file, body):
         OnnxClassifier(student)
 
 
-def test_labels_that_do_not_fit(student):
+def test_labels_that_do_not_fit_the_model_are_refused(student):
     main(args=["export", "--model_path", str(student)])
     config = json.loads((student / "config.json").read_text())
     (student / "config.json").write_text(json.dumps(config | {"labels": ["a", "b", "c"]}))
@@ -122,7 +122,7 @@ def test_labels_that_do_not_fit(student):
         OnnxClassifier(student)
 
 
-def test_nothing_to_export(tmp_path, monkeypatch, capsys):
+def test_export_without_a_student_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for args in ([], ["--model_path", str(tmp_path)]):
         with pytest.raises(SystemExit) as stop:

@@ -17,7 +17,7 @@ COLA = Path(__file__).parents[3] / "shared" / "cola"
 HEAVY = ("torch", "transformers", "safetensors", "onnx", "matplotlib")
 
 
-def test_it_answers_where_nothing_is_trained_and_there_is_no_torch(run_without, tmp_path):
+def test_predict_takes_it_where_nothing_is_trained_and_there_is_no_torch(run_without, tmp_path):
     sentences = ["The books is on the table.", "The books are on the table."]
     done = run_without(HEAVY, "predict", *sentences, "--json")
     assert done.returncode == 0, done.stderr
@@ -28,7 +28,7 @@ def test_it_answers_where_nothing_is_trained_and_there_is_no_torch(run_without, 
     assert not list((tmp_path / "empty").iterdir())
 
 
-def test_it_is_small_and_says_nothing_of_where_it_was_made():
+def test_its_files_are_small_and_name_no_folder():
     assert {file.name for file in PRETRAINED.iterdir()} == {
         "README.md",
         "config.json",
@@ -43,7 +43,7 @@ def test_it_is_small_and_says_nothing_of_where_it_was_made():
 
 @pytest.mark.skipif(not COLA.is_dir(), reason="CoLA is not here")
 @pytest.mark.parametrize("split", ["dev", "ood"])
-def test_the_scores_on_its_card(split):
+def test_its_card_has_its_scores(split):
     found = load_corpus(str(COLA)).splits[split]
     score = metrics.score(OnnxClassifier(PRETRAINED).logits(found.sentences), found.labels)
     card = (PRETRAINED / "README.md").read_text()
@@ -51,7 +51,7 @@ def test_the_scores_on_its_card(split):
     assert f"| {title} | {100 * score['accuracy']:.1f} % | {score['mcc']:.3f} |" in card
 
 
-def test_its_probabilities_are_probabilities():
+def test_its_probabilities_sum_to_one_and_differ():
     sentences = load_corpus("minicola").splits["dev"].sentences[:64]
     probabilities = OnnxClassifier(PRETRAINED).predict_proba(sentences)
     np.testing.assert_allclose(probabilities.sum(1), 1)
@@ -59,7 +59,7 @@ def test_its_probabilities_are_probabilities():
     assert probabilities[:, 0].std() > 0.05
 
 
-def test_it_is_scored_where_nothing_is_trained(tmp_path, monkeypatch, capsys):
+def test_evaluate_takes_it_where_nothing_is_trained(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(args=["evaluate", "--data", "minicola", "--json"])
     found = json.loads(capsys.readouterr().out)
