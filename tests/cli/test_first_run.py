@@ -128,7 +128,7 @@ class TestFirstRun:
     def test_every_accuracy_comes_with_majority_and_mcc(self, runs: TrainedRuns) -> None:
         lines = runs.stdout["rnn"].splitlines()
         header = next(i for i, line in enumerate(lines) if line.startswith("epoch"))
-        assert lines[header].split() == ["epoch", "on", "loss", "accuracy", "majority", "MCC"]
+        assert lines[header].split() == ["epoch", "split", "loss", "accuracy", "majority", "MCC"]
         for line in lines[header + 1 : header + 5]:
             assert line.count("%") == 2
 
@@ -200,7 +200,13 @@ class TestFirstRun:
         out = run_ok("evaluate")
         assert "model: DistilRNN in runs/distil-7 (auto: trained last)" in out
         assert "data: MiniCoLA (auto: what the model was trained on)" in out
-        for words in ("dev: 500 sentences", "ood: 500 sentences", "majority", "95 % interval"):
+        for words in (
+            "dev: 500 sentences",
+            "out of domain: 500 sentences",
+            "true \\ predicted",
+            "majority",
+            "95 % interval",
+        ):
             assert words in out
         phenomena = set(load_corpus("minicola").splits["dev"].sources)
         assert phenomena <= {line.split("  ")[0].strip() for line in out.splitlines()}

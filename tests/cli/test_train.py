@@ -136,7 +136,7 @@ class TestTraining:
 
     def test_without_holdout_the_last_epoch_is_taken(self, toy_task: ToyTask) -> None:
         out = run_ok(*toy_task.args("rnn", 5, "out", "--holdout", 0))
-        assert "no slice held out of train: the last epoch, 3" in out
+        assert "chosen epoch: 3 of 3 (the last, as nothing is held out)" in out
         assert set(read_json("out/results.json")["chosen"]) == {"dev", "ood"}
 
     def test_a_baseline_with_other_settings_is_not_compared(self, toy_task: ToyTask) -> None:

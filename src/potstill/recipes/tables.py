@@ -1,4 +1,4 @@
-"""Tables and lines of scores: of an epoch, of a run, of several models."""
+"""The scores of an epoch, a run or several models, as lines and tables."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from rich.table import Table
 from potstill.console import console, count, say
 from potstill.data.splits import SPLIT_TITLES
 
-EPOCH_HEADER = "epoch  on              loss  accuracy  majority     MCC"
+EPOCH_HEADER = "epoch  split           loss  accuracy  majority     MCC"
 
 
 def epoch_lines(record: dict[str, Any], majority: dict[str, float]) -> str:
-    """A line for each split of an epoch's record; train is scored while it learns."""
+    """Return a line for each split of an epoch; train is scored while the model learns it."""
     lines = []
     for split, title in SPLIT_TITLES.items():
         if split not in record:
@@ -34,18 +34,15 @@ def epoch_lines(record: dict[str, Any], majority: dict[str, float]) -> str:
 
 
 def summary_lines(results: dict[str, Any]) -> str:
-    """The chosen epoch's scores and the last's, split by split."""
+    """Return a run's scores by split: of the chosen epoch, and of the last if it is another."""
     last = results["last"]
-    lines = [
-        f"chosen on the slice held out of train: epoch {results['chosen_epoch']} of {last['epoch']}"
-    ]
-    if "holdout" not in last:
-        lines = [f"no slice held out of train: the last epoch, {results['chosen_epoch']}"]
-    shifted = ", without the shift" if any(results["bias"]) else ""
+    reason = "by the MCC on held-out" if "holdout" in last else "the last, as nothing is held out"
+    lines = [f"chosen epoch: {results['chosen_epoch']} of {last['epoch']} ({reason})"]
+    unshifted = ", biases not shifted" if any(results["bias"]) else ""
     for split, scores in results["chosen"].items():
         line = f"  {SPLIT_TITLES[split]:<13} {_brief(scores)}"
         if results["chosen_epoch"] != last["epoch"]:
-            line += f"; after the last, {last['epoch']}{shifted}: {_brief(last[split])}"
+            line += f"; epoch {last['epoch']}{unshifted}: {_brief(last[split])}"
         lines.append(line)
     return "\n".join(lines)
 
@@ -55,9 +52,11 @@ def _brief(scores: dict[str, Any]) -> str:
 
 
 def comparison_table(title: str, rows: dict[str, dict[str, Any]]) -> None:
-    """Prints models one under another on dev and out of domain, the majority class last.
+    """Print the scores of several models on dev and out of domain, the majority class last.
 
-    rows: by name, "parameters" and "scores", by split.
+    Args:
+        title: Title of the table.
+        rows: For each model's name its "parameters" and its "scores", by split.
     """
     table = _table("", "parameters", "accuracy", "MCC [95 %]", title=title)
     first = next(iter(rows.values()))["scores"]
@@ -76,7 +75,7 @@ def comparison_table(title: str, rows: dict[str, dict[str, Any]]) -> None:
 
 
 def _table(*columns: str, title: str | None = None) -> Table:
-    """An empty table: names on the left, numbers right-justified."""
+    """Return an empty table: names on the left, numbers right-justified."""
     table = Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )
@@ -91,21 +90,21 @@ def _mcc(scores: dict[str, Any]) -> str:
 
 
 def evaluation_table(
-    title: str, scores: dict[str, Any], labels: Sequence[str], grouped_by: str
+    split: str, scores: dict[str, Any], labels: Sequence[str], grouped_by: str
 ) -> None:
-    """Prints one split's scores: accuracy, MCC, confusion counts, accuracy by group."""
-    say(f"{title}: {scores['sentences']} sentences")
+    """Print one split's scores: accuracy, MCC, confusion counts, accuracy by group."""
+    say(f"{SPLIT_TITLES.get(split, split)}: {scores['sentences']} sentences")
     say(
         f"  accuracy {100 * scores['accuracy']:.2f} % (majority class "
-        f"{100 * scores['majority']:.2f} %), MCC {_mcc(scores)} with its 95 % interval"
+        f"{100 * scores['majority']:.2f} %), MCC {_mcc(scores)} (95 % interval)"
     )
-    table = _table("is \\ called", *labels)
+    table = _table("true \\ predicted", *labels)
     for label, row in zip(labels, scores["confusion"], strict=True):
         table.add_row(escape(label), *map(str, row))
     console.print(table)
     if scores["groups"]:
         table = _table(grouped_by, "sentences", "accuracy", "majority")
         for name, group in scores["groups"].items():
-            shares = (f"{100 * group[key]:.1f} %" for key in ("accuracy", "majority"))
-            table.add_row(escape(name), str(group["sentences"]), *shares)
+            percentages = (f"{100 * group[key]:.1f} %" for key in ("accuracy", "majority"))
+            table.add_row(escape(name), str(group["sentences"]), *percentages)
         console.print(table)
