@@ -32,9 +32,9 @@ test: install
 test-slow: install
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -m slow
 
-# Steps recorded as CUDA graphs, by a GPU itself; `test` has a stand-in for it.
+# Steps captured as CUDA graphs, on a GPU itself; `test` has a stand-in for it.
 test-gpu: install
-	$(BIN)/python -m pytest -k "graphs or gpu"
+	$(BIN)/python -m pytest -m gpu
 
 check: install
 	$(BIN)/python -m ruff check .

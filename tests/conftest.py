@@ -29,6 +29,9 @@ TEXT = [
     "John's sister believes there to be three cats in every garden.",
 ]
 EOS = "<|endoftext|>"
+# Absolute, as tests change the working directory.
+_cola = os.environ.get("POTSTILL_TEST_COLA")
+COLA_FOLDER = Path(_cola).resolve() if _cola else None
 BLOCKED = """
 import sys
 class Blocked:
@@ -48,6 +51,14 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("POTSTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
         torch.set_num_threads(1)
         yield
+
+
+@pytest.fixture(scope="session")
+def cola_folder() -> Path:
+    """Folder of CoLA's own files, which may not be part of the project."""
+    if COLA_FOLDER is None:
+        pytest.skip("POTSTILL_TEST_COLA does not name the folder of CoLA's files")
+    return COLA_FOLDER
 
 
 @pytest.fixture

@@ -16,27 +16,25 @@ from potstill.data.corpus import load_corpus
 from potstill.errors import UserError
 from tests.data.conftest import COUNTS, cola_lines, small_cola, write
 
-COLA = Path(__file__).parents[3] / "shared" / "cola"
 
-
-@pytest.mark.skipif(not COLA.is_dir(), reason="CoLA's files are not beside the checkout")
+@pytest.mark.cola
 class TestRealCoLA:
-    def test_it_is_read_whole_and_called_cola(self) -> None:
-        task = load_corpus(str(COLA))
+    def test_it_is_read_whole_and_called_cola(self, cola_folder: Path) -> None:
+        task = load_corpus(str(cola_folder))
         assert task.name == "CoLA"
         held = {name: (len(split), sum(split.labels)) for name, split in task.splits.items()}
         assert held == {"train": (8551, 6023), "dev": (527, 365), "ood": (516, 354)}
 
-    def test_it_is_found_in_data(self) -> None:
-        Path("data").symlink_to(COLA)
+    def test_it_is_found_in_data(self, cola_folder: Path) -> None:
+        Path("data").symlink_to(cola_folder)
         assert load_corpus("cola").name == "CoLA"
         task = load_corpus("auto")
         assert (task.name, task.reason) == ("CoLA", "CoLA is in data/")
 
-    def test_short_of_a_sentence_it_is_not_cola(self) -> None:
+    def test_short_of_a_sentence_it_is_not_cola(self, cola_folder: Path) -> None:
         Path("data/cola").mkdir(parents=True)
         for name in COLA_FILES.values():
-            body = (COLA / name).read_bytes()
+            body = (cola_folder / name).read_bytes()
             write(f"data/cola/{name}", body[body.index(b"\n") + 1 :])
         for data in ("cola", "auto"):
             with pytest.raises(UserError, match=r"data/cola is not CoLA: in_domain_train\.tsv has"):

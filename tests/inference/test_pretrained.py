@@ -1,7 +1,6 @@
 """The student that comes with the package."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER
 from potstill.inference.locate import PRETRAINED
 from potstill.inference.onnx import OnnxClassifier
 
-COLA = Path(__file__).parents[3] / "shared" / "cola"
 HEAVY = ("torch", "transformers", "safetensors", "onnx", "matplotlib")
 
 
@@ -41,10 +39,10 @@ def test_its_files_are_small_and_name_no_folder():
     assert config["parameters"]["total"] <= 3_000_000
 
 
-@pytest.mark.skipif(not COLA.is_dir(), reason="CoLA is not here")
+@pytest.mark.cola
 @pytest.mark.parametrize("split", ["dev", "ood"])
-def test_its_card_has_its_scores(split):
-    found = load_corpus(str(COLA)).splits[split]
+def test_its_card_has_its_scores(split, cola_folder):
+    found = load_corpus(str(cola_folder)).splits[split]
     score = metrics.score(OnnxClassifier(PRETRAINED).logits(found.sentences), found.labels)
     card = (PRETRAINED / "README.md").read_text()
     title = {"dev": "dev", "ood": "out-of-domain dev"}[split]

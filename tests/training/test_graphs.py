@@ -15,6 +15,7 @@ from potstill.training.optim import adamw, set_lr, update
 from potstill.training.precision import cast_frozen_to_bf16
 from potstill.training.steps import LENGTH_STEP, GraphedStep
 
+pytestmark = pytest.mark.gpu
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -112,6 +112,7 @@ def test_training_is_a_plain_loop_in_torch(tmp_path, clip, part_tokens):
         torch.testing.assert_close(run.trained.tensors[name], value.detach(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.gpu
 def test_on_a_gpu_a_decoder_s_steps_are_recorded(tiny_gpt2, tmp_path, recordings, monkeypatch):
     """They are the same, in a run that is gone on with, too. A student's are not recorded."""
 

@@ -1,4 +1,4 @@
-"""Writes MiniCoLA: python -m potstill.data.minicola [FOLDER], by default into the package."""
+"""Write MiniCoLA: python -m potstill.data.minicola [FOLDER], by default into the package."""
 
 import sys
 from pathlib import Path

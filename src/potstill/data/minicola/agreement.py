@@ -153,7 +153,7 @@ def determiner_noun(r: Random) -> Pair:
         kind = r.choice(("animal", "tool", "pastry", "text", "place", "garment"))
         noun = r.choice(IN.nouns[kind])
     adjective = maybe(r, 0.35, IN.adjectives[kind])
-    right, wrong = (noun.many, noun.one) if plural else (noun.one, noun.many)
+    right, wrong = (noun.plural, noun.singular) if plural else (noun.singular, noun.plural)
     right, wrong = join(determiner, adjective, right), join(determiner, adjective, wrong)
     if kind == "person" and either(r, 0.6):
         verb, rest = action(r, IN)
@@ -217,7 +217,7 @@ def _distracted(r: Random, who: str) -> tuple[str, str]:
     gender = None if other == "p" else other
     inner = person(r, IN, other == "p", gender, DEFINITE, names=0.2).text
     head = human_noun(r, IN, None if who == "p" else who)
-    noun = head.many if who == "p" else head.one
+    noun = head.plural if who == "p" else head.singular
     if either(r, 0.6):
         subject = join("the", noun, r.choice(NEARNESS), inner)
     else:

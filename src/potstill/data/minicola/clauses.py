@@ -39,7 +39,7 @@ def negative_polarity(r: Random) -> Pair:
     """No guest has ever sung / *the guest has ever sung."""
     verb, rest = action(r, IN, determiners=DEFINITE)
     subject = definite(r, IN, plural=False)
-    noun, other = human_noun(r, IN).one, human_noun(r, IN).one
+    noun, other = human_noun(r, IN).singular, human_noun(r, IN).singular
     did = join("has", verb.participle, rest)
     ever = join("has ever", verb.participle, rest)
     shape = r.choices(range(8), (1, 3, 1, 2, 3, 3, 3, 3))[0]
@@ -70,7 +70,7 @@ def negative_polarity(r: Random) -> Pair:
 
 def _any(r: Random, noun: str) -> Pair:
     verb, kind = pick(r, IN.events, ("tool", "pastry", "produce", "text", "animal", "garment"))
-    what = join("any", r.choice(IN.nouns[kind]).many)
+    what = join("any", r.choice(IN.nouns[kind]).plural)
     subject = person(r, IN).text
     if either(r, 0.25):
         good, bad = join(subject, "did not", verb.base, what), join(subject, verb.past, what)
@@ -133,7 +133,7 @@ def word_order(r: Random) -> Pair:
     done = join(verb.past, what)
     plural = either(r, 0.3)
     noun = human_noun(r, IN)
-    head = noun.many if plural else noun.one
+    head = noun.plural if plural else noun.singular
     adjective = r.choice(IN.adjectives["person"])
     the = r.choice(DEFINITE[plural])
     if shape == 0:
@@ -161,7 +161,7 @@ def word_order(r: Random) -> Pair:
         someone, what = person(r, IN, False).text, definite(r, IN)
         good, bad = join(someone, often, habit, what), join(someone, habit, often, what)
     elif shape == 7:
-        someone, adjective = join("the", noun.one, "was"), r.choice(("old", "clever", "brave"))
+        someone, adjective = join("the", noun.singular, "was"), r.choice(("old", "clever", "brave"))
         good, bad = join(someone, adjective, "enough"), join(someone, "enough", adjective)
         why = join("to", verb.base, what)
         good, bad = join(good, why), join(bad, why)
@@ -171,9 +171,9 @@ def word_order(r: Random) -> Pair:
         good, bad = join(frame, number, time, "ago"), join(frame, "ago", number, time)
     elif shape == 9:
         number = r.choice(("two", "three", "four", "other"))
-        good, bad = join("the", number, noun.many, done), join(number, "the", noun.many, done)
+        good, bad = join("the", number, noun.plural, done), join(number, "the", noun.plural, done)
     else:
-        tail = join(adjective, noun.one, done)
+        tail = join(adjective, noun.singular, done)
         good, bad = join("a very", tail), join("very a", tail)
     return dress(r, IN, good, bad)
 
@@ -191,7 +191,7 @@ def coordination(r: Random) -> Pair:
             frame = join(subject, verb.past, rest, one + "ly", "and")
             return dress(r, IN, join(frame, two + "ly"), join(frame, two))
         verb, rest = action(r, IN)
-        tail = join(noun.one, verb.past, rest)
+        tail = join(noun.singular, verb.past, rest)
         frame = join(r.choice(("the", "a", "this")), one, "and")
         return dress(r, IN, join(frame, two, tail), join(frame, two + "ly", tail), past=True)
     if shape in (2, 3):

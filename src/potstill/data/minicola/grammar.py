@@ -21,7 +21,7 @@ from potstill.data.minicola.phrases import Pair, Phenomenon
 SEED = 20
 TRAIN, DEV, OOD = 3000, 500, 500
 UNACCEPTABLE = 0.3
-LONGEST = 16
+MAX_WORDS = 16
 
 IN_DOMAIN: dict[str, Phenomenon] = {
     "subject_verb_agreement": agreement.subject_verb,
@@ -61,52 +61,54 @@ OUT_OF_DOMAIN: dict[str, Phenomenon] = {
 
 
 def tokens(sentence: str) -> list[str]:
-    """Words in lower case without their punctuation."""
+    """Return the words of a sentence in lower case, without punctuation."""
     return [word.strip(".,?").lower() for word in sentence.split()]
 
 
 def fit(pair: Pair) -> bool:
-    """Whether a pair can be kept: two sentences, not too long, no word of content twice."""
+    """Return True if a pair can be used: its sentences differ, are not too long, and repeat no
+    content word."""
     if pair.good == pair.bad:
         return False
     for text in pair:
         if "that that" in text:
             return False
         content = [word.rstrip("s") for word in tokens(text) if word not in FUNCTION_WORDS]
-        if len(set(content)) < len(content) or not 3 <= len(tokens(text)) <= LONGEST:
+        if len(set(content)) < len(content) or not 3 <= len(tokens(text)) <= MAX_WORDS:
             return False
     return True
 
 
 def draw(r: Random, phenomena: dict[str, Phenomenon], size: int, seen: set[str]) -> list[str]:
-    """Lines of one file: every phenomenon alike, of each the same share of unacceptable ones.
+    """Return the lines of one file: equally many of each phenomenon, with the same fraction of
+    unacceptable sentences.
 
-    Unacceptable sentences stand with their partner; further acceptable ones are good members of
-    pairs like them, so that nothing but the violation tells the two kinds apart.
+    Unacceptable sentences come with their partner. The other acceptable ones are the good members
+    of pairs of the same kind, so that nothing but the violation tells the labels apart.
     """
-    neighbours: list[list[str]] = []  # a pair stands together, as variants do in CoLA
+    blocks: list[list[str]] = []  # the lines of a pair stay together, like variants in CoLA
     for i, (name, make) in enumerate(phenomena.items()):
         count = size // len(phenomena) + (i < size % len(phenomena))
         pairs = round(UNACCEPTABLE * count)
-        kept = 0
-        while kept < count - pairs:
+        drawn = 0
+        while drawn < count - pairs:
             pair = make(r)
-            alone = kept >= pairs
+            alone = drawn >= pairs
             texts = [pair.good] if alone else list(pair)
             if not fit(pair) or seen.intersection(pair):
                 continue
             seen.update(texts)
-            kept += 1
+            drawn += 1
             lines = [f"{name}\t1\t\t{pair.good}\n"]
             if not alone:
                 lines.append(f"{name}\t0\t*\t{pair.bad}\n")
-            neighbours.append(lines)
-    r.shuffle(neighbours)
-    return [line for lines in neighbours for line in lines]
+            blocks.append(lines)
+    r.shuffle(blocks)
+    return [line for lines in blocks for line in lines]
 
 
 def write(folder: Path) -> None:
-    """Writes the three files, the same bytes every time."""
+    """Write the three files; the bytes are the same every time."""
     r = Random(SEED)
     seen: set[str] = set()
     for file, phenomena, size in (

@@ -84,36 +84,38 @@ def there_insertion(r: Random) -> Pair:
     place = r.choice(OUT.places)
     shape = r.choices(range(6), (2, 3, 4, 2, 2, 4))[0]
     if shape == 0:
-        strong = r.choice((("every", noun.one), ("each", noun.one), ("most", noun.many)))
+        strong = r.choice(
+            (("every", noun.singular), ("each", noun.singular), ("most", noun.plural))
+        )
         was = "were" if strong[0] == "most" else "was"
         subject = join(*strong)
         good, bad = join(subject, was, place), join("there", was, subject, place)
     elif shape == 1:
-        weak = r.choice((("a", noun.one), ("one", noun.one), ("three", noun.many)))
-        was = "were" if weak[1] == noun.many else "was"
+        weak = r.choice((("a", noun.singular), ("one", noun.singular), ("three", noun.plural)))
+        was = "were" if weak[1] == noun.plural else "was"
         every = r.choice(("most", "all")) if was == "were" else r.choice(("every", "each"))
         frame = join("there", was)
         good, bad = join(frame, *weak, place), join(frame, every, weak[1], place)
     elif shape == 2:
         plural = either(r)
-        subject = join(r.choice(("three", "several", "many")), noun.many)
+        subject = join(r.choice(("three", "several", "many")), noun.plural)
         if not plural:
-            subject = join(r.choice(("a", "one")), noun.one)
+            subject = join(r.choice(("a", "one")), noun.singular)
         forms = r.choice((("is", "are"), ("has been", "have been")))
         right, wrong = forms[::-1] if plural else forms
         good, bad = join("there", right, subject, place), join("there", wrong, subject, place)
     elif shape == 3:
         verb, kind = pick(r, OUT.events)
-        someone = join(r.choice(("a", "one")), human_noun(r, OUT).one)
+        someone = join(r.choice(("a", "one")), human_noun(r, OUT).singular)
         tail = join(thing(r, OUT, kind), place)
         good = join(someone, verb.past, tail)
         bad = join("there", verb.past, someone, tail)
     else:
-        tail = join(r.choice(("a", "one")), noun.one, place)
+        tail = join(r.choice(("a", "one")), noun.singular, place)
         stood = "remained" if kind == "tool" else r.choice(("stood", "remained"))
         good, bad = join("there", stood, tail), join(stood, tail)
         if shape == 4:
-            bad = join("there", stood, r.choice(("every", "each")), noun.one, place)
+            bad = join("there", stood, r.choice(("every", "each")), noun.singular, place)
     return dress(r, OUT, good, bad)
 
 
@@ -143,8 +145,8 @@ def comparative(r: Random) -> Pair:
     else:
         noun, place = human_noun(r, OUT), r.choice(OUT.places)
         name = r.choice(OUT.names[noun.gender or r.choice("mf")])
-        good = join(name, "is the", most, noun.one, place)
-        bad = join(name, "is", r.choice(("", "the most")), most, noun.one, place)
+        good = join(name, "is the", most, noun.singular, place)
+        bad = join(name, "is", r.choice(("", "the most")), most, noun.singular, place)
     return dress(r, OUT, good, bad)
 
 
@@ -154,7 +156,7 @@ def mass_count(r: Random) -> Pair:
     subject = definite(r, OUT)
     verb = r.choice([v for v in OUT.events["tool"] if v.base != "decorate"])
     shape = r.randrange(6)
-    right, wrong = r.choice(((mass, count.many), (count.many, mass)))
+    right, wrong = r.choice(((mass, count.plural), (count.plural, mass)))
     much = "much" if right == mass else "many"
     if shape == 0:
         frame = join("how", much)
@@ -166,13 +168,13 @@ def mass_count(r: Random) -> Pair:
     if shape == 3:
         number = r.choice(("three", "several", "two"))
         frame = join(subject, verb.past, number)
-        return dress(r, OUT, join(frame, count.many), join(frame, mass), past=True)
+        return dress(r, OUT, join(frame, count.plural), join(frame, mass), past=True)
     if shape == 4:
         frame = join(subject, verb.past, r.choice(("every", "a", "one")))
-        return dress(r, OUT, join(frame, count.one), join(frame, mass), past=True)
+        return dress(r, OUT, join(frame, count.singular), join(frame, mass), past=True)
     # Without a determiner it has to be a mass noun.
     frame = join(subject, verb.past)
-    return dress(r, OUT, join(frame, mass), join(frame, count.one), past=True)
+    return dress(r, OUT, join(frame, mass), join(frame, count.singular), past=True)
 
 
 def tough_movement(r: Random) -> Pair:
@@ -205,7 +207,7 @@ def raising(r: Random) -> Pair:
     someone = definite(r, OUT, False)
     willing = r.choice(("willing", "keen", "reluctant"))
     likely = r.choice(("likely", "certain", "bound"))
-    thing_there = join("a", r.choice((*OUT.nouns["animal"], *OUT.nouns["tool"])).one)
+    thing_there = join("a", r.choice((*OUT.nouns["animal"], *OUT.nouns["tool"])).singular)
     place = r.choice(OUT.places)
     shape = r.randrange(5)
     if shape == 0:

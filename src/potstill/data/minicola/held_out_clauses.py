@@ -54,7 +54,7 @@ def imperative(r: Random) -> Pair:
     if shape == 4:
         # The third person is well where it is no imperative.
         busy, kind = pick(r, OUT.events, ("tool", "food"))
-        noun = human_noun(r, OUT).one
+        noun = human_noun(r, OUT).singular
         tail = join("the", noun, "who", busy.third, thing(r, OUT, kind, True))
         call = r.choice(OUT.events["person"])
         return _two(join(please, call.base, tail), join(please, call.third, tail))
@@ -64,7 +64,7 @@ def imperative(r: Random) -> Pair:
     if shape == 5:
         frame = join(please, "introduce")
         return _two(join(frame, "yourself", to), join(frame, self_, to))
-    noun = human_noun(r, OUT, gender).one
+    noun = human_noun(r, OUT, gender).singular
     frame = join("let the", noun, "introduce")
     return _two(join(frame, self_, to), join(frame, "yourself", to))
 
@@ -147,7 +147,7 @@ def ellipsis(r: Random) -> Pair:
 def wh_island(r: Random) -> Pair:
     """Who guessed what the clown purchased? *What did the chef guess who purchased?"""
     verb, kind = pick(r, OUT.strict, ("animal", "tool", "food"))
-    noun = r.choice(OUT.nouns[kind]).one
+    noun = r.choice(OUT.nouns[kind]).singular
     wh = r.choice(("what", join("which", noun)))
     learn = r.choice(OUT_LEARNING)
     solver, other = definite(r, OUT), definite(r, OUT)

@@ -99,7 +99,7 @@ IN = Lexicon(
 
 # Those whom one calls "my" or "our".
 RELATED = frozenset(
-    noun.one
+    noun.singular
     for noun in nouns(
         "teacher doctor lawyer neighbor cousin uncle brother nephew son aunt sister niece daughter "
         "dentist tailor barber grandson granddaughter"

@@ -1,4 +1,4 @@
-"""Noun phrases, verb phrases and clauses of MiniCoLA, out of a lexicon and a random generator."""
+"""Noun phrases, verb phrases and clauses of MiniCoLA, drawn at random from a lexicon."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ DEFINITE = {
 
 
 class Pair(NamedTuple):
-    """A minimal pair: the sentence that a speaker accepts and the one that a speaker does not."""
+    """A minimal pair: an acceptable sentence and an unacceptable one."""
 
     good: str
     bad: str
@@ -47,15 +47,17 @@ class Phrase:
 
 
 def either(r: Random, chance: float = 0.5) -> bool:
+    """Return True with probability `chance`."""
     return r.random() < chance
 
 
 def maybe(r: Random, chance: float, options: tuple[str, ...]) -> str:
+    """Return one of `options` with probability `chance`, else ""."""
     return r.choice(options) if either(r, chance) else ""
 
 
 def join(*parts: str) -> str:
-    """Words with single spaces, "a" before a vowel made "an"."""
+    """Join words by single spaces, with "an" in place of "a" before a vowel."""
     words = " ".join(part for part in parts if part).split()
     for i in range(len(words) - 1):
         if words[i] in ("a", "an"):
@@ -81,12 +83,12 @@ def noun_phrase(
     adjective_chance: float = 0.2,
 ) -> Phrase:
     adjective = maybe(r, adjective_chance, adjectives) if adjectives else ""
-    head = noun.many if plural else noun.one
+    head = noun.plural if plural else noun.singular
     return Phrase(join(r.choice(determiners[plural]), adjective, head), plural, noun.gender)
 
 
 def human_noun(r: Random, lex: Lexicon, gender: str | None = None) -> Noun:
-    """gender: "m" or "f"; None is any, known or not."""
+    """Draw a noun for a person; `gender` is "m", "f", or None for any, known or not."""
     if gender:
         return r.choice(lex.nouns["man" if gender == "m" else "woman"])
     return r.choice(lex.nouns[r.choices(HUMAN, (3, 1, 1))[0]])
@@ -100,20 +102,20 @@ def person(
     determiners: Determiners = DETERMINERS,
     names: float = 0.2,
 ) -> Phrase:
-    """Someone: a name or a noun phrase. plural, gender: None is any."""
+    """Draw a person, by name or as a noun phrase; `plural` and `gender` None are any."""
     if plural is None:
         plural = either(r, 0.35)
     if not plural and either(r, names):
         gender = gender or r.choice("mf")
         return Phrase(r.choice(lex.names[gender]), False, gender)
     noun = human_noun(r, lex, gender)
-    if determiners is DETERMINERS and noun.one not in RELATED:
+    if determiners is DETERMINERS and noun.singular not in RELATED:
         determiners = UNOWNED
     return noun_phrase(r, noun, plural, lex.adjectives["person"], determiners)
 
 
 def definite(r: Random, lex: Lexicon, plural: bool | None = None, names: float = 0.3) -> str:
-    """Someone known, as the subject of a question wants it."""
+    """Draw a definite person, as the subject of a question requires."""
     return person(r, lex, plural, determiners=DEFINITE, names=names).text
 
 
@@ -125,9 +127,10 @@ def thing(
     determiners: Determiners = DETERMINERS,
     adjectives: float = 0.3,
 ) -> str:
-    """What a verb of this class takes as its object, a person included.
+    """Draw an object, perhaps a person, of the semantic class `kind`.
 
-    adjectives: the chance of one; 0 where the sentence goes on to say what the thing is like.
+    `adjectives` is the probability of an adjective; 0 if the sentence later says what the thing is
+    like.
     """
     if kind == "person":
         return person(r, lex, plural, determiners=determiners).text
@@ -142,7 +145,7 @@ def thing(
 def pick(
     r: Random, table: Mapping[str, tuple[Verb, ...]], kinds: tuple[str, ...] = ()
 ) -> tuple[Verb, str]:
-    """A transitive verb and the class of its object, every verb as likely as another."""
+    """Draw a transitive verb and the class of its object; all verbs are equally probable."""
     pairs = [(verb, kind) for kind in kinds or table for verb in table[kind]]
     return r.choice(pairs)
 
@@ -153,7 +156,7 @@ def action(
     intransitive: float = 0.3,
     determiners: Determiners = DETERMINERS,
 ) -> tuple[Verb, str]:
-    """A verb and what follows it: an object, or a place where it takes none."""
+    """Draw a verb and what follows it: an object, or perhaps a place if it takes no object."""
     if either(r, intransitive):
         return r.choice(lex.intransitive), maybe(r, 0.6, lex.places)
     verb, kind = pick(r, lex.events)
@@ -166,7 +169,7 @@ def past_clause(r: Random, lex: Lexicon, subject: str = "") -> str:
 
 
 def because(r: Random, lex: Lexicon) -> str:
-    """What can close most sentences in the past; not "when ...", which could be an object."""
+    """Draw an adjunct for sentences in the past; never "when ...", which could be an object."""
     if either(r):
         someone = person(r, lex, determiners=DEFINITE)
         return join(
@@ -176,9 +179,9 @@ def because(r: Random, lex: Lexicon) -> str:
 
 
 def dress(r: Random, lex: Lexicon, good: str, bad: str, past: bool = False) -> Pair:
-    """Makes sentences of two clauses, now and then as what someone thinks or with an addition.
+    """Turn two clauses into a pair of sentences, sometimes embedded ("She thinks that ...").
 
-    past: the clauses are in the past tense, so that a time or a reason may follow.
+    `past`: the clauses are in the past tense, so that a time or a reason may follow.
     """
     chance = r.random()
     if chance < 0.17:

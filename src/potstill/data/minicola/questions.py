@@ -29,7 +29,7 @@ def _strict(r: Random) -> tuple[Verb, str, str, str]:
 
 def _which(r: Random, kind: str) -> str:
     nouns = IN.nouns[r.choice(HUMAN) if kind == "person" else kind]
-    return join("which", r.choice(nouns).one)
+    return join("which", r.choice(nouns).singular)
 
 
 def wh_gap(r: Random) -> Pair:
@@ -68,7 +68,9 @@ def inversion(r: Random) -> Pair:
     plural = either(r, 0.4)
     subject = definite(r, IN, plural)
     verb, kind = pick(r, MANNER_VERBS)
-    wh, rest = ("which " + r.choice(IN.nouns[kind]).one, "") if either(r, 0.4) else ("what", "")
+    wh, rest = (
+        ("which " + r.choice(IN.nouns[kind]).singular, "") if either(r, 0.4) else ("what", "")
+    )
     if either(r, 0.4):
         wh, rest = r.choice(ASKING), thing(r, IN, kind)
     auxiliary, form = r.choice(
@@ -131,7 +133,7 @@ def island(r: Random) -> Pair:
             question("who did", picture, first, effect), question("who did", picture, effect, first)
         )
     which = r.choice(("whose", "which"))
-    noun = r.choice(IN.nouns[kind]).one
+    noun = r.choice(IN.nouns[kind]).singular
     return Pair(
         question(which, noun, "did", first, verb.base),
         question(which, "did", first, verb.base, noun),

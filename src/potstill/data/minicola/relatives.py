@@ -89,7 +89,7 @@ def relative_pronoun(r: Random) -> Pair:
     if shape == 3:
         subjects = join(clause, tail)
         return dress(r, IN, join(head, "who", subjects), join(head, "whom", subjects))
-    owned = r.choice(IN.nouns["animal"]).one
+    owned = r.choice(IN.nouns["animal"]).singular
     verb = r.choice(verbs("sleep/slept vanish escape run+/ran/run"))
     wrong = r.choice(("who", "whom", "which"))
     frame = join(owned, verb.past, tail)

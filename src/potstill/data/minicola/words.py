@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class Noun:
     """A count noun; gender is "m" or "f" where the noun fixes it, else empty."""
 
-    one: str
-    many: str
+    singular: str
+    plural: str
     gender: str = ""
 
 
@@ -35,10 +35,10 @@ class Relation:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """The open classes that every phenomenon draws on.
+    """The open word classes that every phenomenon draws on.
 
-    nouns and adjectives go by class; events hold transitive verbs by the class of their
-    object; strict are those whose object can't be left out and can't be one of two.
+    `nouns` and `adjectives` are by semantic class, `events` are transitive verbs by the class of
+    their object; the object of those in `strict` can be neither omitted nor one of two objects.
     """
 
     names: dict[str, tuple[str, ...]]
@@ -54,7 +54,7 @@ class Lexicon:
 
 
 def _s(word: str) -> str:
-    """The plural of a noun, the third person of a verb."""
+    """Return the regular plural of a noun, or the third person of a verb."""
     if word.endswith(("s", "x", "z", "ch", "sh")):
         return word + "es"
     if word.endswith("y") and word[-2] not in "aeou":
@@ -63,13 +63,13 @@ def _s(word: str) -> str:
 
 
 def nouns(words: str, gender: str = "") -> tuple[Noun, ...]:
-    """Nouns from "boy man/men": a regular plural, or the one after the slash."""
+    """Read nouns from a list like "boy man/men"; irregular plurals follow a slash."""
     pairs = [word.partition("/") for word in words.split()]
-    return tuple(Noun(one, many or _s(one), gender) for one, _, many in pairs)
+    return tuple(Noun(singular, plural or _s(singular), gender) for singular, _, plural in pairs)
 
 
 def verbs(words: str) -> tuple[Verb, ...]:
-    """Verbs from "help hug+ write/wrote/written"; a plus doubles the last letter."""
+    """Read verbs from a list like "help hug+ write/wrote/written"; + doubles the last letter."""
     return tuple(_verb(word) for word in words.split())
 
 
