@@ -1,16 +1,16 @@
-"""Errors of potstill."""
+"""The errors of potstill."""
 
 
 class PotstillError(Exception):
-    """The base of all errors that potstill raises on purpose."""
+    """Base class of all errors that potstill raises on purpose."""
 
 
 class UserError(PotstillError):
-    """Something the user can mend. The message is one sentence that says what, where and how."""
+    """An error that the user can fix: one sentence says what is wrong, where, and what to do."""
 
 
 class UsageError(UserError):
-    """A setting or argument that does not fit; the command line ends with code 2."""
+    """A wrong setting or argument; the command line exits with code 2."""
 
 
 def missing_extra(error: ModuleNotFoundError) -> ModuleNotFoundError:

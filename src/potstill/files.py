@@ -133,4 +133,4 @@ def check_replaceable(folder: Path, flag: str) -> None:
     config = folder / "config.json"
     ours = config.is_file() and "potstill" in read_json(config).get("versions", {})
     if not ours and any(folder.iterdir()):
-        raise UserError(f"{flag}: {folder} holds something else than a run; name another.")
+        raise UserError(f"{flag}: {folder} is not empty and not a run; name another folder.")

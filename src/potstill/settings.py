@@ -188,7 +188,7 @@ class TransferSettings:
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How text is sampled from a decoder."""
+    """Sampling of the text."""
 
     max_new_tokens: int = 50
     """Maximum number of tokens to add."""

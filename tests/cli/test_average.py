@@ -101,7 +101,7 @@ class TestAverage:
             ("three ./three", 2, "each once"),
             ("three four --model_path four", 1, "four holds four"),
             ("three four --model_path .", 1, "--model_path: . holds three"),
-            ("three four --model_path larger", 1, "larger holds something else than a run"),
+            ("three four --model_path larger", 1, "larger is not empty and not a run"),
             ("three four --model_path larger/in_domain_dev.tsv", 1, "is a file; name a folder"),
             ("three four --data nowhere", 1, "--data nowhere: there is no such file"),
             ("three wide", 1, "ranks add up to 34, more than the 32 that .* can have"),

@@ -53,13 +53,13 @@ USAGE = {
 REFUSED = {
     "gen 1 --gpt_variant gpt2": "gpt2 is not in the local cache .* use --gpt_variant smollm2",
     "gen 1 --gpt_variant no/such": "no/such is not in the local cache",
-    "gen 1 --gpt_variant 'no such'": "--gpt_variant no such: neither a folder here nor a name",
+    "gen 1 --gpt_variant 'no such'": "--gpt_variant no such: neither a local folder nor a valid",
     "gen 1 --gpt_variant foreign": r"foreign has no config\.json with \*\.safetensors",
     "LoRA 1 --gpt_variant {base} --data {toy} --LoRA_rank 33": (
         "--LoRA_rank 33 is out of range: .* takes 1 to 32"
     ),
     "LoRA 1 --model_path file": "--model_path: file is a file; name a folder",
-    "LoRA 1 --model_path foreign": "foreign holds something else than a run; name another",
+    "LoRA 1 --model_path foreign": "foreign is not empty and not a run; name another folder",
     "rnn 1 --data nowhere": "--data nowhere: there is no such file or folder",
     "rnn 1 --data foreign": r"foreign has no in_domain_train\.tsv and no train\.tsv",
     "rnn 1 --data cola": "CoLA is not in data/ .* put its three files into data/",
@@ -73,7 +73,7 @@ REFUSED = {
     "transfer 1": "--model_path runs/LoRA-1: there is no such folder; train a model",
     "transfer 1 --unlabelled nowhere": "nowhere can't be read: No such file",
     "transfer 1 --transfer_path file": "--transfer_path: file can't be written",
-    "transfer 1 --model_path {teacher} --transfer_path foreign": "holds something else than a tran",
+    "transfer 1 --model_path {teacher} --transfer_path foreign": "is not empty and not a transfer",
     "transfer 1 --transfer_path foreign --show 3": "foreign holds no transfer set",
     "distil 1 --model_path {teacher} --transfer_set foreign": "foreign holds no transfer set",
     "distil 1": "--model_path runs/LoRA-1: there is no such folder; train a model",
@@ -85,7 +85,7 @@ REFUSED = {
     "distil 1 --model_path {teacher} --gpt_variant {other}": (
         "was tuned on tiny-gpt2 with weights [0-9a-f]{12}, but .* name the right base"
     ),
-    "export": "there is no student in runs/; train one, or name it by --model_path",
+    "export": "there is no student in runs/; train one, or name it with --model_path",
     "export --model_path {teacher}": "there is no student in .*teacher; train one",
     "evaluate --model_path {teacher} --data toy.csv": r"toy\.csv:2: label 'good' is none of",
     "evaluate --model_path {teacher} --data nowhere": "--data nowhere: there is no such file",
@@ -165,7 +165,7 @@ class TestBadInput:
         before = files()
         result = run(*command)
         assert (result.code, result.out) == (1, "")
-        words = "the base of .* is not at hand" if gone else "was tuned on base with weights"
+        words = "the base of .* is not available" if gone else "was tuned on base with weights"
         assert re.fullmatch(f"potstill: .*{words}.* with --gpt_variant.*\n", result.err)
         assert files() == before
 

@@ -101,7 +101,7 @@ class TestTraining:
         Path("thesis/config.json").write_text('{"mine": true}')
         result = run(*toy_task.args("rnn", 5, "thesis"))
         assert (result.code, result.out) == (1, "")
-        assert "thesis holds something else than a run; name another" in result.err
+        assert "thesis is not empty and not a run; name another folder" in result.err
         assert files() == {"thesis/config.json"}
 
     @pytest.mark.parametrize("place", ["file/deeper/out", "/proc/nowhere/out"])

@@ -227,12 +227,12 @@ def test_adapter_of_a_wider_base(tiny_decoder, tmp_path):
     config.hidden_size *= 2  # GPT-2's n_embd goes by this name too
     wide = type(tiny_decoder.base())(config)
     save_adapter(build_lora_classifier(wide, CLASSES, RANK, ALPHA), tmp_path, "wide")
-    assert "another base" in refusal(tiny_decoder, tmp_path)
+    assert "name the right base" in refusal(tiny_decoder, tmp_path)
 
 
 def test_adapter_of_another_family(tiny_gpt2, tiny_llama, tmp_path):
     save_adapter(tuned(find_base_model(str(tiny_gpt2))), tmp_path, str(tiny_gpt2))
-    assert "another base" in refusal(find_base_model(str(tiny_llama)), tmp_path)
+    assert "name the right base" in refusal(find_base_model(str(tiny_llama)), tmp_path)
 
 
 def test_hash_tells_teachers_apart(tmp_path):

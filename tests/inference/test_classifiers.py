@@ -156,7 +156,7 @@ def test_save_pretrained_replaces_nothing_but_a_model(
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "letter.txt").write_text("Dear all")
-    with pytest.raises(UserError, match="foreign holds something else than a run"):
+    with pytest.raises(UserError, match="foreign is not empty and not a run"):
         classifier.save_pretrained(foreign)
     assert contents(foreign) == {"letter.txt": b"Dear all"}
     with pytest.raises(UserError, match=r"letter\.txt is a file; name a folder"):

@@ -105,7 +105,9 @@ def load_adapter(base: Any, folder: Path) -> Classifier:
     tensors = read_adapter_weights(folder)
     prefix = f"{base.base_model_prefix}."
     if "score.weight" not in tensors:
-        raise UserError(f"{folder}/{ADAPTER_WEIGHTS} has no head (score.weight): no classifier.")
+        raise UserError(
+            f"{folder}/{ADAPTER_WEIGHTS} has no head (score.weight); it is not a classifier."
+        )
     names = [
         key.removeprefix(prefix).removesuffix(".lora_A.weight")
         for key in tensors
@@ -113,7 +115,10 @@ def load_adapter(base: Any, folder: Path) -> Classifier:
     ]
     foreign = sorted(set(names) - set(linear_names(base)))
     if foreign:
-        raise UserError(f"{folder} adapts {foreign[0]}, which the base has not: another base.")
+        raise UserError(
+            f"{folder} adapts {foreign[0]}, which this base does not have; "
+            "name the right base with `gpt_variant`."
+        )
     model = Classifier(base, tensors["score.weight"].shape[0])
     add_lora(base, names, config["r"], config["lora_alpha"], config.get("lora_dropout") or 0.0)
     # Matched like PEFT does; all tensors of these modules must be in the file, and are saved again.
@@ -163,15 +168,18 @@ def load_adapter_weights(
     parameters["score.weight"] = model.score.weight
     for name, value in tensors.items():
         if name not in parameters:
-            raise UserError(f"{folder}: {name} has no place in the base: another base.")
+            raise UserError(
+                f"{folder} has {name}, which this base does not have; "
+                "name the right base with `gpt_variant`."
+            )
         if parameters[name].shape != value.shape:
             raise UserError(
-                f"{folder}: {name} is {tuple(value.shape)} where the base needs "
-                f"{tuple(parameters[name].shape)}: another base."
+                f"{folder}: {name} is {tuple(value.shape)} where this base needs "
+                f"{tuple(parameters[name].shape)}; name the right base with `gpt_variant`."
             )
     missing = [n for n, p in parameters.items() if p.requires_grad and n not in tensors]
     if missing:
-        raise UserError(f"{folder}/{ADAPTER_WEIGHTS} lacks {missing[0]}; the file is not whole.")
+        raise UserError(f"{folder}/{ADAPTER_WEIGHTS} lacks {missing[0]}; the file is incomplete.")
     copy_tensors(tensors, {name: parameters[name] for name in tensors})
 
 

@@ -92,7 +92,9 @@ class BaseModel:
         with torch.no_grad():
             first = model(input_ids=torch.tensor([[1, 2], [1, 3]])).last_hidden_state[:, 0]
         if not torch.allclose(first[0], first[1], atol=1e-4):
-            raise UserError(f"{self.folder} is no causal decoder: its tokens see those after them.")
+            raise UserError(
+                f"{self.folder} is not a causal decoder: its tokens attend to later ones."
+            )
         return model
 
     def _load(self, auto_class: Any) -> Any:
@@ -170,7 +172,7 @@ def _cached(name: str) -> Path | None:
         return None
     except HFValidationError as error:
         raise UserError(
-            f"`gpt_variant` {name}: neither a folder here nor a name the Hub could have."
+            f"`gpt_variant` {name}: neither a local folder nor a valid name on the Hub."
         ) from error
     return folder if _is_complete(folder) else None
 
@@ -182,7 +184,7 @@ def _download(name: str) -> Path:
     try:
         folder = Path(snapshot_download(name, allow_patterns=HUB_FILES))
     except (HfHubHTTPError, OSError) as error:
-        raise UserError(f"{name} can't be had from the Hub: {_line(error)}.") from error
+        raise UserError(f"{name} can't be downloaded from the Hub: {_line(error)}.") from error
     if not _is_complete(folder):
         raise UserError(f"{name} has no safetensors weights on the Hub, and no others are read.")
     return folder

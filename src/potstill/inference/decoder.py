@@ -174,5 +174,5 @@ def _recorded_base_model(folder: Path, name: str) -> BaseModel:
         return find_base_model(name)
     except UserError as error:
         raise UserError(
-            f"the base of {folder} is not at hand; name it with `gpt_variant`: {error}"
+            f"the base of {folder} is not available; name it with `gpt_variant`: {error}"
         ) from error

@@ -15,13 +15,17 @@ def training_corpus(folder: Path, classifier: Classifier) -> Corpus:
         UserError: its run recorded none, it is not here, or it has changed since.
     """
     if "data" not in classifier.config:
-        raise UserError(f"{folder} does not say what it was trained on; name data by --data.")
+        raise UserError(f"{folder} does not say what it was trained on; name the data with `data`.")
     data, settings = trained_on(classifier), classifier.config["settings"]
     if data != "minicola" and not Path(data).exists():
-        raise UserError(f"{data}, which {folder} was trained on, is not here; name data by --data.")
+        raise UserError(
+            f"{data}, which {folder} was trained on, is not here; name the data with `data`."
+        )
     corpus = load_corpus(data, settings["text_column"], settings["label_column"])
     if corpus.sha256 != classifier.config["data"]["sha256"]:
-        raise UserError(f"{data} has changed since {folder} was trained; name data by --data.")
+        raise UserError(
+            f"{data} has changed since {folder} was trained; name the data with `data`."
+        )
     return replace(corpus, reason="what the model was trained on")
 
 

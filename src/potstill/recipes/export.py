@@ -13,7 +13,7 @@ def export(model_path: Path | None, onnx_path: Path | None, *, int8: bool) -> No
     folder = model_path or newest_run()
     if folder is None or not (folder / STUDENT_WEIGHTS).is_file():
         where = "runs/" if folder is None else str(folder)
-        raise UserError(f"there is no student in {where}; train one, or name it by `model_path`.")
+        raise UserError(f"there is no student in {where}; train one, or name it with `model_path`.")
     target = onnx_path or folder
     check_writable(target, "`onnx_path`")
     StudentClassifier(folder).export_onnx(target, int8=int8)

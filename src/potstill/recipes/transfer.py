@@ -65,7 +65,9 @@ def collect(
     """Makes a transfer set, or goes on with one; see `commands.transfer`."""
     check_writable(folder, "--transfer_path")
     if not (folder / DESCRIPTION).is_file() and any(folder.iterdir()):
-        raise UserError(f"--transfer_path: {folder} holds something else than a transfer set.")
+        raise UserError(
+            f"`transfer_path`: {folder} is not empty and not a transfer set; name another folder."
+        )
     own = read_unlabelled(unlabelled) if unlabelled else []
     earlier = read_transfer_set(relabel) if relabel else None
     teacher = load_teacher(teacher_path, gpt_variant=gpt_variant, precision=precision)
@@ -181,7 +183,7 @@ def _describe(folder: Path, description: dict[str, Any]) -> None:
         if key != "sentences" and old != new:  # a set may grow
             raise UserError(
                 f"{folder} holds a transfer set of another {key} ({_short(old)}, not "
-                f"{_short(new)}); repeat its settings, or name another --transfer_path."
+                f"{_short(new)}); repeat its settings, or name another `transfer_path`."
             )
     process().wait_for_everyone()
     if process().is_main_process:
