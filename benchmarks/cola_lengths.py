@@ -1,8 +1,8 @@
-"""Writes cola_lengths.json: how many of CoLA's training sentences have how many SmolLM2 tokens.
+"""Write cola_lengths.json: how many of CoLA's training sentences have how many SmolLM2 tokens.
 
     python benchmarks/cola_lengths.py FOLDER_OF_COLA
 
-The numbers alone are kept, so that the benchmarks need no file of CoLA's.
+Only the counts are stored, so that the benchmarks need no file of CoLA's.
 """
 
 import json

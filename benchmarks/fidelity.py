@@ -1,11 +1,11 @@
-"""Does the fast way compute the same: 50 steps against fp32, and dev MCC over three seeds.
+"""Does the fast path compute the same: 50 steps against fp32, and dev MCC over three seeds.
 
     python benchmarks/fidelity.py [--steps 50] [--seeds 1 2 3] [--decoder smollm2]
 
 The first part trains the same weights on the same MiniCoLA batches three times: by transformers'
-own modules in fp32, by the same in bf16, and by potstill in bf16. bf16's own noise is what the
-second differs from the first by; potstill should differ by no more. The second part tunes by
-`potstill LoRA` in both precisions. About half an hour on two cores.
+own modules in fp32, by the same in bf16, and by potstill in bf16. The second differs from the first
+by the noise of bf16; potstill should differ by no more. The second part tunes by `potstill LoRA` in
+both precisions. About half an hour on two cores.
 """
 
 import argparse
@@ -33,20 +33,20 @@ from potstill.training.precision import cast_frozen_to_bf16
 from potstill.training.steps import LossFunction
 
 HERE = Path(__file__).parent
-WAYS = ("transformers, fp32", "transformers, bf16", "potstill, bf16")
+PATHS = ("transformers, fp32", "transformers, bf16", "potstill, bf16")
 
 
-def losses(way: str, decoder: str, steps: int) -> list[float]:
-    """Training loss of each step."""
-    found = find_base_model(decoder)
-    tokenizer, settings = found.tokenizer(), TrainSettings(lr=6e-4)
+def losses(path: str, decoder: str, steps: int) -> list[float]:
+    """Return the training loss of each step."""
+    base_model = find_base_model(decoder)
+    tokenizer, settings = base_model.tokenizer(), TrainSettings(lr=6e-4)
     split = load_corpus("minicola").splits["train"]
     split = split.take(list(range(steps * settings.batch_size)))
     tokens, _ = encode(tokenizer, split.sentences, 128, tokenizer.bos_token_id)
     labels = torch.tensor(split.labels)
     torch.manual_seed(0)
-    model = build_lora_classifier(found.base(), 2, 4, 8)
-    if "bf16" in way:
+    model = build_lora_classifier(base_model.base(), 2, 4, 8)
+    if "bf16" in path:
         cast_frozen_to_bf16(model.base)
     parts: list[tuple[int, float]] = []  # sentences and their mean loss, in the order of the steps
 
@@ -55,7 +55,7 @@ def losses(way: str, decoder: str, steps: int) -> list[float]:
         parts.append((len(index), float(loss.detach())))
         return loss
 
-    if way.startswith("potstill"):
+    if path.startswith("potstill"):
         with tempfile.TemporaryDirectory() as scratch:
             state = TrainingState(Path(scratch) / "state", {})
             examples = Examples(tokens, split.labels)
@@ -85,7 +85,7 @@ def losses(way: str, decoder: str, steps: int) -> list[float]:
 def train_plainly(
     model: Classifier, tokens: list[list[int]], loss_function: LossFunction, settings: TrainSettings
 ) -> None:
-    """The same epoch by transformers' modules, autograd and an optimizer that is not fused."""
+    """Train the same epoch by transformers' modules, autograd and an unfused optimizer."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     decayed = [p for p in parameters if p.ndim > 1]
     others = [p for p in parameters if p.ndim <= 1]
@@ -107,12 +107,12 @@ def train_plainly(
 
 
 def dev_mcc(precision: str, seed: int, decoder: str) -> dict[str, float]:
-    """Dev MCC of the chosen epoch and of the last, by the command line."""
+    """Return the dev MCC of the chosen epoch and of the last, by the command line."""
     with tempfile.TemporaryDirectory() as scratch:
-        words = ["LoRA", str(seed), "--data", "minicola", "--gpt_variant", decoder]
-        words += ["--precision", precision, "--model_path", f"{scratch}/run"]
-        words += ["--plots_path", f"{scratch}/plots"]
-        command = [sys.executable, "-m", "potstill", *words]
+        arguments = ["LoRA", str(seed), "--data", "minicola", "--gpt_variant", decoder]
+        arguments += ["--precision", precision, "--model_path", f"{scratch}/run"]
+        arguments += ["--plots_path", f"{scratch}/plots"]
+        command = [sys.executable, "-m", "potstill", *arguments]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         results = json.loads(Path(scratch, "run", "results.json").read_text())
     return {"chosen": results["chosen"]["dev"]["mcc"], "last": results["last"]["dev"]["mcc"]}
@@ -125,14 +125,18 @@ def main() -> None:
     parser.add_argument("--decoder", default="smollm2")
     parser.add_argument("--output", type=Path, default=HERE / "results" / "fidelity.json")
     arguments = parser.parse_args()
-    curves = {way: losses(way, arguments.decoder, arguments.steps) for way in WAYS}
-    exact = np.array(curves[WAYS[0]])
-    print("| loss at step | " + " | ".join(WAYS) + " |\n|---:|---:|---:|---:|")
+    curves = {path: losses(path, arguments.decoder, arguments.steps) for path in PATHS}
+    exact = np.array(curves[PATHS[0]])
+    print("| loss at step | " + " | ".join(PATHS) + " |\n|---:|---:|---:|---:|")
     for step in range(arguments.steps // 5 - 1, arguments.steps, arguments.steps // 5):
-        print(f"| {step + 1} | " + " | ".join(f"{curves[w][step]:.4f}" for w in WAYS) + " |")
-    away = {way: float(np.abs(np.array(curves[way]) - exact).mean()) for way in WAYS}
-    print("| mean distance from fp32 | " + " | ".join(f"{away[w]:.4f}" for w in WAYS) + " |\n")
-    report: dict = {"curves": curves, "distance": away, "dev_mcc": {}}
+        print(f"| {step + 1} | " + " | ".join(f"{curves[path][step]:.4f}" for path in PATHS) + " |")
+    distance = {p: float(np.abs(np.array(curves[p]) - exact).mean()) for p in PATHS}
+    print(
+        "| mean distance from fp32 | "
+        + " | ".join(f"{distance[path]:.4f}" for path in PATHS)
+        + " |\n"
+    )
+    report: dict = {"curves": curves, "distance": distance, "dev_mcc": {}}
     write_json(arguments.output, report)
     print("| dev MCC, chosen epoch (last) | bf16 | fp32 |\n|---|---:|---:|", flush=True)
     for seed in arguments.seeds:

@@ -2,10 +2,10 @@
 
     python benchmarks/train_speed.py [gpt2|smollm2] [--rounds 5]
 
-Every side runs in a process of its own; the rounds alternate between them, one side computing at a
+Every competitor runs in a process of its own. The rounds alternate between them, one computing at a
 time, and the table gives medians. GPT-2's weights are random (speed does not depend on them),
 SmolLM2's are real; sentences are random tokens with the lengths of CoLA's. Where PyTorch sees a
-GPU, all sides compute there.
+GPU, all compute there.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 import torch
-from train_speed_workers import SIDES
+from train_speed_workers import COMPETITORS
 
 HERE = Path(__file__).parent
 WORKERS = HERE / "train_speed_workers.py"
@@ -30,7 +30,7 @@ LABELLING = ("pipeline", "labels")
 
 
 def model_folder(name: str, scratch: Path) -> Path:
-    """Local folder of the decoder to train."""
+    """Return the local folder of the decoder to train."""
     if name == "smollm2":
         from potstill.decoder.hub import smollm2
 
@@ -38,34 +38,36 @@ def model_folder(name: str, scratch: Path) -> Path:
     from transformers import GPT2Config, GPT2Model
 
     folder = scratch / "gpt2"
-    # No dropout in the base: potstill tunes without, so no side shall spend time on it.
+    # No dropout in the base: potstill tunes without it, so nobody should spend time on it.
     GPT2Model(GPT2Config(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)).save_pretrained(folder)
     return folder
 
 
-def measure(name: str, sides: list[str], rounds: int) -> dict:
-    """Figures of every side: medians over the rounds."""
+def measure(name: str, competitors: list[str], rounds: int) -> dict:
+    """Return the figures of every competitor: medians over the rounds."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = model_folder(name, Path(scratch))
         workers, results = {}, {}
-        for side in sides:
-            command = [sys.executable, WORKERS, side, folder, str(time.time())]
+        for competitor in competitors:
+            command = [sys.executable, WORKERS, competitor, folder, str(time.time())]
             quiet = os.environ | {
                 "HF_HUB_OFFLINE": "1",
                 "TRANSFORMERS_VERBOSITY": "error",
                 "TQDM_DISABLE": "1",
             }
             pipe = subprocess.PIPE
-            workers[side] = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=quiet)
-            results[side] = {"rates": []} | read_line(workers[side])
+            workers[competitor] = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, text=True, env=quiet
+            )
+            results[competitor] = {"rates": []} | read_line(workers[competitor])
         for number in range(1, rounds + 1):
-            for side, worker in workers.items():
+            for competitor, worker in workers.items():
                 worker.stdin.write(f"{number}\n")
                 worker.stdin.flush()
                 answer = read_line(worker)
-                results[side]["rates"].append(round(answer["rate"], 2))
-                results[side]["peak_gb"] = round(answer["peak_gb"], 3)
-                print(f"  round {number}, {side}: {answer['rate']:.1f}/s", file=sys.stderr)
+                results[competitor]["rates"].append(round(answer["rate"], 2))
+                results[competitor]["peak_gb"] = round(answer["peak_gb"], 3)
+                print(f"  round {number}, {competitor}: {answer['rate']:.1f}/s", file=sys.stderr)
         for worker in workers.values():
             worker.stdin.close()
             worker.wait()
@@ -75,37 +77,43 @@ def measure(name: str, sides: list[str], rounds: int) -> dict:
 
 
 def read_line(worker: subprocess.Popen) -> dict:
-    """The next line of JSON from a side; what else its libraries print is passed over."""
+    """Return the next line of JSON from a worker, skipping what its libraries print."""
     for line in worker.stdout:
         if line.startswith('{"'):  # Trainer prints dicts of its own
             return json.loads(line)
-    raise RuntimeError("a side of the benchmark ended early; its error stands above")
+    raise RuntimeError("a worker ended early; its error is above")
 
 
 def table(name: str, results: dict) -> str:
-    """The figures as a Markdown table."""
+    """Return the figures as a Markdown table."""
     lines = [f"**{name}**, sentences/s, median of {len(results['potstill']['rates'])} rounds", ""]
     lines += ["| training | sentences/s | potstill is | first step | peak memory |"]
     lines += ["|---|---:|---:|---:|---:|"]
     ours = results["potstill"]["rate"]
-    for side in TRAINING:
-        r = results[side]
+    for competitor in TRAINING:
+        r = results[competitor]
         ratio = (
-            f"{100 * ours / r['rate']:.0f} %" if side == "ceiling" else f"{ours / r['rate']:.2f}×"
+            f"{100 * ours / r['rate']:.0f} %"
+            if competitor == "ceiling"
+            else f"{ours / r['rate']:.2f}×"
         )
         extra = f"{r['first_step_s']:.1f} s | {r['peak_gb']:.2f} GB"
-        extra = " | " if side == "ceiling" else extra
-        lines.append(f"| {SIDES[side]} | {r['rate']:.1f} | {ratio} | {extra} |")
+        extra = " | " if competitor == "ceiling" else extra
+        lines.append(f"| {COMPETITORS[competitor]} | {r['rate']:.1f} | {ratio} | {extra} |")
     lines += ["", "| labelling, no gradients | sentences/s | potstill is |", "|---|---:|---:|"]
-    for side in LABELLING:
-        r = results[side]
+    for competitor in LABELLING:
+        r = results[competitor]
         ratio = f"{results['labels']['rate'] / r['rate']:.2f}×"
-        lines.append(f"| {SIDES[side]} | {r['rate']:.1f} | {ratio} |")
-    lines += ["", f"Student: {SIDES['student']}: {results['student']['rate']:.0f} sentences/s."]
+        lines.append(f"| {COMPETITORS[competitor]} | {r['rate']:.1f} | {ratio} |")
+    lines += [
+        "",
+        f"Student: {COMPETITORS['student']}: {results['student']['rate']:.0f} sentences/s.",
+    ]
     return "\n".join(lines)
 
 
 def machine() -> dict:
+    """Return the hardware and the versions of the libraries."""
     cpu = platform.processor() or "unknown"
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -122,7 +130,7 @@ def machine() -> dict:
 
 
 def help_seconds() -> float:
-    """Median time of `potstill --help`."""
+    """Return the median time of `potstill --help`."""
     times = []
     for _ in range(5):
         started = time.perf_counter()
@@ -134,16 +142,20 @@ def help_seconds() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", default=["gpt2", "smollm2"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sides", nargs="*", default=list(SIDES))
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "train_speed.json")
+    names = ["gpt2", "smollm2"]
+    parser.add_argument("models", nargs="*", default=names, help="gpt2, smollm2 or both")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each competitor")
+    parser.add_argument(
+        "--competitors", nargs="*", default=list(COMPETITORS), help="default: all, for the table"
+    )
+    output = HERE / "results" / "train_speed.json"
+    parser.add_argument("--output", type=Path, default=output, help="file for the figures")
     arguments = parser.parse_args()
     report = {"machine": machine(), "help_s": round(help_seconds(), 3)}
     print(json.dumps(report))
     for name in arguments.models:
-        report[name] = measure(name, arguments.sides, arguments.rounds)
-        if set(arguments.sides) == set(SIDES):
+        report[name] = measure(name, arguments.competitors, arguments.rounds)
+        if set(arguments.competitors) == set(COMPETITORS):
             print(f"\n{table(name, report[name])}", flush=True)
         arguments.output.write_text(json.dumps(report, indent=1) + "\n")
 
