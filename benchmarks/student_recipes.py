@@ -10,21 +10,15 @@ from pathlib import Path
 
 from potstill.files import write_json
 from potstill.recipes.distil import EPOCHS
-from potstill.transfer.dataset import (
-    DESCRIPTION,
-    SHARD,
-    VOCABULARY,
-    TransferSet,
-    read_transfer_set,
-    shard_file,
-    top_k_file,
-)
+from potstill.transfer.dataset import TransferSet, read_transfer_set
+from potstill.transfer.sentences import SourceKind
+from potstill.transfer.shards import DESCRIPTION, SHARD_SIZE, VOCABULARY, list_shards
 
 CONTROL, ALONE, WHOLE = "control: labels alone", "CoLA alone", "the whole set"
 SHARES = {f"{share:g} of the set": share for share in (0.25, 0.5)}  # for the learning curve
 # Rows with a part of the set: its share, and the kinds of sentences it has.
-PARTS = {name: (share, ("own", "sampled", "edited")) for name, share in SHARES.items()}
-PARTS |= {kind: (1.0, (kind,)) for kind in ("sampled", "edited")}
+PARTS = {name: (share, tuple(SourceKind)) for name, share in SHARES.items()}
+PARTS |= {str(kind): (1.0, (kind,)) for kind in (SourceKind.SAMPLED, SourceKind.EDITED)}
 # Rows with all of it, and their flags.
 VARIANTS = {
     "no language model": ["--pretrain_epochs", "0"],
@@ -44,24 +38,27 @@ class Recipe:
     sentences: int = 0
 
 
-def part_of(whole: Path, target: Path, share: float, kinds: tuple[str, ...]) -> TransferSet:
-    """Makes a transfer set of the first shards of another's `kinds`."""
+def part_of(whole: Path, target: Path, share: float, kinds: tuple[SourceKind, ...]) -> TransferSet:
+    """Make a transfer set of the first shards of another's `kinds`."""
     description = json.loads((whole / DESCRIPTION).read_text())
-    target.mkdir(parents=True, exist_ok=True)
+    capacity = description.get("shard_size", SHARD_SIZE)
     for kind, total in description["sentences"].items():
-        number = math.ceil(share * total / SHARD) if kind in kinds else 0
-        description["sentences"][kind] = min(total, number * SHARD)
-        shards = [shard_file(whole, kind, i) for i in range(number)]
-        for file in (*shards, *map(top_k_file, shards), whole / VOCABULARY):
-            if file.exists() and not (target / file.name).exists():
-                os.link(file, target / file.name)
+        number = math.ceil(share * total / capacity) if kind in kinds else 0
+        description["sentences"][kind] = min(total, number * capacity)
+    files = [whole / VOCABULARY]
+    for shard in list_shards(whole, description):
+        files += [shard.path, shard.top_k_path]
+    target.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        if file.exists() and not (target / file.name).exists():
+            os.link(file, target / file.name)
     write_json(target / DESCRIPTION, description)
     return read_transfer_set(target)
 
 
-def text_of(found: TransferSet) -> int:
-    """Sentences that a language model learns from."""
-    return sum(not source.startswith("edited") for source in found.sources)
+def text_of(transfer_set: TransferSet) -> int:
+    """Return how many sentences a language model learns from."""
+    return sum(origin.kind is not SourceKind.EDITED for origin in transfer_set.origins)
 
 
 def recipes(

@@ -16,15 +16,14 @@ from potstill.data.corpus import load_corpus
 from potstill.inference.classifier import Classifier
 from potstill.recipes import rnn
 from potstill.settings import PretrainSettings, StudentSettings
-from potstill.transfer.dataset import (
+from potstill.transfer.dataset import check_top_k, read_transfer_set
+from potstill.transfer.sentences import LabelledSentence, Origin, SourceKind
+from potstill.transfer.shards import (
     DESCRIPTION,
-    SHARD,
+    SHARD_SIZE,
     VOCABULARY,
-    check_top_k,
-    read_transfer_set,
+    list_shards,
     read_vocabulary,
-    shard_file,
-    top_k_file,
     write_shard,
 )
 from potstill.transfer.top_k import EMPTY, write_top_k
@@ -66,16 +65,16 @@ def whole(tmp_path: Path) -> Path:
     description = {
         "teacher": {"path": "runs/LoRA-1", "sha256": "a" * 64},
         "labels": ["bad", "good"],
-        "sentences": {kind: shards * SHARD for kind, shards in numbers.items()},
+        "sentences": {kind: shards * SHARD_SIZE for kind, shards in numbers.items()},
     }
     (folder / DESCRIPTION).write_text(json.dumps(description))
-    for kind, shards in numbers.items():
-        for i in range(shards):
-            about = {"source": kind, "parent": "", "logits": [0.0, 1.0]}
-            rows = [{"sentence": f"{kind} {i} {j}"} | about for j in range(2)]
-            write_shard(shard_file(folder, kind, i), rows)
-            if kind == "sampled":
-                write_top_k(top_k_file(shard_file(folder, kind, i)), [EMPTY] * 2)
+    for shard in list_shards(folder, description):
+        sentences = [f"{shard.kind} {shard.number} {i}" for i in range(2)]
+        origin = Origin(shard.kind)
+        rows = [LabelledSentence(s, origin, "", [0.0, 1.0], []) for s in sentences]
+        write_shard(shard.path, rows)
+        if shard.kind is SourceKind.SAMPLED:
+            write_top_k(shard.top_k_path, [EMPTY] * 2)
     (folder / VOCABULARY).write_text('["a"]')
     return folder
 
@@ -110,7 +109,7 @@ def test_every_row_takes_as_many_steps_and_its_own_sentences(whole, tmp_path):
             found = read_transfer_set(part)
             check_top_k(found, part)
             assert read_vocabulary(part) == ["a"]
-            kinds = set(found.sources)
+            kinds = set(found.kinds())
             assert kinds == ({recipe.name} if recipe.name in kinds else {"sampled", "edited"})
 
 

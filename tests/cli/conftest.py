@@ -8,20 +8,21 @@ import io
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from potstill.cli import main
-from potstill.decoder.language_model import LanguageModel
+from potstill.decoder.hub import find_base_model
 from potstill.recipes import transfer
-from potstill.transfer import dataset, sources
 
 RUN = Path(__file__).parents[2] / "run.py"
 SMALL = ("--hidden_size", 8, "--embedding_size", 8, "--vocab_size", 300)
@@ -88,6 +89,11 @@ def scores_by_epoch(folder: Path | str) -> list[dict[str, Any]]:
     lines = Path(folder, "metrics.jsonl").read_text().splitlines()
     clocks = ("seconds", "sentences_per_second")
     return [{k: v for k, v in json.loads(line).items() if k not in clocks} for line in lines]
+
+
+def bodies(folder: Path | str = ".") -> dict[str, bytes]:
+    """Return what is in every file of a folder."""
+    return {file: Path(file).read_bytes() for file in files(folder)}
 
 
 def files(folder: Path | str = ".") -> set[str]:
@@ -187,23 +193,44 @@ def toy_task(shared_toy_task: ToyTask, tmp_path: Path, monkeypatch: pytest.Monke
     return shared_toy_task
 
 
-@pytest.fixture
-def transfer_args(toy_task: ToyTask) -> list[object]:
+def transfer_arguments(toy_task: ToyTask) -> list[object]:
+    """Write a file of sentences; return the arguments of a small transfer set in `set`."""
     Path("own.txt").write_text(OWN)
     flags = ["--model_path", toy_task.teacher, "--transfer_path", "set", "--unlabelled", "own.txt"]
     return ["transfer", 1, *flags, "--sampled", 30, "--edited", 60]
 
 
+def use_small_shards(patch: pytest.MonkeyPatch, base: Path) -> None:
+    """Make transfer sets of small shards, and end their sentences at a full stop: the tiny decoder
+    hardly ever samples its end token."""
+    full_stop = find_base_model(str(base)).tokenizer()(".")["input_ids"][0]
+    make = partial(transfer.make_transfer_set, shard_size=25, end_token=full_stop)
+    patch.setattr(transfer, "make_transfer_set", make)
+
+
+@pytest.fixture(scope="package")
+def shared_transfer_set(shared_toy_task: ToyTask, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("transfer")
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        use_small_shards(patch, shared_toy_task.base)
+        run_ok(*transfer_arguments(shared_toy_task))
+    return folder / "set"
+
+
 @pytest.fixture
-def short_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
-    """End sentences at a full stop: the tiny decoder hardly ever samples its end token."""
-    plain = LanguageModel.__init__
+def transfer_args(toy_task: ToyTask) -> list[object]:
+    return transfer_arguments(toy_task)
 
-    def init(model: Any, whole: Any, tokenizer: Any, lora: Any) -> None:
-        plain(model, whole, tokenizer, lora)
-        model.end = tokenizer(".")["input_ids"][0]
 
-    monkeypatch.setattr(LanguageModel, "__init__", init)
-    monkeypatch.setattr(dataset, "SHARD", 25)
-    monkeypatch.setattr(transfer, "SHARD", 25)
-    monkeypatch.setattr(sources, "SHARD", 25)
+@pytest.fixture
+def small_shards(toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_small_shards(monkeypatch, toy_task.base)
+
+
+@pytest.fixture
+def transfer_set(
+    transfer_args: list[object], small_shards: None, shared_transfer_set: Path
+) -> Path:
+    """Return a folder with what the command of `transfer_args` makes, in small shards."""
+    shutil.copytree(shared_transfer_set, "set")
+    return Path("set")

@@ -134,8 +134,16 @@ def transfer(
     if show is not None:
         recipe.show_sentences(folder, show, SR)
         return
-    sources = unlabelled, relabel
-    recipe.collect(SR, transfer, *sources, teacher, gpt_variant, precision, folder)
+    recipe.make_transfer_set(
+        SR,
+        transfer,
+        teacher_path=teacher,
+        folder=folder,
+        unlabelled=unlabelled,
+        relabel=relabel,
+        gpt_variant=gpt_variant,
+        precision=precision,
+    )
 
 
 def distil(

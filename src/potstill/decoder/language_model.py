@@ -22,13 +22,16 @@ class LanguageModel(nn.Module):
         lora: rank, alpha and dropout of LoRA.
     """
 
-    def __init__(self, whole: Any, tokenizer: Any, lora: LoRASettings):
+    def __init__(
+        self, whole: Any, tokenizer: Any, lora: LoRASettings, end_token: int | None = None
+    ):
         super().__init__()
         whole.requires_grad_(False)
         self.whole, self.base = whole, whole.base_model
         apply_lora(self.base, lora.LoRA_rank, lora.alpha, lora.LoRA_dropout)
-        self.end: int = tokenizer.eos_token_id
-        self.start: int = self.end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        eos, bos = tokenizer.eos_token_id, tokenizer.bos_token_id
+        self.end: int = eos if end_token is None else end_token
+        self.start: int = eos if bos is None else bos
 
     def fuse(self) -> None:
         """Take the snapshot of the frozen weights that everything is computed from.

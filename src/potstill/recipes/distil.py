@@ -2,7 +2,6 @@
 
 import itertools
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,8 +56,9 @@ from potstill.transfer.dataset import (
     check_top_k,
     check_words,
     read_transfer_set,
-    read_vocabulary,
 )
+from potstill.transfer.sentences import SourceKind
+from potstill.transfer.shards import read_vocabulary
 from potstill.transfer.top_k import TopKTargets
 
 EPOCHS = 20
@@ -158,10 +158,9 @@ def distil(
         "scores": scores,
     }
     if extra and transfer_set:
-        kinds = Counter(source.partition(":")[0] for source in extra.sources)
         config["transfer_set"] = {
             "path": str(transfer_set),
-            "sentences": dict(kinds),
+            "sentences": extra.kinds(),
             "sha256": extra.sha256(),
         }
     rank = read_json(teacher_path / ADAPTER_CONFIG)["r"]
@@ -217,7 +216,7 @@ def train_student(
     begun = settings.resume and run.state().exists()
     if pretrain_epochs and not begun:
         # Edits are mostly not what a language model should learn to write.
-        written = [not source.startswith("edited") for source in extra.sources] if extra else []
+        written = [o.kind is not SourceKind.EDITED for o in extra.origins] if extra else []
         written = [True] * len(task.train.sentences) + written
         text = list(itertools.compress(examples["train"].tokens, written))
         soft = None

@@ -3,9 +3,7 @@
 import hashlib
 import itertools
 import time
-from collections import ChainMap, Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,172 +12,160 @@ import torch
 from accelerate.utils import gather_object
 
 from potstill.console import progress_bar, say, say_choice
+from potstill.data.corpus import Corpus
 from potstill.decoder.hub import find_base_model
-from potstill.decoder.language_model import LanguageModel
 from potstill.errors import UserError
 from potstill.files import check_writable, read_json, write_json
+from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.teacher import load_teacher
 from potstill.recipes._corpus import training_corpus
 from potstill.settings import TransferSettings
 from potstill.training.distributed import process
-from potstill.transfer.dataset import (
+from potstill.transfer.dataset import read_transfer_set
+from potstill.transfer.sentences import Candidate, LabelledSentence, SourceKind, normal
+from potstill.transfer.shards import (
     DESCRIPTION,
-    SHARD,
+    SHARD_SIZE,
     VOCABULARY,
-    TransferSet,
-    normal,
+    Shard,
+    list_shards,
     read_shard,
-    read_transfer_set,
-    shard_file,
-    shards,
-    top_k_file,
     write_shard,
 )
-from potstill.transfer.sampling import tuned_sampler
 from potstill.transfer.sources import (
-    Candidate,
-    Tally,
-    edited_candidates,
-    own_candidates,
+    EditedSource,
+    SampledSource,
+    Source,
+    UserSource,
     read_unlabelled,
-    repeated_candidates,
-    sampled_candidates,
 )
-from potstill.transfer.teacher_lm import top_k_targets, vocabulary
-from potstill.transfer.top_k import TopKTargets, write_top_k
+from potstill.transfer.teacher_lm import vocabulary
+from potstill.transfer.top_k import write_top_k
 
-LABELLED_AT_ONCE = 512
-MOST_TRIES = 50  # candidates for each sentence that is new; beyond, the source is taken for dry
+LABELLED_AT_ONCE = 512  # sentences
+MAX_TRIES = 50  # candidates per sentence that is still to be found, before a source counts as dry
 
 
-def collect(
-    SR: int,
-    transfer: TransferSettings,
-    unlabelled: Path | None,
-    relabel: Path | None,
+def make_transfer_set(
+    seed: int,
+    settings: TransferSettings,
+    *,
     teacher_path: Path,
-    gpt_variant: str | None,
-    precision: str,
     folder: Path,
+    unlabelled: Path | None = None,
+    relabel: Path | None = None,
+    gpt_variant: str | None = None,
+    precision: str = "auto",
+    shard_size: int = SHARD_SIZE,
+    end_token: int | None = None,
 ) -> None:
-    """Makes a transfer set, or goes on with one; see `commands.transfer`."""
-    check_writable(folder, "--transfer_path")
+    """Make a transfer set in `folder`, or go on with the one that is there.
+
+    Args:
+        seed: Determines the sentences.
+        settings: How many sentences of which kind, and how to sample.
+        teacher_path: Folder of the teacher's adapter.
+        folder: Folder of the set.
+        unlabelled: A text file with a sentence a line, to be in the set.
+        relabel: Folder of an earlier set, whose sentences come first.
+        gpt_variant: The teacher's base model. Default: the one that its adapter names.
+        precision: Arithmetic of the decoder: "auto", "bf16" or "fp32".
+        shard_size: Sentences per file.
+        end_token: The token that ends a sampled sentence. Default: the tokenizer's end of text.
+
+    Raises:
+        UserError: Something is missing, damaged or of another set.
+    """
+    check_writable(folder, "`transfer_path`")
     if not (folder / DESCRIPTION).is_file() and any(folder.iterdir()):
         raise UserError(
             f"`transfer_path`: {folder} is not empty and not a transfer set; name another folder."
         )
-    own = read_unlabelled(unlabelled) if unlabelled else []
+    user_sentences = read_unlabelled(unlabelled) if unlabelled else []
     earlier = read_transfer_set(relabel) if relabel else None
     teacher = load_teacher(teacher_path, gpt_variant=gpt_variant, precision=precision)
     say_choice("teacher", f"{teacher.title} in {teacher_path}")
     corpus = training_corpus(teacher_path, teacher)
     say_choice("data", corpus.name, corpus.reason)
-    description: dict[str, Any] = {
-        "SR": SR,
-        "teacher": {"path": str(teacher_path), "sha256": teacher.sha256, "title": teacher.title},
-        "data": corpus.describe(),
-        "labels": teacher.classes_.tolist(),
-        "temperature": transfer.temperature,
-        "lm_epochs": transfer.sampler_epochs,
-        "own": hashlib.sha256("\n".join(own).encode()).hexdigest() if own else "",
-        # Edits come last: they are made of what the others have brought.
-        "sentences": {"own": len(own), "sampled": transfer.sampled, "edited": transfer.edited},
-    }
+    classes, text = len(teacher.classes_), corpus.splits["train"].sentences
+    description = describe_set(seed, settings, teacher_path, teacher, corpus, user_sentences)
     if earlier:
         description["sentences_of"] = earlier.sha256()
-    _describe(folder, description)
+    if shard_size != SHARD_SIZE:
+        description["shard_size"] = shard_size
+    write_description(folder, description)
+    shards = list_shards(folder, description)
+    base_model = gpt_variant or (teacher.config.get("decoder") or {}).get("variant") or "auto"
+    if settings.sampled and process().is_main_process and not (folder / VOCABULARY).is_file():
+        tokenizer = find_base_model(base_model).tokenizer()
+        write_json(folder / VOCABULARY, vocabulary(tokenizer))
+    other_shards = [shard for shard in shards if shard.kind is not SourceKind.EDITED]
+    sources: list[Source] = [
+        UserSource(user_sentences, earlier),
+        SampledSource(
+            seed,
+            settings,
+            text,
+            folder,
+            base_model=base_model,
+            precision=precision,
+            earlier=earlier,
+            earlier_folder=relabel,
+            end_token=end_token,
+            progress=progress_bar,
+        ),
+        # Last: edits are made of the sentences of the others.
+        EditedSource(seed, text, classes, other_shards, earlier),
+    ]
     seen = {normal(s) for split in corpus.splits.values() for s in split.sentences}
-    for kind, number in shards(description):
-        if (file := shard_file(folder, kind, number)).is_file():
-            seen |= {normal(row["sentence"]) for row in read_shard(file, len(teacher.classes_))}
-
-    recorded = teacher.config.get("decoder") or {}
-    variant = gpt_variant or recorded.get("variant") or "auto"
-    label = partial(teacher.word_logits, together=False)
-    for kind, total in description["sentences"].items():
-        files = {n: shard_file(folder, kind, n) for k, n in shards(description) if k == kind}
-        missing = [number for number, file in files.items() if not file.is_file()]
-        due = missing
-        if kind == "sampled":  # sets of before lack what stands beside their shards
-            due = [n for n, file in files.items() if n in missing or not top_k_file(file).is_file()]
-        unspelt = kind == "sampled" and bool(files) and not (folder / VOCABULARY).is_file()
-        process().wait_for_everyone()  # all have looked before any writes
-        if unspelt and process().is_main_process:
-            write_json(folder / VOCABULARY, vocabulary(find_base_model(variant).tokenizer()))
-        if not due:
-            continue
-        tally: Tally = defaultdict(Counter)
-        repeated = partial(repeated_candidates, earlier, kind)
-        anew = any(len(repeated(number)) < _size(number, total) for number in missing)
-        fresh: Callable[[int], Iterator[Candidate]] | None = None
-        likely: Callable[[list[str]], list[TopKTargets]] | None = None
-        drawn: dict[str, TopKTargets] = {}  # in the sentences of the shard in work
-        if kind == "sampled":
-            known = ChainMap(drawn, _known(earlier))
-            sampler = None
-            again = (s for number in missing for s, _, _ in repeated(number))
-            if anew or due != missing or any(sentence not in known for sentence in again):
-                sampler = tuned_sampler(SR, transfer, variant, precision, corpus, folder, relabel)
-            likely = partial(_likely, sampler, known)
-            if anew and sampler:
-                fresh = partial(sampled_candidates, *sampler, SR, transfer.temperature, drawn)
-        elif kind == "own" and anew:
-            fresh = partial(own_candidates, own)
-        elif anew:
-            fresh = edited_candidates(SR, corpus, folder, description, tally)
-        mine = due[process().process_index :: process().num_processes]
-        started, made = time.perf_counter(), 0
-        with progress_bar(sum(_size(n, total) for n in mine)) as show:
-            for number in mine:
-                rows: list[dict[str, Any]] = []
-                if number in missing:
-                    candidates = itertools.chain(repeated(number), fresh(number) if fresh else ())
-                    for part in _label(candidates, _size(number, total), label, seen, tally):
-                        rows += part
-                        show(made + len(rows), kind)
-                else:
-                    rows = read_shard(files[number], len(teacher.classes_))
-                if likely:
-                    found = likely([row["sentence"] for row in rows])
-                    write_top_k(top_k_file(files[number]), found)
-                    drawn.clear()
-                # Last: what was drawn with it can't be had again.
-                if number in missing:
-                    write_shard(files[number], rows)
-                made += len(rows)
-                show(made, kind)
-        made = sum(gather_object([made]))  # waits for everyone
-        seconds = time.perf_counter() - started
-        say(f"{kind}: {made} sentences, {seconds:.0f} s, {made / seconds:.0f} sentences/s")
+    for shard in shards:
+        if shard.path.is_file():
+            seen |= {normal(row.sentence) for row in read_shard(shard.path, classes)}
+    for source in sources:
+        make_shards(source, [s for s in shards if s.kind is source.kind], teacher, seen)
     say(f"transfer set: {folder}")
     for line in read_transfer_set(folder).summary():
         say(f"  {line}")
 
 
-def show_sentences(folder: Path, sentences: int, seed: int) -> None:
-    """Prints some of a finished set, drawn by `seed`; see `commands.transfer`."""
-    found = read_transfer_set(folder)
-    labels = found.description["labels"]
-    say(f"{folder}, by {found.description['teacher']['title']}")
-    for line in found.summary():
-        say(f"  {line}")
-    drawn = np.random.default_rng(seed).permutation(len(found.sentences))[:sentences]
-    chances = torch.from_numpy(found.logits).softmax(1).tolist()
-    for i in drawn.tolist():
-        best = int(np.argmax(chances[i]))
-        say(f"{labels[best]} {100 * chances[i][best]:.0f} %, {found.sources[i]}")
-        if found.parents[i]:
-            say(f"    {found.parents[i]}")
-        say(f"  {'->' if found.parents[i] else '  '}{found.sentences[i]}")
+def describe_set(
+    seed: int,
+    settings: TransferSettings,
+    teacher_path: Path,
+    teacher: DecoderClassifier,
+    corpus: Corpus,
+    user_sentences: list[str],
+) -> dict[str, Any]:
+    """Return what a set is made of and for which teacher."""
+    text = "\n".join(user_sentences)
+    return {
+        "SR": seed,
+        "teacher": {"path": str(teacher_path), "sha256": teacher.sha256, "title": teacher.title},
+        "data": corpus.describe(),
+        "labels": teacher.classes_.tolist(),
+        "temperature": settings.temperature,
+        "lm_epochs": settings.sampler_epochs,
+        "own": hashlib.sha256(text.encode()).hexdigest() if user_sentences else "",
+        "sentences": {
+            SourceKind.USER: len(user_sentences),
+            SourceKind.SAMPLED: settings.sampled,
+            SourceKind.EDITED: settings.edited,
+        },
+    }
 
 
-def _describe(folder: Path, description: dict[str, Any]) -> None:
-    """Writes the description, once it is sure that the folder holds no other set."""
-    there = read_json(folder / DESCRIPTION) if (folder / DESCRIPTION).is_file() else description
-    for key, value in description.items():
-        old, new = there.get(key), value
-        if key == "teacher":  # where it lies says nothing
-            old, new = (old or {}).get("sha256"), new["sha256"]
+def write_description(folder: Path, description: dict[str, Any]) -> None:
+    """Write the description of a set, once it is sure that the folder holds no other set.
+
+    Raises:
+        UserError: It holds one that was made with other settings, by another teacher or of other
+            data.
+    """
+    present = read_json(folder / DESCRIPTION) if (folder / DESCRIPTION).is_file() else description
+    for key in {**description, "shard_size": SHARD_SIZE}:
+        old, new = present.get(key), description.get(key)
+        if key == "teacher":  # the same one may have moved
+            old, new = ((value or {}).get("sha256") for value in (old, new))
         if key != "sentences" and old != new:  # a set may grow
             raise UserError(
                 f"{folder} holds a transfer set of another {key} ({_short(old)}, not "
@@ -190,61 +176,105 @@ def _describe(folder: Path, description: dict[str, Any]) -> None:
         write_json(folder / DESCRIPTION, description)
 
 
-def _known(earlier: TransferSet | None) -> dict[str, TopKTargets]:
-    """What the decoder held likely in the sentences of an earlier set; no teacher changes that."""
-    if earlier is None:
-        return {}
-    pairs = zip(earlier.sentences, earlier.top_k, strict=True)
-    return {sentence: one for sentence, one in pairs if one is not None}
-
-
-def _likely(
-    sampler: tuple[LanguageModel, Any] | None,
-    known: Mapping[str, TopKTargets],
-    sentences: list[str],
-) -> list[TopKTargets]:
-    """What the decoder held likely in each of `sentences`; of those not `known`, by `sampler`."""
-    new = [sentence for sentence in sentences if sentence not in known]
-    made = dict(zip(new, top_k_targets(*sampler, new), strict=True)) if sampler and new else {}
-    return [known.get(sentence) or made[sentence] for sentence in sentences]
-
-
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else f"{text[:12]}…"
 
 
-def _size(number: int, total: int) -> int:
-    """Sentences of a shard."""
-    return min(SHARD, total - number * SHARD)
+def make_shards(
+    source: Source, shards: list[Shard], teacher: DecoderClassifier, seen: set[str]
+) -> None:
+    """Make the files that are missing of a source's `shards`; each process makes some of them.
+
+    Args:
+        source: Has the sentences.
+        shards: All of its kind, there or not.
+        teacher: Labels them.
+        seen: Normal forms of sentences that are to be in none of the shards; new ones are added.
+    """
+    lacking = [shard for shard in shards if source.lacks(shard)]
+    missing = [shard for shard in lacking if not shard.path.is_file()]
+    process().wait_for_everyone()  # all have looked before any writes
+    if not lacking:
+        return
+    source.prepare(lacking, missing)
+    share = lacking[process().process_index :: process().num_processes]
+    started, done = time.perf_counter(), 0
+    with progress_bar(sum(shard.size for shard in share)) as show:
+        for shard in share:
+            rows: list[LabelledSentence] = []
+            if shard in missing:
+                for part in label_new(source, shard, teacher, seen):
+                    rows += part
+                    show(done + len(rows), source.kind)
+            else:
+                rows = read_shard(shard.path, len(teacher.classes_))
+            targets = source.top_k_targets([row.sentence for row in rows])
+            if targets is not None:
+                write_top_k(shard.top_k_path, targets)
+            # Last: the targets of sampled sentences can't be had again.
+            if shard in missing:
+                write_shard(shard.path, rows)
+            done += len(rows)
+            show(done, source.kind)
+    done = sum(gather_object([done]))  # waits for everyone
+    seconds = time.perf_counter() - started
+    say(f"{source.kind}: {done} sentences, {seconds:.0f} s, {done / seconds:.0f} sentences/s")
 
 
-def _label(
-    candidates: Iterator[Candidate],
-    wanted: int,
-    label: Callable[[list[str]], list[np.ndarray]],
-    seen: set[str],
-    tally: Tally,
-) -> Iterator[list[dict[str, Any]]]:
-    """Rows of a shard, in parts, from the candidates that nobody has seen yet."""
-    left = wanted
+def label_new(
+    source: Source, shard: Shard, teacher: DecoderClassifier, seen: set[str]
+) -> Iterator[list[LabelledSentence]]:
+    """Yield a shard's sentences with the teacher's logits, some at a time.
+
+    The source hears how some were labelled before it is asked for more. A shard gets fewer
+    sentences than its size if the source runs dry.
+    """
+    candidates = source.candidates(shard)
+    left = shard.size
     while left:
-        part: list[Candidate] = []
-        for sentence, source, parent in itertools.islice(candidates, MOST_TRIES * left):
-            if (key := normal(sentence)) and key not in seen:
-                seen.add(key)
-                part.append((sentence, source, parent))
-                if len(part) == min(left, LABELLED_AT_ONCE):
-                    break
+        part = take_new(candidates, min(left, LABELLED_AT_ONCE), MAX_TRIES * left, seen)
         if not part:
             return
-        logits = label([sentence for sentence, _, _ in part])
         rows = []
-        for (sentence, source, parent), values in zip(part, logits, strict=True):
-            *words, whole = [[round(v, 4) for v in each] for each in values.tolist()]
-            for name in source.partition(":")[2].split():
-                tally[name][int(np.argmax(whole))] += 1
-            row: dict[str, Any] = {"sentence": sentence, "source": source, "parent": parent}
-            rows.append(row | {"logits": whole, "word_logits": words})
+        every = teacher.word_logits([c.sentence for c in part], together=False)
+        for candidate, values in zip(part, every, strict=True):
+            *word_logits, logits = [[round(v, 4) for v in row] for row in values.tolist()]
+            rows.append(LabelledSentence(*candidate, logits, word_logits))
+        source.labelled(rows)
         yield rows
         left -= len(rows)
+
+
+def take_new(
+    candidates: Iterator[Candidate], size: int, tries: int, seen: set[str]
+) -> list[Candidate]:
+    """Return up to `size` of the next `tries` candidates that are not in `seen`, and add them."""
+    part: list[Candidate] = []
+    for candidate in itertools.islice(candidates, tries):
+        key = normal(candidate.sentence)
+        if key and key not in seen:
+            seen.add(key)
+            part.append(candidate)
+            if len(part) == size:
+                break
+    return part
+
+
+def show_sentences(folder: Path, sentences: int, seed: int) -> None:
+    """Print some sentences of a finished set, drawn by `seed`, with the teacher's label."""
+    transfer_set = read_transfer_set(folder)
+    labels = transfer_set.description["labels"]
+    say(f"{folder}, by {transfer_set.description['teacher']['title']}")
+    for line in transfer_set.summary():
+        say(f"  {line}")
+    drawn = np.random.default_rng(seed).permutation(len(transfer_set.sentences))[:sentences]
+    sample = transfer_set.take(drawn.tolist())
+    probs = torch.from_numpy(sample.logits).softmax(1).tolist()
+    rows = zip(sample.sentences, sample.origins, sample.parents, probs, strict=True)
+    for sentence, origin, parent, row in rows:
+        best = int(np.argmax(row))
+        say(f"{labels[best]} {100 * row[best]:.0f} %, {origin}")
+        if parent:
+            say(f"    {parent}")
+        say(f"  {'->' if parent else '  '}{sentence}")

@@ -1,17 +1,11 @@
-"""The transfer set: unlabelled sentences with a teacher's logits, kept in shards.
+"""The transfer set: unlabelled sentences with a teacher's logits, read from its files.
 
-A folder with `transfer.json`, what the set was made of and for which teacher, and compressed JSON
-lines, one file a shard: {"sentence", "source", "parent", "logits", "word_logits"}. Beside a shard
-of sampled sentences lies what the decoder held likely after each of their tokens
-(`top_k.py`), and `vocabulary.json`, what its tokens are. Each file is written whole or not at
-all, so that an interrupted run goes on with the first that is missing.
+Reading needs neither torch nor transformers.
 """
 
-import gzip
 import hashlib
-import json
-import zlib
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,123 +13,152 @@ from typing import Any
 import numpy as np
 
 from potstill.errors import UserError
-from potstill.files import read_json, write_bytes
+from potstill.files import read_json
+from potstill.transfer.sentences import (
+    Candidate,
+    LabelledSentence,
+    Origin,
+    SourceKind,
+    normal,
+)
+from potstill.transfer.shards import DESCRIPTION, list_shards, read_shard
 from potstill.transfer.top_k import TopKTargets, read_top_k
-
-DESCRIPTION = "transfer.json"
-VOCABULARY = "vocabulary.json"
-SHARD = 4096  # sentences
 
 
 @dataclass(frozen=True)
 class TransferSet:
-    """N sentences, the teacher's logits of them, (N, classes), and after each one's W words,
-    (W, classes), what the decoder held likely after each token of those sampled, where each comes
-    from ("sampled", "edited:" and the edits, "own") and the sentence that an edited one was made
-    of, else ""."""
+    """N sentences with the logits of a teacher; the lists have an item for each sentence.
+
+    Attributes:
+        sentences: The texts.
+        logits: (N, classes) fp32.
+        word_logits: Of the sentence up to each of its W words, (W, classes) fp32.
+        top_k: The decoder's most probable next tokens in a sampled sentence; None where unknown.
+        origins: Where each comes from.
+        parents: The sentence that an edited one was made of, else "".
+        description: What the set is made of and for which teacher, as in `transfer.json`.
+    """
 
     sentences: list[str]
     logits: np.ndarray
     word_logits: list[np.ndarray]
     top_k: list[TopKTargets | None]
-    sources: list[str]
+    origins: list[Origin]
     parents: list[str]
     description: dict[str, Any]
 
-    def without(self, sentences: list[str]) -> "TransferSet":
-        """Those that neither are nor were made of one of `sentences`."""
-        known = {normal(s) for s in sentences}
-        pairs = zip(self.sentences, self.parents, strict=True)
-        kept = [i for i, pair in enumerate(pairs) if not known & {normal(s) for s in pair}]
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Sequence[LabelledSentence],
+        top_k: Iterable[TopKTargets | None],
+        description: dict[str, Any],
+    ) -> "TransferSet":
+        """Make a set of labelled sentences and the targets of each."""
+        classes = len(description["labels"])
+        return cls(
+            [row.sentence for row in rows],
+            np.array([row.logits for row in rows], np.float32).reshape(-1, classes),
+            [np.array(row.word_logits, np.float32).reshape(-1, classes) for row in rows],
+            list(top_k),
+            [row.origin for row in rows],
+            [row.parent for row in rows],
+            description,
+        )
+
+    def take(self, indices: Sequence[int]) -> "TransferSet":
+        """Return the sentences at `indices`, in that order."""
         return TransferSet(
-            [self.sentences[i] for i in kept],
-            self.logits[kept],
-            [self.word_logits[i] for i in kept],
-            [self.top_k[i] for i in kept],
-            [self.sources[i] for i in kept],
-            [self.parents[i] for i in kept],
+            [self.sentences[i] for i in indices],
+            self.logits[list(indices)],
+            [self.word_logits[i] for i in indices],
+            [self.top_k[i] for i in indices],
+            [self.origins[i] for i in indices],
+            [self.parents[i] for i in indices],
             self.description,
         )
 
+    def without(self, sentences: list[str]) -> "TransferSet":
+        """Return those that neither are nor were made of one of `sentences`."""
+        excluded = {normal(s) for s in sentences}
+        pairs = zip(self.sentences, self.parents, strict=True)
+        return self.take(
+            [i for i, pair in enumerate(pairs) if not excluded & {normal(s) for s in pair}]
+        )
+
+    def candidates(self, kind: SourceKind) -> list[Candidate]:
+        """Return the sentences of one kind, for another teacher to label."""
+        rows = map(Candidate, self.sentences, self.origins, self.parents)
+        return [row for row in rows if row.origin.kind is kind]
+
+    def kinds(self) -> dict[SourceKind, int]:
+        """Return how many sentences there are of each kind."""
+        return dict(Counter(origin.kind for origin in self.origins))
+
     def sha256(self) -> str:
-        """Hash over the sentences, their logits and the chances of their tokens."""
+        """Return a hash over the sentences, their logits and the probabilities of their tokens."""
         digest = hashlib.sha256("\n".join(self.sentences).encode())
-        chances = [one.probs.astype("<f2") for one in self.top_k if one is not None]
-        for numbers in (self.logits, *self.word_logits, *chances):
+        probs = [targets.probs.astype("<f2") for targets in self.top_k if targets is not None]
+        for numbers in (self.logits, *self.word_logits, *probs):
             digest.update(numbers.tobytes())
         return digest.hexdigest()
 
     def summary(self) -> list[str]:
-        """A line for each kind of source: how many, and how the teacher labels them."""
+        """Return a line for each kind of source: how many, and how the teacher labels them."""
         labels = self.description["labels"]
-        kinds = [source.split(":")[0] for source in self.sources]
-        called = self.logits.argmax(1)
+        predicted = self.logits.argmax(1)
         lines = []
-        for kind, total in Counter(kinds).items():
-            mine = Counter(called[[i for i, k in enumerate(kinds) if k == kind]].tolist())
-            shares = ", ".join(f"{100 * mine[c] / total:.0f} % {n}" for c, n in enumerate(labels))
-            lines.append(f"{kind}: {total} sentences; by the teacher {shares}")
+        for kind, total in self.kinds().items():
+            counts = Counter(predicted[[o.kind is kind for o in self.origins]].tolist())
+            percent = ", ".join(
+                f"{100 * counts[i] / total:.0f} % {label}" for i, label in enumerate(labels)
+            )
+            lines.append(f"{kind}: {total} sentences; by the teacher {percent}")
         return lines
 
 
-def normal(sentence: str) -> str:
-    """What makes two sentences duplicates: their words, whatever the case and the final stop."""
-    return " ".join(sentence.casefold().split()).rstrip(" .?!")
-
-
-def shard_file(folder: Path, kind: str, number: int) -> Path:
-    return folder / f"{kind}-{number:05d}.jsonl.gz"
-
-
-def top_k_file(shard: Path) -> Path:
-    """Where what the decoder held likely in the sentences of a shard is kept."""
-    return shard.with_name(shard.name.replace(".jsonl.gz", ".next.npz"))
-
-
-def write_shard(file: Path, rows: list[dict[str, Any]]) -> None:
-    """Writes a shard, whole or not at all."""
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    # No time in the file: the same rows make the same bytes.
-    write_bytes(file, gzip.compress(text.encode(), mtime=0))
-
-
-def read_shard(file: Path, classes: int) -> list[dict[str, Any]]:
-    """The rows of a shard.
+def read_transfer_set(folder: Path) -> TransferSet:
+    """Read a finished set; a sentence that two shards have counts once.
 
     Raises:
-        UserError: it is damaged.
+        UserError: There is no set, or an unfinished or damaged one.
     """
+    if not (folder / DESCRIPTION).is_file():
+        raise UserError(f"{folder} holds no transfer set ({DESCRIPTION} is missing).")
+    description = read_json(folder / DESCRIPTION)
     try:
-        if not (body := file.read_bytes()):
-            raise EOFError("it is empty")
-        text = gzip.decompress(body).decode()
-        # Not splitlines: a sentence may hold one of Unicode's other line ends.
-        rows = [json.loads(line) for line in text.split("\n") if line]
-        for row in rows:
-            sizes = {len(one) for one in (row["logits"], *row.setdefault("word_logits", []))}
-            if sizes != {classes} or not row["sentence"] or not row["source"]:
-                raise ValueError(f"{row} has not the form of a row")
-            row["parent"] = str(row["parent"])
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
+        shards, classes = list_shards(folder, description), len(description["labels"])
+        str(description["teacher"]["sha256"] + description["teacher"]["path"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / DESCRIPTION} is damaged ({error}).") from error
+    missing = [shard.path for shard in shards if not shard.path.is_file()]
+    if missing:
         raise UserError(
-            f"{file} is damaged ({error}); remove it and run `potstill transfer` again, which "
-            "makes it anew."
-        ) from error
-    return rows
+            f"the transfer set in {folder} is unfinished: {len(missing)} of {len(shards)} shards "
+            f"are missing ({missing[0].name}, …); the command that made it goes on with it."
+        )
+    unique: dict[str, tuple[LabelledSentence, TopKTargets | None]] = {}
+    for shard in shards:
+        rows = read_shard(shard.path, classes)
+        top_k: list[TopKTargets | None] = [None] * len(rows)
+        if shard.top_k_path.is_file():
+            top_k = [*read_top_k(shard.top_k_path, len(rows))]
+        for row, targets in zip(rows, top_k, strict=True):
+            unique.setdefault(normal(row.sentence), (row, targets))
+    return TransferSet.from_rows(
+        [row for row, _ in unique.values()],
+        [targets for _, targets in unique.values()],
+        description,
+    )
 
 
-def shards(description: dict[str, Any]) -> list[tuple[str, int]]:
-    """Kind and number of every shard that a set consists of."""
-    return [
-        (kind, number)
-        for kind, sentences in description["sentences"].items()
-        for number in range(-(-sentences // SHARD))
-    ]
+def check_teacher(transfer_set: TransferSet, folder: Path, sha256: str) -> None:
+    """Check that the teacher of this hash labelled the set in `folder`.
 
-
-def check_teacher(found: TransferSet, folder: Path, sha256: str) -> None:
-    """Raises UserError unless the teacher of this hash labelled the set `found` in `folder`."""
-    teacher = found.description["teacher"]
+    Raises:
+        UserError: Another teacher did.
+    """
+    teacher = transfer_set.description["teacher"]
     if teacher["sha256"] != sha256:
         raise UserError(
             f"the transfer set in {folder} was labelled by another teacher ({teacher['path']}, "
@@ -144,81 +167,32 @@ def check_teacher(found: TransferSet, folder: Path, sha256: str) -> None:
         )
 
 
-def check_words(found: TransferSet, folder: Path) -> None:
-    """Raises UserError unless every sentence of the set in `folder` has logits after its words."""
-    without = sum(not len(each) for each in found.word_logits)
-    if without:
-        raise UserError(
-            f"{without} sentences of the transfer set in {folder} have no logits after each word: "
-            f"`potstill transfer --relabel {folder}` labels its sentences anew, "
-            "`word_loss_weight` 0 goes without."
-        )
-
-
-def check_top_k(found: TransferSet, folder: Path) -> None:
-    """Raises UserError unless every sampled sentence of the set in `folder` has its decoder's
-    chances beside it."""
-    pairs = zip(found.sources, found.top_k, strict=True)
-    without = sum(source == "sampled" and one is None for source, one in pairs)
-    if without:
-        raise UserError(
-            f"{without} sampled sentences of the transfer set in {folder} lack what the decoder "
-            "held likely in them: the command that made it adds that, `pretrain_targets` hard "
-            "goes without."
-        )
-
-
-def read_vocabulary(folder: Path) -> list[str]:
-    """The tokens of the decoder that a set's sentences were sampled from, as byte-level BPE writes
-    them.
+def check_words(transfer_set: TransferSet, folder: Path) -> None:
+    """Check that every sentence of the set in `folder` has logits after its words.
 
     Raises:
-        UserError: they are missing or damaged.
+        UserError: Some have none.
     """
-    found = read_json(folder / VOCABULARY)
-    if not isinstance(found, list) or not all(isinstance(token, str) for token in found):
+    without = sum(not len(logits) for logits in transfer_set.word_logits)
+    if without:
         raise UserError(
-            f"{folder / VOCABULARY} is damaged; remove it and run `potstill transfer` again, which "
-            "makes it anew."
+            f"{without} sentences of the transfer set in {folder} have no logits after each "
+            f"word; make a set with `relabel` {folder}, which labels its sentences again, or set "
+            "`word_loss_weight` 0."
         )
-    return found
 
 
-def read_transfer_set(folder: Path) -> TransferSet:
-    """Reads a finished set; sentences that two shards have count once.
+def check_top_k(transfer_set: TransferSet, folder: Path) -> None:
+    """Check that every sampled sentence of the set in `folder` has top-k targets.
 
     Raises:
-        UserError: no set there, or an unfinished or damaged one.
+        UserError: Some have none.
     """
-    if not (folder / DESCRIPTION).is_file():
-        raise UserError(f"{folder} holds no transfer set ({DESCRIPTION} is missing).")
-    description = read_json(folder / DESCRIPTION)
-    try:
-        wanted, classes = shards(description), len(description["labels"])
-        str(description["teacher"]["sha256"] + description["teacher"]["path"])
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / DESCRIPTION} is damaged ({error}).") from error
-    files = [shard_file(folder, *shard) for shard in wanted]
-    missing = [file for file in files if not file.is_file()]
-    if missing:
+    pairs = zip(transfer_set.origins, transfer_set.top_k, strict=True)
+    without = sum(o.kind is SourceKind.SAMPLED and targets is None for o, targets in pairs)
+    if without:
         raise UserError(
-            f"the transfer set in {folder} is unfinished: {len(missing)} of {len(files)} shards "
-            f"are missing ({missing[0].name}, …); the command that made it goes on with it."
+            f"{without} sampled sentences of the transfer set in {folder} lack the decoder's "
+            "next-token probabilities; repeat the command that made it, which adds them, or set "
+            "`pretrain_targets` hard."
         )
-    rows: dict[str, dict[str, Any]] = {}
-    for file in files:
-        shard = read_shard(file, classes)
-        likely: list[TopKTargets | None] = [None] * len(shard)
-        if (beside := top_k_file(file)).is_file():
-            likely = [*read_top_k(beside, len(shard))]
-        for row, one in zip(shard, likely, strict=True):
-            rows.setdefault(normal(row["sentence"]), row | {"top_k": one})
-    return TransferSet(
-        [row["sentence"] for row in rows.values()],
-        np.array([row["logits"] for row in rows.values()], np.float32).reshape(-1, classes),
-        [np.array(r["word_logits"], np.float32).reshape(-1, classes) for r in rows.values()],
-        [row["top_k"] for row in rows.values()],
-        [row["source"] for row in rows.values()],
-        [row["parent"] for row in rows.values()],
-        description,
-    )

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from potstill.transfer.sentences import LabelledSentence
+
 CLOSED_CLASSES = [
     "a an the this that these those some any no every each all both many much few several most",
     "I you he she it we they one",
@@ -263,3 +265,37 @@ def edit_sentence(
         edited = [edited[0][:1].upper() + edited[0][1:], *edited[1:]]
     text = " ".join(edited)
     return text if text != sentence and core(edited[0]) else None
+
+
+@dataclass(frozen=True)
+class EditStats:
+    """How often the teacher gave each label to sentences that each edit had a part in.
+
+    Attributes:
+        counts: (edits, classes), edits in the order of `EDITS`.
+    """
+
+    counts: np.ndarray
+
+    @classmethod
+    def zero(cls, classes: int) -> "EditStats":
+        return cls(np.zeros((len(EDITS), classes)))
+
+    def add(self, rows: list[LabelledSentence]) -> "EditStats":
+        """Return the statistics with these sentences counted too."""
+        counts = self.counts.copy()
+        index = {name: i for i, name in enumerate(EDITS)}
+        for row in rows:
+            for name in row.origin.edits:
+                if name in index:
+                    counts[index[name], int(np.argmax(row.logits))] += 1
+        return EditStats(counts)
+
+    def probs(self) -> np.ndarray:
+        """Return the probability to draw each edit, (edits,).
+
+        It is proportional to how often the edit led to the label that is rare so far.
+        """
+        counts = self.counts + 1.0
+        rates = counts[:, counts.sum(0).argmin()] / counts.sum(1)
+        return rates / rates.sum()

@@ -1,38 +1,67 @@
-"""Where the sentences of a transfer set come from: a user's file, an earlier set, the base decoder
-as a language model, edits."""
+"""Where the sentences of a transfer set come from: a user's file, the base decoder, edits.
+
+The recipe asks each source in turn for candidates, shard by shard, has the teacher label them, and
+tells the source what came of it. Sentences of an earlier set that is labelled again come first.
+"""
 
 import itertools
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
-from potstill.data.corpus import Corpus
 from potstill.data.readers import read_lines
-from potstill.decoder.language_model import LanguageModel
+from potstill.decoder.hub import find_base_model
 from potstill.errors import UserError
-from potstill.transfer.dataset import SHARD, TransferSet, read_shard, shard_file, shards
-from potstill.transfer.edits import EDITS, edit_sentence, read_lexicon
-from potstill.transfer.sampling import room, sample
-from potstill.transfer.teacher_lm import sampled_top_k
+from potstill.progress import Progress, no_progress
+from potstill.settings import TransferSettings
+from potstill.transfer.dataset import TransferSet
+from potstill.transfer.edits import EDITS, EditStats, Lexicon, edit_sentence, read_lexicon
+from potstill.transfer.sampler import Sampler, load_sampler
+from potstill.transfer.sentences import Candidate, LabelledSentence, Origin, SourceKind
+from potstill.transfer.shards import Shard, read_shard
 from potstill.transfer.top_k import TopKTargets
 
-MAX_CHARACTERS = 1000  # of a user's own
-TWO_EDITS = 0.3  # share of edited sentences that are edited twice
+MAX_CHARACTERS = 1000  # of a user's sentence
+TWO_EDITS = 0.3  # fraction of the edited sentences that are edited twice
+SAMPLED_AGAIN = 512  # sentences of each further round of sampling
 
-# sentence, source, parent
-Candidate = tuple[str, str, str]
-# of edits, by their name: how often the teacher called what they made which class
-Tally = dict[str, Counter[int]]
+
+class Source(Protocol):
+    """A source of candidates of one kind."""
+
+    kind: SourceKind
+
+    def lacks(self, shard: Shard) -> bool:
+        """Return whether a file of the shard is missing."""
+
+    def prepare(self, lacking: list[Shard], missing: list[Shard]) -> None:
+        """Get ready to make shards; every process calls this, with the same arguments.
+
+        Args:
+            lacking: The shards that `lacks` is true of.
+            missing: Those among them whose sentences are missing.
+        """
+
+    def candidates(self, shard: Shard) -> Iterator[Candidate]:
+        """Yield sentences for a missing shard, more than it takes if there are more."""
+
+    def labelled(self, rows: list[LabelledSentence]) -> None:
+        """Take note of how the teacher labelled the latest candidates."""
+
+    def top_k_targets(self, sentences: list[str]) -> list[TopKTargets] | None:
+        """Return the targets of a whole shard; None if the source has none.
+
+        Called once for each shard, after its candidates.
+        """
 
 
 def read_unlabelled(file: Path) -> list[str]:
-    """The lines of a text file, a sentence each.
+    """Return the lines of a text file, each of which is a sentence.
 
     Raises:
-        UserError: it can't be read, has none, or has an empty or an over-long line.
+        UserError: It can't be read, has none, or has an empty or an over-long line.
     """
     sentences = []
     for number, line in read_lines(file):
@@ -47,76 +76,203 @@ def read_unlabelled(file: Path) -> list[str]:
     return sentences
 
 
-def repeated_candidates(earlier: TransferSet | None, kind: str, number: int) -> list[Candidate]:
-    """A shard's worth of what the earlier set has of a kind; fewer, or nothing, at its end."""
-    if earlier is None:
-        return []
-    rows = zip(earlier.sentences, earlier.sources, earlier.parents, strict=True)
-    of_kind = (row for row in rows if row[1].partition(":")[0] == kind)
-    return list(itertools.islice(of_kind, number * SHARD, (number + 1) * SHARD))
+class EarlierSentences:
+    """The sentences of one kind that an earlier set has, to be labelled again."""
+
+    def __init__(self, earlier: TransferSet | None, kind: SourceKind):
+        self.rows = earlier.candidates(kind) if earlier else []
+
+    def candidates(self, shard: Shard) -> list[Candidate]:
+        """Return a full shard of them; fewer, or none, at their end."""
+        return self.rows[shard.span]
+
+    def fill(self, shards: list[Shard]) -> bool:
+        """Return whether they are enough for all of `shards`."""
+        return all(len(self.candidates(shard)) >= shard.size for shard in shards)
 
 
-def own_candidates(own: list[str], number: int) -> Iterator[Candidate]:
-    for sentence in own[number * SHARD : (number + 1) * SHARD]:
-        yield sentence, "own", ""
+class UserSource:
+    """A user's own sentences."""
+
+    kind = SourceKind.USER
+
+    def __init__(self, sentences: list[str], earlier: TransferSet | None):
+        self.sentences = sentences
+        self.earlier = EarlierSentences(earlier, self.kind)
+
+    def lacks(self, shard: Shard) -> bool:
+        return not shard.path.is_file()
+
+    def prepare(self, lacking: list[Shard], missing: list[Shard]) -> None:
+        self.needs_new = not self.earlier.fill(missing)
+
+    def candidates(self, shard: Shard) -> Iterator[Candidate]:
+        yield from self.earlier.candidates(shard)
+        if self.needs_new:
+            for sentence in self.sentences[shard.span]:
+                yield Candidate(sentence, Origin(self.kind))
+
+    def labelled(self, rows: list[LabelledSentence]) -> None:
+        pass
+
+    def top_k_targets(self, sentences: list[str]) -> None:
+        return None
 
 
-def sampled_candidates(
-    model: LanguageModel,
-    tokenizer: Any,
-    SR: int,
-    temperature: float,
-    likely: dict[str, TopKTargets],
-    number: int,
-) -> Iterator[Candidate]:
-    """Puts what the decoder held likely in a sentence into `likely`, where sampling tells it."""
-    # The first round is about enough; the others make up for duplicates.
-    for sentences, attempt in zip(
-        itertools.chain([SHARD], itertools.repeat(512)), itertools.count()
-    ):
-        seed = int(np.random.default_rng([SR, number, attempt]).integers(2**62))
-        for sampled in sample(model, sentences, seed, temperature, room(model)):
-            text = " ".join(tokenizer.decode(sampled.tokens, skip_special_tokens=True).split())
-            if found := sampled_top_k(tokenizer, text, sampled):
-                likely[text] = found
-            yield text, "sampled", ""
+class SampledSource:
+    """Sentences sampled from the base decoder, which is first tuned to the task's text.
 
-
-def edited_candidates(
-    SR: int, corpus: Corpus, folder: Path, description: dict[str, Any], tally: Tally
-) -> Callable[[int], Iterator[Candidate]]:
-    """Edits of training sentences and of the set's others, half and half where there are any.
-
-    Which edit is drawn depends on what the teacher called the earlier ones, so that the class
-    that is rare so far becomes likelier.
+    Args:
+        seed: Determines the sentences.
+        settings: The temperature of sampling and the epochs of tuning.
+        text: The task's training sentences.
+        folder: The set's folder.
+        base_model: Name of the decoder.
+        precision: "auto", "bf16" or "fp32".
+        earlier: A set whose sampled sentences come first, with the targets that they have.
+        earlier_folder: Its folder.
+        end_token: The token that ends a sentence. Default: the tokenizer's end of text.
+        progress: Shows the tuning.
     """
-    classes = len(description["labels"])
-    train = corpus.splits["train"].sentences
-    others = [
-        row["sentence"]
-        for kind, number in shards(description)
-        if kind != "edited"
-        for row in read_shard(shard_file(folder, kind, number), classes)
-    ]
-    lexicon = read_lexicon([*train, *others])
-    names = list(EDITS)
 
-    def candidates(number: int) -> Iterator[Candidate]:
-        rng = np.random.default_rng([SR, number, 1])
-        tally.clear()
-        while True:
-            pool = others if others and rng.random() < 0.5 else train
-            parent = pool[int(rng.integers(len(pool)))]
-            counts = np.array([[tally[n][c] for c in range(classes)] for n in names]) + 1.0
-            rare = counts.sum(0).argmin()
-            chances = counts[:, rare] / counts.sum(1)
-            drawn = rng.choice(
-                names, size=1 + (rng.random() < TWO_EDITS), p=chances / chances.sum()
+    kind = SourceKind.SAMPLED
+
+    def __init__(
+        self,
+        seed: int,
+        settings: TransferSettings,
+        text: list[str],
+        folder: Path,
+        *,
+        base_model: str,
+        precision: str = "auto",
+        earlier: TransferSet | None = None,
+        earlier_folder: Path | None = None,
+        end_token: int | None = None,
+        progress: Progress = no_progress,
+    ):
+        self.seed, self.settings, self.text, self.folder = seed, settings, text, folder
+        self.base_model, self.precision, self.end_token = base_model, precision, end_token
+        self.earlier = EarlierSentences(earlier, self.kind)
+        self.earlier_folder, self.progress = earlier_folder, progress
+        pairs = zip(earlier.sentences, earlier.top_k, strict=True) if earlier else ()
+        self.earlier_targets = {text: targets for text, targets in pairs if targets is not None}
+        self.drawn_targets: dict[str, TopKTargets] = {}  # of the shard that is being made
+        self.sampler: Sampler | None = None
+
+    def lacks(self, shard: Shard) -> bool:
+        # Sets of an earlier version have no targets.
+        return not (shard.path.is_file() and shard.top_k_path.is_file())
+
+    def prepare(self, lacking: list[Shard], missing: list[Shard]) -> None:
+        """Load the sampler, or tune one, unless the earlier set has all that it would make."""
+        self.needs_new = not self.earlier.fill(missing)
+        relabelled = itertools.chain.from_iterable(map(self.earlier.candidates, missing))
+        if (
+            self.needs_new
+            or lacking != missing
+            or any(c.sentence not in self.earlier_targets for c in relabelled)
+        ):
+            self.sampler = load_sampler(
+                self.folder,
+                find_base_model(self.base_model),
+                self.text,
+                epochs=self.settings.sampler_epochs,
+                seed=self.seed,
+                precision=self.precision,
+                earlier=self.earlier_folder,
+                end_token=self.end_token,
+                progress=self.progress,
             )
-            sentence: str | None = parent
-            for name in drawn.tolist():
-                sentence = sentence and edit_sentence(sentence, name, lexicon, rng)
-            if sentence:
-                yield sentence, f"edited:{' '.join(drawn.tolist())}", parent
 
-    return candidates
+    def candidates(self, shard: Shard) -> Iterator[Candidate]:
+        yield from self.earlier.candidates(shard)
+        if not (self.needs_new and self.sampler):
+            return
+        # The first round is about enough; the others make up for duplicates.
+        rounds = itertools.chain([shard.capacity], itertools.repeat(SAMPLED_AGAIN))
+        for attempt, sentences in enumerate(rounds):
+            seed = int(np.random.default_rng([self.seed, shard.number, attempt]).integers(2**62))
+            for text, targets in self.sampler.sample(sentences, seed, self.settings.temperature):
+                if targets:
+                    self.drawn_targets[text] = targets
+                yield Candidate(text, Origin(self.kind))
+
+    def labelled(self, rows: list[LabelledSentence]) -> None:
+        pass
+
+    def top_k_targets(self, sentences: list[str]) -> list[TopKTargets]:
+        """Return the targets that sampling or the earlier set gives, else those of another pass."""
+        targets = {s: self.drawn_targets.get(s) or self.earlier_targets.get(s) for s in sentences}
+        self.drawn_targets = {}
+        unknown = [sentence for sentence in sentences if targets[sentence] is None]
+        if unknown and self.sampler:
+            targets |= zip(unknown, self.sampler.top_k_targets(unknown), strict=True)
+        return [t for sentence in sentences if (t := targets[sentence])]
+
+
+class EditedSource:
+    """Sentences one or two edits away from training sentences and from the set's others.
+
+    Half of the parents are of either, where there are others. Which edits are drawn depends on how
+    the teacher labelled the earlier sentences of the shard, so that the rare label becomes more
+    frequent.
+
+    Args:
+        seed: Determines the sentences.
+        text: The task's training sentences.
+        classes: How many labels the teacher knows.
+        other_shards: The set's shards of other kinds, which are there by the time of `prepare`.
+        earlier: A set whose edited sentences come first.
+    """
+
+    kind = SourceKind.EDITED
+
+    def __init__(
+        self,
+        seed: int,
+        text: list[str],
+        classes: int,
+        other_shards: list[Shard],
+        earlier: TransferSet | None,
+    ):
+        self.seed, self.text = seed, text
+        self.classes, self.other_shards = classes, other_shards
+        self.earlier = EarlierSentences(earlier, self.kind)
+        self.stats = EditStats.zero(classes)
+        self.others: list[str] = []
+        self.lexicon: Lexicon | None = None
+
+    def lacks(self, shard: Shard) -> bool:
+        return not shard.path.is_file()
+
+    def prepare(self, lacking: list[Shard], missing: list[Shard]) -> None:
+        """Read the parents and the words that edits put in, unless the earlier set is enough."""
+        if not self.earlier.fill(missing):
+            shards = (read_shard(shard.path, self.classes) for shard in self.other_shards)
+            self.others = [row.sentence for rows in shards for row in rows]
+            self.lexicon = read_lexicon([*self.text, *self.others])
+
+    def candidates(self, shard: Shard) -> Iterator[Candidate]:
+        yield from self.earlier.candidates(shard)
+        if self.lexicon is None:
+            return
+        rng = np.random.default_rng([self.seed, shard.number, 1])
+        names = list(EDITS)
+        self.stats = EditStats.zero(self.classes)
+        while True:
+            pool = self.others if self.others and rng.random() < 0.5 else self.text
+            parent = pool[int(rng.integers(len(pool)))]
+            size = 1 + (rng.random() < TWO_EDITS)
+            edits = rng.choice(names, size=size, p=self.stats.probs()).tolist()
+            sentence: str | None = parent
+            for name in edits:
+                sentence = sentence and edit_sentence(sentence, name, self.lexicon, rng)
+            if sentence:
+                yield Candidate(sentence, Origin(self.kind, tuple(edits)), parent)
+
+    def labelled(self, rows: list[LabelledSentence]) -> None:
+        self.stats = self.stats.add(rows)
+
+    def top_k_targets(self, sentences: list[str]) -> None:
+        return None

@@ -76,7 +76,7 @@ def read_top_k(file: Path, sentences: int) -> list[TopKTargets]:
     except Exception as error:  # zipfile, zlib and numpy raise their own kinds
         raise UserError(
             f"{file} is damaged ({error}); remove it and run `potstill transfer` again, which "
-            "makes it anew."
+            "makes another."
         ) from error
     parts = (np.split(array, counts.cumsum()[:-1]) for array in arrays)
     return [TopKTargets(*fields) for fields in zip(*parts, strict=True)][:sentences]
