@@ -21,8 +21,8 @@ from potstill.metrics import (
 def answers(classes: int, sentences: int, seed: int, right: float = 0.6) -> tuple[list, list]:
     """Random labels of uneven frequency, and predictions that are often right."""
     rng = np.random.default_rng(seed)
-    share = np.arange(1, classes + 1) / np.arange(1, classes + 1).sum()
-    labels = rng.choice(classes, sentences, p=share)
+    frequencies = np.arange(1, classes + 1) / np.arange(1, classes + 1).sum()
+    labels = rng.choice(classes, sentences, p=frequencies)
     guesses = rng.choice(classes, sentences)
     predictions = np.where(rng.random(sentences) < right, labels, guesses)
     return labels.tolist(), predictions.tolist()
@@ -64,7 +64,7 @@ def test_mcc_at_its_ends(flip, expected):
 
 def test_mcc_takes_many_counts_at_once():
     counts = np.stack([confusion_counts(*answers(3, 40, seed), 3) for seed in range(6)])
-    assert mcc(counts) == pytest.approx([float(mcc(one)) for one in counts])
+    assert mcc(counts) == pytest.approx([float(mcc(matrix)) for matrix in counts])
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -90,52 +90,52 @@ def test_interval_covers_the_true_value_about_95_times_in_100():
 
 
 @pytest.mark.parametrize(
-    ("labels", "share"), [([1] * 365 + [0] * 162, 365 / 527), ([0, 0, 2], 2 / 3), ([1], 1.0)]
+    ("labels", "expected"), [([1] * 365 + [0] * 162, 365 / 527), ([0, 0, 2], 2 / 3), ([1], 1.0)]
 )
-def test_majority_share(labels, share):
-    assert majority_share(labels) == pytest.approx(share)
+def test_majority_share(labels, expected):
+    assert majority_share(labels) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("scale", [1, 500])
-def test_score_is_torchs_cross_entropy_and_the_likeliest_class(scale):
+def test_score_is_torchs_cross_entropy_and_the_most_probable_class(scale):
     generator = torch.Generator().manual_seed(4)
     logits = scale * torch.randn(60, 3, generator=generator)
     labels = torch.randint(0, 3, (60,), generator=generator)
     scores = score(logits.numpy(), labels.tolist())
     loss = torch.nn.functional.cross_entropy(logits.double(), labels)
     assert scores["loss"] == pytest.approx(loss.item(), rel=1e-6)
-    called = logits.argmax(1)
-    assert scores["accuracy"] == pytest.approx(accuracy_score(labels, called))
-    assert scores["mcc"] == pytest.approx(matthews_corrcoef(labels, called))
+    predicted = logits.argmax(1)
+    assert scores["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    assert scores["mcc"] == pytest.approx(matthews_corrcoef(labels, predicted))
 
 
-def test_evaluation_says_what_its_parts_say():
+def test_evaluation_is_made_of_its_parts():
     logits = np.array([[2.0, 1], [0, 1], [3, 1], [0, 2], [1, 0]])
     labels, sources = [0, 1, 1, 1, 0], ["b", "a", "a", "b", "b"]
-    found = evaluation(logits, labels, sources)
-    assert found["sentences"] == 5
-    assert found["confusion"] == [[2, 0], [1, 2]]
-    assert found["accuracy"] == pytest.approx(0.8)
-    assert found["majority"] == pytest.approx(0.6)
-    assert found["mcc_95"] == list(mcc_interval(np.array(found["confusion"])))
-    assert found["groups"] == {
+    scores = evaluation(logits, labels, sources)
+    assert scores["sentences"] == 5
+    assert scores["confusion"] == [[2, 0], [1, 2]]
+    assert scores["accuracy"] == pytest.approx(0.8)
+    assert scores["majority"] == pytest.approx(0.6)
+    assert scores["mcc_95"] == list(mcc_interval(np.array(scores["confusion"])))
+    assert scores["groups"] == {
         "a": {"sentences": 2, "accuracy": 0.5, "majority": 1.0},
         "b": {"sentences": 3, "accuracy": 1.0, "majority": 2 / 3},
     }
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])
-def test_with_its_bias_each_class_is_called_as_often_as_it_is(classes):
-    """For classifiers of which the rare classes get too little."""
+def test_with_the_bias_each_class_is_predicted_as_often_as_it_occurs(classes):
+    """For classifiers that predict the rare classes too seldom."""
     for seed in range(5):
         labels, _ = answers(classes, 600, seed)
         logits = np.random.default_rng(seed).normal(size=(600, classes))
         logits += np.eye(classes)[labels] + np.log(np.bincount(labels, minlength=classes))
-        wanted = np.bincount(labels)
-        assert np.abs(np.bincount(logits.argmax(1), minlength=classes) - wanted).max() > 9
+        target = np.bincount(labels)
+        assert np.abs(np.bincount(logits.argmax(1), minlength=classes) - target).max() > 9
         bias = prevalence_bias(logits, labels)
         assert bias.shape == (classes,) and bias[0] == 0
-        left = np.bincount((logits + bias).argmax(1), minlength=classes) - wanted
+        left = np.bincount((logits + bias).argmax(1), minlength=classes) - target
         assert np.abs(left).max() <= (2 if classes > 3 else 0)
 
 
@@ -146,7 +146,7 @@ def test_the_bias_of_two_classes_by_hand():
     assert prevalence_bias(logits + 7, [0, 1, 0, 0, 1]).tolist() == [0, -1.5]
 
 
-def test_no_bias_where_there_is_nothing_to_mend():
+def test_no_bias_where_none_is_needed():
     logits = np.array([[3.0, -9], [-1, 1], [0, 2]])
     assert prevalence_bias(logits, [0, 1, 1]).tolist() == [0, 0]  # as often, if not the same ones
     assert prevalence_bias(logits, [1, 1, 1]).tolist() == [0, 0]  # one class alone

@@ -23,7 +23,7 @@ def test_every_sentence_once_in_batches_of_the_size(batch_size, epoch):
     assert all(size == batch_size for size in sizes[1:])
 
 
-def test_lengths_in_a_batch_are_as_alike_as_can_be():
+def test_lengths_in_a_batch_are_as_similar_as_possible():
     batches = length_batches(LENGTHS, 16, seed=5, epoch=1)
     by_length = sorted(([LENGTHS[i] for i in batch] for batch in batches), key=lambda b: b[0])
     # One after another they are the sorted lengths: no exchange could save padding.
@@ -36,20 +36,20 @@ def test_batches_do_not_come_in_order_of_length():
     assert longest != sorted(longest, reverse=True)
 
 
-def test_who_meets_whom_changes_from_epoch_to_epoch():
+def test_batches_differ_between_epochs():
     lengths = [8] * 64
     epochs = [as_lists(length_batches(lengths, 8, seed=5, epoch=e)) for e in (1, 2)]
     first, second = ({frozenset(batch) for batch in batches} for batches in epochs)
     assert len(first & second) < len(first) / 2
 
 
-def test_seed_and_epoch_settle_the_batches():
-    def of(seed, epoch):
+def test_seed_and_epoch_determine_the_batches():
+    def batches(seed, epoch):
         return as_lists(length_batches(LENGTHS, 16, seed, epoch))
 
-    assert of(5, 1) == of(5, 1)
-    assert of(5, 1) != of(6, 1)
-    assert of(5, 1) != of(5, 2)
+    assert batches(5, 1) == batches(5, 1)
+    assert batches(5, 1) != batches(6, 1)
+    assert batches(5, 1) != batches(5, 2)
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -59,12 +59,12 @@ def test_processes_share_the_single_process_batches(world, sentences):
     alone = length_batches(lengths, 16, seed=5, epoch=1)
     ranks = [length_batches(lengths, 16, 5, 1, rank, world) for rank in range(world)]
     assert [len(batches) for batches in ranks] == [len(alone)] * world
-    for whole, *shares in zip(alone, *ranks, strict=True):
-        assert min(map(len, shares)) >= 1
-        assert set(np.concatenate(shares)) == set(whole)
+    for whole, *parts in zip(alone, *ranks, strict=True):
+        assert min(map(len, parts)) >= 1
+        assert set(np.concatenate(parts)) == set(whole)
         if len(whole) >= world:
-            assert sum(map(len, shares)) == len(whole)
-            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+            assert sum(map(len, parts)) == len(whole)
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_collate_pads_on_the_right():

@@ -62,7 +62,7 @@ def packed(folder: Path, left_out: str = "", counts: tuple[int, int] = COUNTS["t
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
-    """A web site on this machine that CoLA is fetched from; called with what it is to serve."""
+    """A local web site that CoLA is downloaded from; call it with the body that it should serve."""
     served = [b""]
 
     class Handler(BaseHTTPRequestHandler):
@@ -131,11 +131,11 @@ def test_a_download_that_is_not_cola_leaves_nothing(
 
 def test_a_download_replaces_no_folder_of_the_user(site: Callable[[bytes], None]) -> None:
     Path("data/cola").mkdir(parents=True)
-    mine = write("data/cola/notes.txt", "mine")
+    notes = write("data/cola/notes.txt", "mine")
     site(packed(small_cola(Path("original"))))
     with pytest.raises(UserError, match=r"data/cola is there, but holds no in_domain_train\.tsv"):
         load_corpus("cola")
-    assert mine.read_text() == "mine"
+    assert notes.read_text() == "mine"
 
 
 @pytest.mark.parametrize("answer", [b"", b"garbage\r\n\r\n"], ids=["silence", "garbage"])

@@ -43,7 +43,7 @@ def drop_tensor(folder, ending) -> str:
 
 
 def refusal(decoder, folder) -> str:
-    """What the user is told when an adapter is not taken: a sentence that names the folder."""
+    """The error for an adapter that is refused: one sentence that names the folder."""
     with pytest.raises(UserError) as caught:
         load_adapter(decoder.base(), folder)
     message = str(caught.value)
@@ -150,7 +150,7 @@ def test_ours_loads_pefts(tiny_decoder, tmp_path, batch, changes):
 )
 @pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match")
 def test_pefts_variants_are_refused_or_right(tiny_decoder, tmp_path, batch, changes):
-    """What is not plain LoRA may be refused; it is never computed wrongly."""
+    """A variant of LoRA may be refused, but is never computed wrongly."""
     torch.manual_seed(0)
     reference = peft_reference(tiny_decoder, **changes).eval()
     randomise(reference)
@@ -170,10 +170,10 @@ def test_no_adapter_there(tiny_decoder, tmp_path):
 
 
 @pytest.mark.parametrize("file", [ADAPTER_CONFIG, ADAPTER_WEIGHTS])
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_truncated_file(tiny_decoder, adapter, file, share):
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 0.99])
+def test_truncated_file(tiny_decoder, adapter, file, fraction):
     body = (adapter / file).read_bytes()
-    (adapter / file).write_bytes(body[: int(share * len(body))])
+    (adapter / file).write_bytes(body[: int(fraction * len(body))])
     assert file in refusal(tiny_decoder, adapter)
 
 
@@ -236,15 +236,15 @@ def test_adapter_of_another_family(tiny_gpt2, tiny_llama, tmp_path):
 
 
 def test_hash_tells_teachers_apart(tmp_path):
-    one, other = tmp_path / "one", tmp_path / "other"
-    one.write_bytes(b"1")
-    other.write_bytes(b"2")
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(b"1")
+    second.write_bytes(b"2")
     hashes = [
-        teacher_hash("base", one, 128, None),
-        teacher_hash("base", other, 128, None),
-        teacher_hash("esab", one, 128, None),
-        teacher_hash("base", one, 64, None),
-        teacher_hash("base", one, 128, 0),
+        teacher_hash("base", first, 128, None),
+        teacher_hash("base", second, 128, None),
+        teacher_hash("esab", first, 128, None),
+        teacher_hash("base", first, 64, None),
+        teacher_hash("base", first, 128, 0),
     ]
     assert len(set(hashes)) == 5
-    assert teacher_hash("base", one, 128, None) == hashes[0]
+    assert teacher_hash("base", first, 128, None) == hashes[0]

@@ -26,16 +26,16 @@ from tests.decoder.conftest import (
 )
 
 
-@pytest.fixture(params=["written out", "written out, PyTorch's attention", "transformers"])
-def way(request, monkeypatch):
-    """Each way that a decoder's hidden states are computed."""
-    if request.param == "written out, PyTorch's attention":
+@pytest.fixture(params=["fused", "fused, PyTorch's attention", "transformers"])
+def forward_path(request, monkeypatch):
+    """Each of the code paths that compute a decoder's hidden states."""
+    if request.param == "fused, PyTorch's attention":
         monkeypatch.setattr(attention, "PLAIN_ATTENTION_TOKENS", 0)
     elif request.param == "transformers":
         monkeypatch.setattr(classifier, "fuse_decoder", lambda base: None)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("forward_path")
 def test_logits_and_gradients_are_pefts(tiny_decoder, batch):
     model, reference = tuned(tiny_decoder), peft_reference(tiny_decoder).eval()
     ours, theirs = trainable(model), trainable(reference)
@@ -55,7 +55,7 @@ def test_logits_and_gradients_are_pefts(tiny_decoder, batch):
         torch.testing.assert_close(value.grad, theirs[pefts_name(model, name)].grad, **CLOSE)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("forward_path")
 def test_starts_as_exactly_the_pretrained_model(tiny_decoder, batch):
     model = build_lora_classifier(tiny_decoder.base(), CLASSES, RANK, ALPHA).eval()
     assert not model.score.weight.any()  # its head says nothing yet
@@ -70,7 +70,7 @@ def test_starts_as_exactly_the_pretrained_model(tiny_decoder, batch):
         torch.testing.assert_close(logits, reference(batch.input_ids).logits, **CLOSE)
 
 
-def test_a_base_trained_whole_gets_its_gradients(tiny_decoder, batch):
+def test_an_unfrozen_base_gets_gradients(tiny_decoder, batch):
     model = Classifier(tiny_decoder.base(), CLASSES)
     nn.init.normal_(model.score.weight)
     model(batch.input_ids, batch.lengths).sum().backward()
@@ -100,7 +100,7 @@ def test_gpt2_has_the_counts_of_the_original():
     assert line == "parameters: 125.03M in all, 0.63M trainable (99.5 % fewer)"
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("forward_path")
 def test_padding_changes_nothing(tiny_decoder, batch, random_tokens):
     model = tuned(tiny_decoder)
     with torch.no_grad():
@@ -117,7 +117,7 @@ def test_padding_changes_nothing(tiny_decoder, batch, random_tokens):
     assert together.std(0).min() > 1e-2  # sentences do differ
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("forward_path")
 def test_a_later_token_changes_no_earlier_state(tiny_decoder, batch):
     """Scored at a length short of its end, a sentence is scored as if it ended there."""
     model = tuned(tiny_decoder)
@@ -127,12 +127,14 @@ def test_a_later_token_changes_no_earlier_state(tiny_decoder, batch):
         torch.testing.assert_close(model(ids, torch.tensor([5])), cut, **CLOSE)
 
 
-# What a model keeps ready of its frozen weights must not outlive them.
+# The snapshot of the frozen weights must not outlive them.
 USED = pytest.mark.parametrize("used_before", [False, True], ids=["fresh", "used"])
 
 
 @USED
-def test_halved_keeps_what_is_trained_and_stays_within_bf16_noise(tiny_decoder, batch, used_before):
+def test_cast_to_bf16_keeps_trained_weights_and_stays_within_bf16_noise(
+    tiny_decoder, batch, used_before
+):
     exact = logits_of(tuned(tiny_decoder), batch)
     model = tuned(tiny_decoder)
     if used_before:
@@ -170,15 +172,15 @@ def test_weights_loaded_later_count(tiny_decoder, batch, adapter, used_before):
     assert torch.equal(logits_of(model, batch), logits_of(tuned(tiny_decoder), batch))
 
 
-@pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("forward_path")
 def test_training_mode_leaves_the_frozen_base_in_evaluation(tiny_decoder, batch):
     """GPT-2's own dropouts stay off; LoRA's is on."""
     without, with_dropout = tuned(tiny_decoder), tuned(tiny_decoder, dropout=0.5)
     assert torch.equal(logits_of(without.train(), batch), logits_of(without.eval(), batch))
-    settled = logits_of(with_dropout, batch)
-    torch.testing.assert_close(settled, logits_of(without, batch), **CLOSE)
-    assert not torch.equal(logits_of(with_dropout.train(), batch), settled)
-    assert torch.equal(logits_of(with_dropout.eval(), batch), settled)
+    evaluated = logits_of(with_dropout, batch)
+    torch.testing.assert_close(evaluated, logits_of(without, batch), **CLOSE)
+    assert not torch.equal(logits_of(with_dropout.train(), batch), evaluated)
+    assert torch.equal(logits_of(with_dropout.eval(), batch), evaluated)
 
 
 def test_encode_cuts_and_counts(tiny_decoder):
@@ -188,21 +190,23 @@ def test_encode_cuts_and_counts(tiny_decoder):
     assert none == 0
     assert [tokenizer.decode(tokens) for tokens in whole] == sentences
     assert encode(tokenizer, sentences, 3) == ([tokens[:3] for tokens in whole], 1)
-    begun = [[7, *tokens] for tokens in whole]
-    assert encode(tokenizer, sentences, 128, start=7) == (begun, 0)
-    assert encode(tokenizer, sentences, 3, start=7) == ([tokens[:3] for tokens in begun], 1)
+    started = [[7, *tokens] for tokens in whole]
+    assert encode(tokenizer, sentences, 128, start=7) == (started, 0)
+    assert encode(tokenizer, sentences, 3, start=7) == ([tokens[:3] for tokens in started], 1)
 
 
 @torch.no_grad()
-def test_after_each_token_is_the_sentence_cut_there(tiny_decoder, random_tokens, monkeypatch):
+def test_logits_after_each_token_are_those_of_the_sentence_cut_there(
+    tiny_decoder, random_tokens, monkeypatch
+):
     model = Classifier(tiny_decoder.base(), 3).eval()
     torch.nn.init.normal_(model.score.weight)
     (ids,) = random_tokens([9])
-    found = model.logits_after_each_token(torch.tensor([ids, ids[::-1]]))[0]
+    actual = model.logits_after_each_token(torch.tensor([ids, ids[::-1]]))[0]
     one_by_one = [
         model(torch.tensor([ids[:n]]), torch.tensor([n]))[0] for n in range(1, len(ids) + 1)
     ]
-    torch.testing.assert_close(found, torch.stack(one_by_one), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(actual, torch.stack(one_by_one), rtol=1e-4, atol=1e-5)
     monkeypatch.setattr(Classifier, "_fused_base", lambda self: None)
     plain = model.logits_after_each_token(torch.tensor([ids]))[0]
-    torch.testing.assert_close(plain, found, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(plain, actual, rtol=1e-4, atol=1e-5)

@@ -51,10 +51,10 @@ def copy(folder: Path, to: Path) -> Path:
 @pytest.mark.usefixtures("silent_hub")
 def test_auto_decides_for_smollm2_within_five_seconds() -> None:
     started = time.monotonic()
-    found = find_base_model("auto")
+    base_model = find_base_model("auto")
     assert time.monotonic() - started < 5
-    assert (found.name, found.title) == ("smollm2", "SmolLM2-135M")
-    assert "no GPT-2 in the local cache" in found.reason
+    assert (base_model.name, base_model.title) == ("smollm2", "SmolLM2-135M")
+    assert "no GPT-2 in the local cache" in base_model.reason
 
 
 @pytest.mark.usefixtures("silent_hub")
@@ -68,9 +68,9 @@ def test_an_explicit_choice_fails_fast_and_is_not_replaced(name: str) -> None:
 
 def test_auto_prefers_gpt2_in_the_local_cache(empty_hub: Path, tiny_gpt2: Path) -> None:
     snapshot = in_cache(empty_hub, "gpt2", tiny_gpt2)
-    found = find_base_model("auto")
-    assert (found.name, found.title, found.folder) == ("gpt2", "GPT-2", snapshot)
-    assert found.reason == "GPT-2 is in the local cache"
+    base_model = find_base_model("auto")
+    assert (base_model.name, base_model.title, base_model.folder) == ("gpt2", "GPT-2", snapshot)
+    assert base_model.reason == "GPT-2 is in the local cache"
     assert find_base_model("gpt2").reason == ""
 
 
@@ -84,9 +84,9 @@ def test_a_folder_is_known_by_its_name_and_whole_path(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tiny_llama.parent)
-    found = find_base_model(tiny_llama.name)
-    assert (found.title, found.name) == (tiny_llama.name, str(tiny_llama))
-    assert found.reason == ""
+    base_model = find_base_model(tiny_llama.name)
+    assert (base_model.title, base_model.name) == (tiny_llama.name, str(tiny_llama))
+    assert base_model.reason == ""
 
 
 def test_a_folder_of_pickled_weights_is_refused(tiny_gpt2: Path, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_folder_of_pickled_weights_is_refused(tiny_gpt2: Path, tmp_path: Path)
 
 
 def test_a_name_that_cannot_be_one_is_refused() -> None:
-    with pytest.raises(UserError, match="`gpt_variant` no such thing: neither a folder here nor"):
+    with pytest.raises(UserError, match="`gpt_variant` no such thing: neither a local folder nor"):
         find_base_model("no such thing")
 
 
@@ -149,9 +149,9 @@ def test_a_damaged_folder_is_named(
     folder = copy(tiny_gpt2, tmp_path)
     damage(folder)
     with pytest.raises(UserError, match=words) as raised:
-        found = find_base_model(str(folder))
-        found.base()
-        found.tokenizer()
+        base_model = find_base_model(str(folder))
+        base_model.base()
+        base_model.tokenizer()
     assert str(folder) in str(raised.value)
 
 
@@ -169,10 +169,10 @@ def test_smollm2_is_converted_once_and_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path))
-    found = find_base_model("smollm2")
-    assert find_base_model("smollm2").folder == found.folder
-    assert [file.name for file in tmp_path.iterdir()] == [found.folder.name]
-    model, tokenizer = found.language_model(), found.tokenizer()
+    base_model = find_base_model("smollm2")
+    assert find_base_model("smollm2").folder == base_model.folder
+    assert [file.name for file in tmp_path.iterdir()] == [base_model.folder.name]
+    model, tokenizer = base_model.language_model(), base_model.tokenizer()
     assert sum(p.numel() for p in model.parameters()) == 134_515_008
     tokens = tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
     assert tokenizer.decode(tokens[0]) == "The capital of France is"

@@ -93,7 +93,7 @@ def test_U_starts_kaiming_uniform_as_in_peft():
     assert layer.U.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
 
 
-def several(base) -> list[nn.Module]:
+def mixed_layers(base) -> list[nn.Module]:
     """Layers that share their input: two adapted, of different ranks, and one that is not."""
     return [
         adapted(base, 3, 5.0),
@@ -107,19 +107,19 @@ def factors(layers) -> list[nn.Parameter]:
 
 
 def test_fused_product_is_the_formula_layer_by_layer(base):
-    layers = several(base)
+    layers = mixed_layers(base)
     x, weights = torch.randn(SHAPE), torch.randn(*SHAPE[:-1], OUTPUTS + 7 + 9)
 
     def plain(x):
         return torch.cat([layer(x) for layer in layers], dim=-1)
 
-    found = outcome(fused(*layers), x, weights, *factors(layers))
+    actual = outcome(fused(*layers), x, weights, *factors(layers))
     expected = outcome(plain, x, weights, *factors(layers))
-    torch.testing.assert_close(found, expected, **CLOSE)
+    torch.testing.assert_close(actual, expected, **CLOSE)
 
 
 def test_fused_gradients_are_finite_differences(base):
-    layers = [layer.double() for layer in several(base)]
+    layers = [layer.double() for layer in mixed_layers(base)]
     x = torch.randn(2, 3, INPUTS, dtype=torch.float64, requires_grad=True)
     product = fused(*layers)
     # The factors are read from the layers: gradcheck moves them where they are.
@@ -192,7 +192,7 @@ def test_dropout_is_on_the_update_only(base, path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gradients_under_dropout_are_those_of_the_inputs_kept(base, dtype):
+def test_gradients_under_dropout_are_those_of_the_remaining_inputs(base, dtype):
     """Against the plain formula with the same inputs zeroed."""
     layer = adapted(base, dropout=0.4)
     base.to(dtype)
@@ -200,11 +200,11 @@ def test_gradients_under_dropout_are_those_of_the_inputs_kept(base, dtype):
     torch.manual_seed(1)
     ours = outcome(fused(layer), x.to(dtype), weights.to(dtype), layer.U, layer.V)
     torch.manual_seed(1)
-    kept = layer.dropout.mask(torch.ones(SHAPE, dtype=dtype)).float()
+    mask = layer.dropout.mask(torch.ones(SHAPE, dtype=dtype)).float()
     base.float()
 
     def formula(x):
-        return base(x) + layer.scaling * ((x * kept) @ layer.U.T @ layer.V.T)
+        return base(x) + layer.scaling * ((x * mask) @ layer.U.T @ layer.V.T)
 
     exact = outcome(formula, x, weights, layer.U, layer.V)
     for value, reference in zip(ours, exact, strict=True):

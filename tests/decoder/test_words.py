@@ -15,14 +15,14 @@ WORDS = [7, 5, 3, 1]  # a no-break space is a space
 
 
 @pytest.mark.parametrize("start", [None, 7])
-def test_tokens_up_to_a_place_are_the_words_so_far(tiny_decoder, start):
+def test_tokens_up_to_a_position_are_the_words_so_far(tiny_decoder, start):
     tokenizer = tiny_decoder.tokenizer()
     tokens, _ = classifier.encode(tokenizer, SENTENCES, 128, start)
-    places = word_end_positions(tokenizer, SENTENCES, 128, start)
-    assert [len(each) for each in places] == WORDS
-    for sentence, ids, ends in zip(SENTENCES, tokens, places, strict=True):
-        for number, place in enumerate(ends, 1):
-            read = ids[int(start is not None) : place + 1]
-            assert tokenizer.decode(read).split() == sentence.split()[:number]
+    positions = word_end_positions(tokenizer, SENTENCES, 128, start)
+    assert [len(each) for each in positions] == WORDS
+    for sentence, ids, ends in zip(SENTENCES, tokens, positions, strict=True):
+        for number, position in enumerate(ends, 1):
+            tokens_so_far = ids[int(start is not None) : position + 1]
+            assert tokenizer.decode(tokens_so_far).split() == sentence.split()[:number]
     short = word_end_positions(tokenizer, SENTENCES, 6, start)
-    assert short == [[place for place in each if place < 6] for each in places]
+    assert short == [[position for position in each if position < 6] for each in positions]

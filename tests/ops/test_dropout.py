@@ -1,4 +1,4 @@
-"""Dropout by its formula, and whose random numbers it takes."""
+"""Dropout by its formula, and the generator that it draws from."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from potstill.ops.dropout import Dropout, own_generator
 
 
-def test_a_share_is_dropped_and_the_rest_made_larger():
+def test_a_fraction_is_dropped_and_the_rest_scaled_up():
     x = torch.rand(200, 300).add_(0.5).requires_grad_()
     with own_generator(1):
         out = Dropout(0.3)(x)
@@ -17,21 +17,21 @@ def test_a_share_is_dropped_and_the_rest_made_larger():
     torch.testing.assert_close(grad, kept / 0.7)
 
 
-def test_its_generator_alone_decides():
+def test_masks_depend_on_its_own_generator_alone():
     x, dropout = torch.ones(1000), Dropout(0.5)
-    found = []
+    outputs = []
     for common in (0, 1):
         torch.manual_seed(common)
         before = torch.get_rng_state()
         with own_generator(7):
-            found.append(dropout(x))
+            outputs.append(dropout(x))
         assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(*found)
+    assert torch.equal(*outputs)
     with own_generator(8):
-        assert not torch.equal(dropout(x), found[0])
+        assert not torch.equal(dropout(x), outputs[0])
 
 
-def test_without_one_the_common_generator_decides():
+def test_without_a_generator_of_its_own_the_global_one_is_used():
     x, dropout = torch.randn(1000), Dropout(0.4)
     with own_generator(7):
         pass
@@ -44,22 +44,22 @@ def test_without_one_the_common_generator_decides():
 
 @pytest.mark.parametrize("p", [1e-3, 0.2, 0.999])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_nothing_changes_on_average(p, dtype):
-    """The numbers of the distribution that PyTorch's has, and its factor, up to 16 bits."""
+def test_the_mean_is_unchanged(p, dtype):
+    """The fraction dropped and the scale are PyTorch's, to 16 bits."""
     torch.manual_seed(0)
-    x = torch.ones(1001, 999, dtype=dtype)  # of no round number
-    kept = Dropout(p).mask(x)
-    assert kept.dtype == dtype
-    share = float((kept != 0).float().mean())
+    x = torch.ones(1001, 999, dtype=dtype)  # no multiple of a vector's size
+    mask = Dropout(p).mask(x)
+    assert mask.dtype == dtype
+    fraction = float((mask != 0).float().mean())
     error = (p * (1 - p) / x.numel()) ** 0.5
-    assert abs(share - (1 - p)) < 5 * error + 2**-16
-    factors = kept[kept != 0].unique()
+    assert abs(fraction - (1 - p)) < 5 * error + 2**-16
+    factors = mask[mask != 0].unique()
     assert len(factors) == 1
-    assert float(kept.double().mean()) == pytest.approx(1, abs=5 * error / (1 - p) + 2**-8)
-    # No column or row has more of them than chance gives it.
+    assert float(mask.double().mean()) == pytest.approx(1, abs=5 * error / (1 - p) + 2**-8)
+    # Rows and columns differ no more than at random.
     for axis in (0, 1):
-        of_lines = (kept != 0).float().mean(axis)
-        assert (of_lines - share).abs().max() < 6 * (p * (1 - p) / 999) ** 0.5 + 2**-16
+        fractions = (mask != 0).float().mean(axis)
+        assert (fractions - fraction).abs().max() < 6 * (p * (1 - p) / 999) ** 0.5 + 2**-16
 
 
 def test_almost_all_dropped_is_finite():

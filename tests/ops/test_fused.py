@@ -14,7 +14,7 @@ def swiglu(x):
 
 SIZE = 6
 WEIGHT = torch.linspace(0.5, 1.5, SIZE)
-WAYS = pytest.mark.parametrize(
+OPERATIONS = pytest.mark.parametrize(
     ("ours", "theirs"),
     [
         (SwiGLU.apply, swiglu),
@@ -27,22 +27,22 @@ WAYS = pytest.mark.parametrize(
 )
 
 
-@WAYS
+@OPERATIONS
 def test_values_and_gradients(ours, theirs):
     torch.manual_seed(0)
     scales = torch.tensor([0.1, 1, 5, 200]).double()  # far into both tails
     x = (torch.randn(4, SIZE).double() * scales[:, None]).requires_grad_()
     before = x.detach().clone()
     results = []
-    for way in (ours, theirs):
-        out = way(x)
+    for function in (ours, theirs):
+        out = function(x)
         results.append((out, *torch.autograd.grad(out.sin().sum(), x)))
-    for mine, reference in zip(*results, strict=True):
-        torch.testing.assert_close(mine, reference, rtol=1e-9, atol=1e-9)
-    assert torch.equal(x, before)  # what it is given stays as it was
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+    assert torch.equal(x, before)  # the input is not changed
 
 
-@WAYS
+@OPERATIONS
 def test_bf16_is_rounded_once_or_twice(ours, theirs):
     torch.manual_seed(0)
     x = (3 * torch.randn(64, SIZE)).bfloat16().requires_grad_()

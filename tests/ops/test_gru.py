@@ -1,4 +1,4 @@
-"""The GRU written out against PyTorch's."""
+"""The GRU against PyTorch's."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_states_and_gradients_are_pytorchs(lengths, bidirectional):
 
 
 @LENGTHS
-def test_last_states_stand_in_the_padding_and_their_gradients_count(lengths):
+def test_the_padding_holds_the_last_states_with_their_gradients(lengths):
     rnn, lengths = layer(True), torch.tensor(lengths)
     x = torch.randn(len(lengths), int(lengths.max()), E, dtype=torch.float64, requires_grad=True)
     packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
@@ -46,16 +46,16 @@ def test_last_states_stand_in_the_padding_and_their_gradients_count(lengths):
     states = gru(x, lengths, rnn.all_weights, torch.float64)
     ours = torch.cat([states[:, -1, :H], states[:, 0, H:]], dim=-1)
     torch.testing.assert_close(ours, theirs)
-    of_ours, of_theirs = (torch.autograd.grad(y.sin().sum(), x)[0] for y in (ours, theirs))
-    torch.testing.assert_close(of_ours, of_theirs)
+    our_grad, their_grad = (torch.autograd.grad(y.sin().sum(), x)[0] for y in (ours, theirs))
+    torch.testing.assert_close(our_grad, their_grad)
 
 
 def test_padding_is_not_read():
     rnn, lengths = layer(True), torch.tensor([2, 5])
     x = torch.randn(2, 5, E, dtype=torch.float64)
-    other = x.clone()
-    other[0, 2:] = torch.nan
-    states, again = (gru(y, lengths, rnn.all_weights, torch.float64) for y in (x, other))
+    refilled = x.clone()
+    refilled[0, 2:] = torch.nan
+    states, again = (gru(y, lengths, rnn.all_weights, torch.float64) for y in (x, refilled))
     assert torch.equal(states, again)
 
 
@@ -63,12 +63,12 @@ def test_padding_is_not_read():
 def test_products_in_bf16_stay_close(bidirectional):
     rnn, lengths = layer(bidirectional).float(), torch.tensor([9, 12])
     x = torch.randn(2, 12, E, requires_grad=True)
-    exact, half = (
+    exact, rounded = (
         torch.autograd.grad(
             gru(x, lengths, rnn.all_weights, dtype).square().sum(), [x, *rnn.parameters()]
         )
         for dtype in (torch.float32, torch.bfloat16)
     )
-    for a, b in zip(exact, half, strict=True):
+    for a, b in zip(exact, rounded, strict=True):
         assert b.dtype == torch.float32
         assert 0 < (a - b).norm() / a.norm() < 0.02
