@@ -20,17 +20,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from potstill.data.batching import collate, length_batches
+from potstill.data.batching import LabelledBatch, LabelledDataset, length_batches
 from potstill.data.corpus import load_corpus
 from potstill.decoder.classifier import MICROBATCH_TOKENS, Classifier, build_lora_classifier, encode
 from potstill.decoder.hub import find_base_model
 from potstill.files import write_json
 from potstill.settings import TrainSettings
-from potstill.training.checkpoint import TrainingState
-from potstill.training.loop import Examples, train
+from potstill.training.checkpoint import Checkpoint
+from potstill.training.loop import train
+from potstill.training.losses import LossFunction
 from potstill.training.optim import lr_factor
 from potstill.training.precision import cast_frozen_to_bf16
-from potstill.training.steps import LossFunction
 
 HERE = Path(__file__).parent
 PATHS = ("transformers, fp32", "transformers, bf16", "potstill, bf16")
@@ -43,36 +43,34 @@ def losses(path: str, decoder: str, steps: int) -> list[float]:
     split = load_corpus("minicola").splits["train"]
     split = split.take(list(range(steps * settings.batch_size)))
     tokens, _ = encode(tokenizer, split.sentences, 128, tokenizer.bos_token_id)
-    labels = torch.tensor(split.labels)
+    dataset = LabelledDataset(tokens, split.labels)
     torch.manual_seed(0)
     model = build_lora_classifier(base_model.base(), 2, 4, 8)
     if "bf16" in path:
         cast_frozen_to_bf16(model.base)
     parts: list[tuple[int, float]] = []  # sentences and their mean loss, in the order of the steps
 
-    def loss_function(logits: Tensor, index: Tensor) -> Tensor:
-        loss = F.cross_entropy(logits, labels[index])
-        parts.append((len(index), float(loss.detach())))
+    def loss_function(logits: Tensor, batch: LabelledBatch) -> Tensor:
+        loss = F.cross_entropy(logits, batch.labels)
+        parts.append((len(batch), float(loss.detach())))
         return loss
 
     if path.startswith("potstill"):
         with tempfile.TemporaryDirectory() as scratch:
-            state = TrainingState(Path(scratch) / "state", {})
-            examples = Examples(tokens, split.labels)
             train(
                 model,
-                examples,
+                dataset,
                 loss_function,
                 {},
                 settings,
-                1,
-                0,
-                state,
-                lambda record: None,
-                part_tokens=MICROBATCH_TOKENS,
+                epochs=1,
+                seed=0,
+                checkpoint=Checkpoint(Path(scratch) / "state", {}),
+                report=lambda metrics: None,
+                microbatch_tokens=MICROBATCH_TOKENS,
             )
     else:
-        train_plainly(model.train(), tokens, loss_function, settings)
+        train_plainly(model.train(), dataset, loss_function, settings)
     size = settings.batch_size
     ends = np.cumsum([n for n, _ in parts]) - 1
     return [
@@ -83,7 +81,10 @@ def losses(path: str, decoder: str, steps: int) -> list[float]:
 
 
 def train_plainly(
-    model: Classifier, tokens: list[list[int]], loss_function: LossFunction, settings: TrainSettings
+    model: Classifier,
+    dataset: LabelledDataset,
+    loss_function: LossFunction,
+    settings: TrainSettings,
 ) -> None:
     """Train the same epoch by transformers' modules, autograd and an unfused optimizer."""
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -94,13 +95,13 @@ def train_plainly(
         {"params": others, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=settings.lr, fused=False)
-    batches = length_batches([len(t) for t in tokens], settings.batch_size, 0, 1)
+    batches = length_batches([len(t) for t in dataset.tokens], settings.batch_size, 0, 1)
     for step, index in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * lr_factor(step, len(batches), settings.warmup)
-        batch = collate(tokens, index.tolist())
+        batch = dataset.batch(index.tolist())
         hidden = model.plain_last_hidden(batch.input_ids, batch.lengths)
-        loss_function(model.score(hidden.float()), batch.index).backward()
+        loss_function(model.score(hidden.float()), batch).backward()
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
         optimizer.step()
         optimizer.zero_grad()

@@ -30,7 +30,7 @@ from potstill.files import read_json, write_json
 from potstill.inference.classifier import Classifier
 from potstill.inference.load import load
 from potstill.recipes._corpus import trained_on
-from potstill.recipes.distil import EPOCHS_WITH_SET, PRETRAIN_EPOCHS_WITH_SET
+from potstill.recipes._student import EPOCHS_WITH_SET, PRETRAIN_EPOCHS_WITH_SET
 
 HERE = Path(__file__).parent
 SPLITS = {name: SPLIT_TITLES[name] for name in ("dev", "ood")}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potstill.files import write_json
-from potstill.recipes.distil import EPOCHS
+from potstill.recipes._student import EPOCHS
 from potstill.transfer.dataset import TransferSet, read_transfer_set
 from potstill.transfer.sentences import SourceKind
 from potstill.transfer.shards import DESCRIPTION, SHARD_SIZE, VOCABULARY, list_shards

@@ -126,27 +126,25 @@ def train_peft(folder: Path, tuned: bool):
     return work
 
 
-def potstill_epoch(model, tokens: list[list[int]], settings, part_tokens=None) -> None:
+def potstill_epoch(model, tokens: list[list[int]], settings, microbatch_tokens=None) -> None:
     """Train one epoch by potstill's own loop, without evaluation."""
-    import torch
-    from torch.nn import functional as F
+    from potstill.data.batching import LabelledDataset
+    from potstill.training.checkpoint import Checkpoint
+    from potstill.training.loop import train
+    from potstill.training.losses import classification_loss
 
-    from potstill.training.checkpoint import TrainingState
-    from potstill.training.loop import Examples, train
-
-    labels = torch.arange(len(tokens), device=device()) % 2
     with tempfile.TemporaryDirectory() as scratch:
         train(
             model,
-            Examples(tokens, labels.tolist()),
-            lambda logits, index: F.cross_entropy(logits, labels[index.to(labels.device)]),
+            LabelledDataset(tokens, [i % 2 for i in range(len(tokens))]),
+            classification_loss,
             {},
             settings,
             epochs=1,
             seed=0,
-            state=TrainingState(Path(scratch) / "state", {}),
-            report=lambda record: None,
-            part_tokens=part_tokens,
+            checkpoint=Checkpoint(Path(scratch) / "state", {}),
+            report=lambda metrics: None,
+            microbatch_tokens=microbatch_tokens,
         )
 
 
@@ -254,8 +252,8 @@ def train_student(folder: Path):
     from potstill.settings import StudentSettings, TrainSettings
     from potstill.student.model import DistilRNN, StudentConfig
 
-    model = DistilRNN(StudentConfig(classes=2, **StudentSettings().model_kwargs()))
-    model.product_dtype = torch.bfloat16
+    config = StudentConfig(classes=2, **StudentSettings().model_kwargs())
+    model = DistilRNN(config, product_dtype=torch.bfloat16)
 
     def work(sentences: list[list[int]]) -> None:
         tokens = [[t % model.config.vocab_size for t in s] for s in sentences]

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from potstill.decoder.hub import BaseModel, find_base_model
 from potstill.training import steps
-from potstill.training.steps import record
+from potstill.training.steps import capture_graph
 
 TEXT = [
     "The books on the table are old, and the table itself is older still.",
@@ -164,9 +164,9 @@ def random_tokens() -> Callable[..., list[list[int]]]:
     return make
 
 
-class Recordings:
-    """Counts what is recorded. Where there is no GPU, stands in for CUDA's graphs: like these,
-    computes nothing before it is replayed, and keeps one place for the answers."""
+class GraphCaptures:
+    """Counts what is captured. Where there is no GPU, stands in for CUDA's graphs: like these,
+    computes nothing before it is replayed, and keeps one tensor for the answers."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -181,7 +181,7 @@ class Recordings:
             return step()
 
         if torch.cuda.is_available():
-            return record(watched, pool)
+            return capture_graph(watched, pool)
         if self.failure:
             raise self.failure
         answers = torch.empty(0)
@@ -189,9 +189,9 @@ class Recordings:
 
 
 @pytest.fixture
-def recordings(monkeypatch: pytest.MonkeyPatch) -> Recordings:
-    found = Recordings()
-    monkeypatch.setattr(steps, "record", found)
+def graph_captures(monkeypatch: pytest.MonkeyPatch) -> GraphCaptures:
+    captures = GraphCaptures()
+    monkeypatch.setattr(steps, "capture_graph", captures)
     if not torch.cuda.is_available():
         monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
-    return found
+    return captures

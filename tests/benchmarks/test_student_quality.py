@@ -132,10 +132,10 @@ def test_a_rows_own_flags_win_over_those_of_all_rows(tmp_path, monkeypatch):
     recipe = student_recipes.Recipe("plain", ["rnn", "--pretrain_epochs", "0"])
     student_recipes.train(recipe, 1, tmp_path, ["--pretrain_epochs", "3", "--layers", "1"], 1)
     given = {}
-    monkeypatch.setattr(rnn, "train_control", lambda *settings: given.update(x=settings))
+    monkeypatch.setattr(rnn, "train_baseline", lambda **settings: given.update(settings))
     main(args=orders[0][3:])
-    assert PretrainSettings(pretrain_epochs=0) in given["x"]
-    assert StudentSettings(layers=1) in given["x"]
+    assert given["pretraining"] == PretrainSettings(pretrain_epochs=0)
+    assert given["student"] == StudentSettings(layers=1)
 
 
 class FixedLogits(Classifier):

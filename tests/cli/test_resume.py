@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from potstill.recipes import _run
-from potstill.training import lm_loop, loop, optim
+from potstill.training import epoch as training_epoch
+from potstill.training import lm_loop, optim, steps
 from tests.cli.conftest import (
     TRAINING_COMMANDS,
     ToyTask,
@@ -56,7 +57,7 @@ class TestResume:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "length_batches", interrupt)
+            patch.setattr(training_epoch, "length_batches", interrupt)
             assert run(*toy_task.args("LoRA", 5, "out")).code == 130
         assert files() == set()
         result = run(*toy_task.args("LoRA", 5, "out", "--resume"))
@@ -84,7 +85,7 @@ class TestResume:
 
         with monkeypatch.context() as patch:
             patch.setattr(lm_loop, "update", interrupt)
-            patch.setattr(loop, "update", interrupt)
+            patch.setattr(steps, "update", interrupt)
             stopped = run(*args("cut"))
         assert stopped.code == 130
         assert Path("cut.unfinished").exists() == (batches >= 2)

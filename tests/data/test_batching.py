@@ -69,7 +69,7 @@ def test_processes_share_the_single_process_batches(world, sentences):
 
 def test_collate_pads_on_the_right():
     batch = collate([[5, 6], [1], [7, 8, 9]], [2, 0, 1])
-    assert batch.index.tolist() == [2, 0, 1]
+    assert batch.indices.tolist() == [2, 0, 1]
     assert batch.input_ids.tolist() == [[7, 8, 9], [5, 6, 0], [1, 0, 0]]
     assert batch.lengths.tolist() == [3, 2, 1]
     assert batch.input_ids.dtype == batch.lengths.dtype == torch.int64

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from potstill.data.batching import collate
 from potstill.decoder.hub import BaseModel
 from potstill.decoder.language_model import LanguageModel
-from potstill.distillation.lm_targets import SoftTargets
+from potstill.distillation.lm_targets import soft_targets
 from potstill.settings import LoRASettings
-from potstill.student.heads import NextToken
+from potstill.student.heads import NextTokenHead
 from potstill.student.model import DistilRNN, StudentConfig
 from potstill.student.tokenizer import encode, train_tokenizer
 from potstill.transfer.teacher_lm import top_k_targets, vocabulary
@@ -57,11 +57,11 @@ def test_the_decoders_tokens_become_the_students(student_tokenizer: Tokenizer) -
         one_sentence([[0.5, 0.125]], [[2, 3]], [2], [1]),  # it is not
         one_sentence(chances, [[1, 2, 3]], [3], [1]),  # no token of the decoder's ends there
     ]
-    soft = SoftTargets(student_tokenizer, theirs, ["it rains", "it rains", "it rain"], found, mine)
-    assert soft.share() == pytest.approx(2 / 3)
+    soft = soft_targets(student_tokenizer, theirs, ["it rains", "it rains", "it rain"], found, mine)
+    assert soft.soft_fraction() == pytest.approx(2 / 3)
     cat = student_tokenizer.model.tokenize("Ġcat")[0].id
     following = torch.tensor([own["Ġrains"], own["Ġrain"], own["Ġrains"]])
-    places, shares = soft.of(torch.tensor([1, 2, 0]), following)
+    places, shares = soft.batch([1, 2, 0], following)
     assert places.shape == shares.shape == (3, TOP_K + 1)
     wanted = [
         {own["Ġrain"]: 0.5, cat: 0.125, own["Ġrains"]: 1.0},
@@ -80,9 +80,9 @@ def test_where_other_tokens_follow_the_sentence_alone_teaches(student_tokenizer:
     mine = encode(student_tokenizer, ["it rains"], 9)
     found = [one_sentence([[0.5]], [[1]], [2], [4])]
     theirs = ["it", "Ġrains", "Ġrain", "Ġcat", "Ġr"]
-    soft = SoftTargets(student_tokenizer, theirs, ["it rains"], found, mine)
-    assert soft.share() == 0
-    places, shares = soft.of(torch.tensor([0]), torch.tensor([mine[0][1]]))
+    soft = soft_targets(student_tokenizer, theirs, ["it rains"], found, mine)
+    assert soft.soft_fraction() == 0
+    places, shares = soft.batch([0], torch.tensor([mine[0][1]]))
     assert shares.sum() == 1 and places[0][shares[0] > 0].tolist() == [mine[0][1]]
 
 
@@ -105,9 +105,9 @@ def test_over_many_draws_the_targets_are_the_chances() -> None:
         )
         for i in draws
     ]
-    soft = SoftTargets(tokenizer, letters, sentences, found, mine)
-    assert soft.share() == 1
-    places, shares = soft.of(torch.arange(len(draws)), torch.from_numpy(draws))
+    soft = soft_targets(tokenizer, letters, sentences, found, mine)
+    assert soft.soft_fraction() == 1
+    places, shares = soft.batch(range(len(draws)), torch.from_numpy(draws))
     mean = torch.zeros(60).scatter_add_(0, places.flatten(), shares.flatten()) / len(draws)
     np.testing.assert_allclose(mean.numpy(), chances, atol=5e-3)
     # By the tokens alone the mean would scatter several times as far.
@@ -123,19 +123,23 @@ def test_a_language_model_learns_from_them_forwards(tiny_decoder: BaseModel) -> 
     found: list[TopKTargets | None] = [*found_in(tiny_decoder, SENTENCES)]
     found[3] = None
     words = vocabulary(tiny_decoder.tokenizer())
-    soft = SoftTargets(tokenizer, words, SENTENCES, found, mine)
-    assert 0 < soft.share() < 1
+    soft = soft_targets(tokenizer, words, SENTENCES, found, mine)
+    assert 0 < soft.soft_fraction() < 1
     torch.manual_seed(0)
-    model = NextToken(DistilRNN(StudentConfig(300, 2, "gru", 6, 5, 1, True, dropout=0.0))).eval()
+    model = NextTokenHead(
+        DistilRNN(StudentConfig(300, 2, "gru", 6, 5, 1, True, dropout=0.0))
+    ).eval()
     index = torch.tensor([0, 2, 3])
     batch = collate(mine, index.tolist())
-    likely = soft.of(index, torch.tensor([t for i in index.tolist() for t in mine[i][1:]]))
+    likely = soft.batch(
+        index.tolist(), torch.tensor([t for i in index.tolist() for t in mine[i][1:]])
+    )
     loss = model(batch.input_ids, batch.lengths, likely)
     states = model.student.states(batch.input_ids, batch.lengths)
     forwards, backwards, count = 0.0, 0.0, 0
     for row, i in enumerate(index.tolist()):
         following = torch.tensor(mine[i][1:])
-        places, shares = soft.of(torch.tensor([i]), following)
+        places, shares = soft.batch([i], following)
         for at in range(len(mine[i]) - 1):
             ahead = model.student.embedding.weight @ model.heads[0](states[row, at, :5])
             behind = model.student.embedding.weight @ model.heads[1](states[row, at + 1, 5:])

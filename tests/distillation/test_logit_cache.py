@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from potstill.distillation.logit_cache import KeptLogits, label_sentences
+from potstill.distillation.logit_cache import LogitCache, label_sentences
 from potstill.errors import UserError
 from potstill.files import cache_folder
 
@@ -38,7 +38,7 @@ SENTENCES = ["b longer", "a", "ccc", "a", "b longer", "d’s «é»\t'\"", "e"]
 
 
 def test_order_and_repeats_are_the_inputs():
-    logits, computed = label_sentences(SENTENCES, KeptLogits("t"), Teacher(), chunk=2)
+    logits, computed = label_sentences(SENTENCES, LogitCache("t"), Teacher(), chunk=2)
     assert torch.equal(torch.stack(logits), teacher_logits(SENTENCES))
     assert logits[0].dtype == torch.float32
     assert computed == 5
@@ -46,9 +46,9 @@ def test_order_and_repeats_are_the_inputs():
 
 def test_each_sentence_is_labelled_once():
     teacher = Teacher()
-    label_sentences(SENTENCES, KeptLogits("t"), teacher)
+    label_sentences(SENTENCES, LogitCache("t"), teacher)
     assert sorted(teacher.asked) == sorted(set(SENTENCES))
-    again, computed = label_sentences(["new", *SENTENCES], KeptLogits("t"), teacher)
+    again, computed = label_sentences(["new", *SENTENCES], LogitCache("t"), teacher)
     assert computed == 1
     assert sorted(teacher.asked) == sorted({*SENTENCES, "new"})
     assert torch.equal(torch.stack(again), teacher_logits(["new", *SENTENCES]))
@@ -57,24 +57,24 @@ def test_each_sentence_is_labelled_once():
 def test_interrupted_in_the_middle_keeps_what_was_labelled():
     sentences = [f"{'x' * i}y" for i in range(10)]
     with pytest.raises(KeyboardInterrupt):
-        label_sentences(sentences, KeptLogits("t"), Teacher(gives_up_after=2), chunk=3)
+        label_sentences(sentences, LogitCache("t"), Teacher(gives_up_after=2), chunk=3)
     teacher = Teacher()
-    logits, computed = label_sentences(sentences, KeptLogits("t"), teacher, chunk=3)
+    logits, computed = label_sentences(sentences, LogitCache("t"), teacher, chunk=3)
     assert computed == len(teacher.asked) == 4
     assert torch.equal(torch.stack(logits), teacher_logits(sentences))
 
 
 def test_more_sentences_than_one_query_holds():
     sentences = [f"s{i}" for i in range(1203)]
-    label_sentences(sentences, KeptLogits("t"), Teacher())
-    found = KeptLogits("t").get(sentences)
+    label_sentences(sentences, LogitCache("t"), Teacher())
+    found = LogitCache("t").get(sentences)
     assert torch.equal(
         torch.tensor(np.stack([found[s] for s in sentences])), teacher_logits(sentences)
     )
 
 
 def test_another_teacher_has_another_file():
-    first, second = KeptLogits("1" * 64), KeptLogits("2" * 64)
+    first, second = LogitCache("1" * 64), LogitCache("2" * 64)
     label_sentences(SENTENCES, first, Teacher())
     assert first.file != second.file
     assert second.get(SENTENCES) == {}
@@ -84,15 +84,15 @@ def test_another_teacher_has_another_file():
 
 def test_what_was_put_is_there_bit_for_bit():
     logits = torch.randn(3, 4)
-    KeptLogits("t").put(["a", "b", "c"], logits)
-    found = KeptLogits("t").get(["c", "a", "x"])
+    LogitCache("t").put(["a", "b", "c"], logits)
+    found = LogitCache("t").get(["c", "a", "x"])
     assert found.keys() == {"a", "c"}
     assert torch.equal(torch.tensor(np.stack([found["a"], found["c"]])), logits[[0, 2]])
 
 
 def test_rows_of_any_number_are_kept_flat():
     """As the logits after each word are; in a file of their own."""
-    kept = KeptLogits("t", "-words")
+    kept = LogitCache("t", "-words")
     rows = [torch.randn(n, 2) for n in (3, 1, 7)]
     sentences = ["one", "two", "three"]
     by_name = dict(zip(sentences, rows, strict=True))
@@ -100,16 +100,16 @@ def test_rows_of_any_number_are_kept_flat():
         found, _ = label_sentences(sentences, kept, lambda part: [by_name[s] for s in part])
         for one, row in zip(found, rows, strict=True):
             assert torch.equal(one.view(-1, 2), row)
-    assert KeptLogits("t").get(sentences) == {}
+    assert LogitCache("t").get(sentences) == {}
 
 
 def test_damaged_file_is_named():
-    file = KeptLogits("t").file
+    file = LogitCache("t").file
     file.write_bytes(b"no database " * 100)
     with pytest.raises(UserError, match="remove it") as caught:
-        KeptLogits("t")
+        LogitCache("t")
     assert str(file) in str(caught.value)
 
 
 def test_kept_in_the_cache_folder():
-    assert cache_folder() in KeptLogits("t").file.parents
+    assert cache_folder() in LogitCache("t").file.parents

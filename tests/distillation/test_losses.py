@@ -4,11 +4,21 @@ import numpy as np
 import pytest
 import torch
 
+from potstill.data.batching import UNLABELLED
+from potstill.distillation.dataset import DistillationBatch
 from potstill.distillation.losses import distillation_loss
-from potstill.training.loop import UNLABELLED
+from potstill.settings import DistilSettings
 
 TEMPERATURES = pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
 ALPHAS = pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+
+
+def loss_of(student, teacher, labels, temperature, alpha, loss="kl"):
+    """The loss of (B, classes) logits of student and teacher and (B,) labels."""
+    nothing = torch.zeros(len(labels), dtype=torch.long)
+    batch = DistillationBatch(nothing, nothing[:, None], nothing, labels, teacher, words=None)
+    settings = DistilSettings(loss=loss, temperature=temperature, alpha=alpha)
+    return distillation_loss(student, batch, settings)
 
 
 def softmax(logits):
@@ -38,10 +48,10 @@ def batch(request):
 @TEMPERATURES
 @ALPHAS
 def test_loss_is_the_formula(batch, temperature, alpha, loss):
-    found = distillation_loss(*batch, temperature, alpha, loss)
+    found = loss_of(*batch, temperature, alpha, loss)
     expected = by_hand(*(values.numpy() for values in batch), temperature, alpha, loss)
     assert found.item() == pytest.approx(expected, rel=1e-9)
-    in_fp32 = distillation_loss(*(v.float() for v in batch[:2]), batch[2], temperature, alpha, loss)
+    in_fp32 = loss_of(*(v.float() for v in batch[:2]), batch[2], temperature, alpha, loss)
     assert in_fp32.item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -52,7 +62,7 @@ def test_gradient_is_finite_differences(batch, temperature, alpha, loss):
     student, teacher, labels = batch
     student.requires_grad_()
     (grad,) = torch.autograd.grad(
-        distillation_loss(student, teacher, labels, temperature, alpha, loss), student
+        loss_of(student, teacher, labels, temperature, alpha, loss), student
     )
     step = 1e-6
     expected = np.zeros(student.shape)
@@ -73,9 +83,7 @@ def test_gradient_of_kl_keeps_its_size_at_any_temperature(batch):
     student = (student - student.mean(1, keepdim=True)).requires_grad_()
     teacher = teacher - teacher.mean(1, keepdim=True)
     classes = student.shape[1]
-    (grad,) = torch.autograd.grad(
-        distillation_loss(student, teacher, labels, 1e4, alpha=1.0), student
-    )
+    (grad,) = torch.autograd.grad(loss_of(student, teacher, labels, 1e4, alpha=1.0), student)
     expected = (student - teacher) / (classes * len(student))
     torch.testing.assert_close(grad, expected.detach(), rtol=1e-2, atol=1e-4)
 
@@ -83,14 +91,14 @@ def test_gradient_of_kl_keeps_its_size_at_any_temperature(batch):
 @pytest.mark.parametrize("loss", ["kl", "mse"])
 def test_a_student_like_its_teacher_has_nothing_to_learn_from_it(batch, loss):
     _, teacher, labels = batch
-    assert distillation_loss(teacher, teacher, labels, 2.0, 1.0, loss).item() == 0
+    assert loss_of(teacher, teacher, labels, 2.0, 1.0, loss).item() == 0
 
 
 @pytest.mark.parametrize("loss", ["kl", "mse"])
 def test_sure_logits_stay_finite(loss):
     student = torch.tensor([[200.0, -200.0]], requires_grad=True)
     teacher = torch.tensor([[-200.0, 200.0]])
-    found = distillation_loss(student, teacher, torch.tensor([1]), 1.0, 0.5, loss)
+    found = loss_of(student, teacher, torch.tensor([1]), 1.0, 0.5, loss)
     found.backward()
     assert torch.isfinite(found)
     assert torch.isfinite(student.grad).all()
@@ -101,11 +109,9 @@ def test_sentences_without_label_learn_from_the_teacher_alone(loss):
     torch.manual_seed(0)
     student, teacher = torch.randn(5, 3), torch.randn(5, 3)
     labels = torch.tensor([0, UNLABELLED, 2, UNLABELLED, 1])
-    found = distillation_loss(student, teacher, labels, 2.0, 0.3, loss)
-    soft = distillation_loss(student, teacher, torch.zeros(5, dtype=torch.long), 2.0, 1.0, loss)
+    found = loss_of(student, teacher, labels, 2.0, 0.3, loss)
+    soft = loss_of(student, teacher, torch.zeros(5, dtype=torch.long), 2.0, 1.0, loss)
     hard = -sum(student.log_softmax(1)[i, labels[i]] for i in (0, 2, 4)) / 5
     torch.testing.assert_close(found, 0.3 * soft + 0.7 * hard)
     none = torch.full((5,), UNLABELLED)
-    torch.testing.assert_close(
-        distillation_loss(student, teacher, none, 2.0, 0.3, loss), 0.3 * soft
-    )
+    torch.testing.assert_close(loss_of(student, teacher, none, 2.0, 0.3, loss), 0.3 * soft)

@@ -1,8 +1,11 @@
 """The student's training as a language model."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
+from potstill.distillation.lm_targets import LMDataset
 from potstill.distillation.pretrain import pretrain
 from potstill.settings import TrainSettings
 from potstill.student.model import DistilRNN, StudentConfig
@@ -21,7 +24,13 @@ def test_a_pattern_is_learnt_from_both_sides(layers):
     seen: list[int] = []
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     settings = TrainSettings(lr=5e-2, batch_size=8)
-    loss = pretrain(model, tokens, settings, 100, 0, lambda done, what: seen.append(done))
+
+    @contextmanager
+    def progress(total):
+        yield lambda done, description: seen.append(done)
+
+    dataset = LMDataset(tokens)
+    loss = pretrain(model, dataset, settings, epochs=100, seed=0, progress=progress)
     assert loss < 0.1
     assert seen[-1] == 100 * 32  # a sentence of one token teaches nothing
     changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}

@@ -3,10 +3,11 @@
 import numpy as np
 import torch
 
-from potstill.data.batching import collate
-from potstill.distillation.losses import with_words
+from potstill.distillation.dataset import DistillationDataset
+from potstill.distillation.losses import distillation_loss
 from potstill.distillation.word_targets import word_targets
-from potstill.student.heads import WordByWord
+from potstill.settings import DistilSettings
+from potstill.student.heads import WordHead
 from potstill.student.model import DistilRNN, StudentConfig
 
 
@@ -21,15 +22,16 @@ def test_targets_of_a_batch():
     places, logits = some_targets()
     targets = word_targets(places, logits)
     for index in ([0, 1, 2, 3], [3, 0], [1], [2, 2]):
-        rows, found, wanted, counts = targets.of(torch.tensor(index))
+        words = targets.batch(torch.tensor(index))
         expected = [
             (row, place, *values.tolist())
             for row, i in enumerate(index)
             for place, values in zip(places[i], logits[i], strict=False)
         ]
-        assert list(zip(rows.tolist(), found.tolist(), strict=True)) == [e[:2] for e in expected]
-        assert wanted.tolist() == [list(e[2:]) for e in expected]
-        assert counts.tolist() == [rows.tolist().count(row) for row in rows.tolist()]
+        rows = words.rows.tolist()
+        assert list(zip(rows, words.positions.tolist(), strict=True)) == [e[:2] for e in expected]
+        assert words.teacher_logits.tolist() == [list(e[2:]) for e in expected]
+        assert words.counts.tolist() == [rows.count(row) for row in rows]
 
 
 def test_the_loss_of_both(random_tokens):
@@ -38,28 +40,28 @@ def test_the_loss_of_both(random_tokens):
     A sentence without words, as where its first is cut off, counts among the sentences.
     """
     torch.manual_seed(0)
-    learner = WordByWord(DistilRNN(StudentConfig(30, 2, "gru", 6, 5, 2, True, dropout=0.0)))
+    learner = WordHead(DistilRNN(StudentConfig(30, 2, "gru", 6, 5, 2, True, dropout=0.0)))
     tokens = [[t % 30 for t in s] for s in random_tokens([4, 1, 2, 5])]
     places, logits = some_targets()
     index = torch.tensor([3, 0, 1, 2])
-    batch = collate(tokens, index.tolist())
-    loss = with_words(
-        lambda found, index: found.square().mean() * index.sum(),
-        word_targets(places, logits),
-        lambda found, wanted: (found - wanted).abs().sum(1),
+    teacher_logits = torch.randn(4, 2)
+    dataset = DistillationDataset(
+        tokens, [0, 1, 1, 0], [True] * 4, teacher_logits, word_targets(places, logits)
     )
+    batch = dataset.batch(index.tolist())
+    settings = DistilSettings(loss="mse", alpha=1.0, word_loss_weight=3.0)
     output = learner(batch.input_ids, batch.lengths)
     whole = learner.student(batch.input_ids, batch.lengths)
     torch.testing.assert_close(output[0], whole)
-    expected = whole.square().mean() * 6
+    expected = (whole - teacher_logits[index]).square().mean()
     for i in index.tolist():
         states = learner.student.states(torch.tensor([tokens[i]]), torch.tensor([len(tokens[i])]))
         pairs = list(zip(places[i], logits[i], strict=False))
         for place, wanted in pairs:
             found = learner.word_score(states[0, place])
-            away = (found - torch.from_numpy(wanted)).abs().sum()
-            expected = expected + away / len(pairs) / len(index)
-    found = loss(output, index)
+            away = (found - torch.from_numpy(wanted)).square().mean()
+            expected = expected + 3 * away / len(pairs) / len(index)
+    found = distillation_loss(output, batch, settings)
     torch.testing.assert_close(found, expected)
     mine, theirs = (torch.autograd.grad(x, list(learner.parameters())) for x in (found, expected))
     for one, other in zip(mine, theirs, strict=True):

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from potstill.data.batching import collate
-from potstill.student.heads import NextToken
+from potstill.student.heads import NextTokenHead
 from potstill.student.model import DistilRNN, StudentConfig
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
@@ -20,7 +20,7 @@ def student(bidirectional: bool = True, cell: str = "gru", layers: int = 1) -> D
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_each_direction_predicts_what_it_has_not_read(cell, bidirectional, random_tokens):
     """The loss by hand, a sentence and a token at a time."""
-    model = NextToken(student(bidirectional, cell)).eval()
+    model = NextTokenHead(student(bidirectional, cell)).eval()
     tokens = [[t % 30 for t in s] for s in random_tokens([1, 5, 3, 8])]
     batch = collate(tokens, range(4))
     losses = []

@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from potstill.data.batching import LabelledDataset
 from potstill.errors import UserError
 from potstill.metrics import confusion_counts, mcc_standard_error, score
-from potstill.training.checkpoint import choose
+from potstill.training.checkpoint import choose_epoch
 from potstill.training.distributed import predict_logits
-from potstill.training.loop import Examples
-from tests.training.toy import HOLDOUT, SETTINGS, Run, cross_entropy, equal, student
+from potstill.training.losses import classification_loss
+from tests.training.toy import HOLDOUT, SETTINGS, Run, equal, student
 
 
 def interrupted_after_epoch(number):
@@ -25,11 +26,11 @@ def interrupted_after_epoch(number):
 def interrupted_in_batch(sentences):
     left = [sentences]
 
-    def loss(logits, index):
-        left[0] -= len(index)
+    def loss(logits, batch):
+        left[0] -= len(batch)
         if left[0] < 0:
             raise KeyboardInterrupt
-        return cross_entropy()(logits, index)
+        return classification_loss(logits, batch)
 
     return {"loss_function": loss}
 
@@ -39,9 +40,9 @@ def interrupted_in_batch(sentences):
     [(interrupted_after_epoch, 1), (interrupted_after_epoch, 3), (interrupted_in_batch, 150)],
     ids=["after the first epoch", "after the last but one", "in the third"],
 )
-@pytest.mark.parametrize("part_tokens", [None, 12])
-def test_resumed_is_as_if_never_interrupted(tmp_path, interrupted, number, part_tokens):
-    apart = {"epochs": 4, "part_tokens": part_tokens}
+@pytest.mark.parametrize("microbatch_tokens", [None, 12])
+def test_resumed_is_as_if_never_interrupted(tmp_path, interrupted, number, microbatch_tokens):
+    apart = {"epochs": 4, "microbatch_tokens": microbatch_tokens}
     whole = Run(tmp_path / "whole", **apart)
     folder = tmp_path / "halves"
     with pytest.raises(KeyboardInterrupt):
@@ -53,9 +54,9 @@ def test_resumed_is_as_if_never_interrupted(tmp_path, interrupted, number, part_
     assert equal(resumed.trained.tensors, whole.trained.tensors)
     last = dict(resumed.model.named_parameters())
     assert equal(last, dict(whole.model.named_parameters()))
-    assert resumed.trained.chosen == whole.trained.chosen
+    assert resumed.trained.chosen_epoch == whole.trained.chosen_epoch
     timeless = [
-        [{k: v for k, v in r.items() if not k.startswith("se")} for r in run.trained.records]
+        [{k: v for k, v in r.items() if not k.startswith("se")} for r in run.trained.history]
         for run in (resumed, whole)
     ]
     assert timeless[0] == timeless[1]
@@ -73,9 +74,9 @@ def test_resume_with_other_settings_is_refused(tmp_path):
     Run(tmp_path / "s", epochs=1, identity=identity)
     resume = replace(SETTINGS, resume=True)
     Run(tmp_path / "s", resume, epochs=1, identity=identity)
-    with pytest.raises(UserError, match=r"--resume: .*lr 0\.02, not 0\.03"):
+    with pytest.raises(UserError, match=r"`resume`: .*lr 0\.02, not 0\.03"):
         Run(tmp_path / "s", resume, epochs=1, identity=identity | {"lr": 0.03})
-    with pytest.raises(UserError, match=r"--resume: .*had lr 0\.02, not None"):
+    with pytest.raises(UserError, match=r"`resume`: .*had lr 0\.02, not None"):
         Run(tmp_path / "s", resume, epochs=1, identity={"betas": (0.9, 0.999)})
 
 
@@ -84,10 +85,10 @@ def test_resume_of_nothing_is_refused(tmp_path):
         Run(tmp_path / "s", replace(SETTINGS, resume=True))
 
 
-def test_state_can_be_removed(tmp_path):
+def test_checkpoint_can_be_removed(tmp_path):
     run = Run(tmp_path / "s", epochs=1)
     assert [file.name for file in tmp_path.iterdir()] == ["s"]
-    run.state.remove()
+    run.checkpoint.remove()
     assert not list(tmp_path.iterdir())
 
 
@@ -117,7 +118,7 @@ def record(epoch, mcc, se=0.04, dev=0.0):
     ],
 )
 def test_chosen_epoch(records, chosen):
-    assert choose(records) == chosen
+    assert choose_epoch(records) == chosen
 
 
 def test_a_chosen_epoch_stays_chosen_or_the_newest_is():
@@ -127,7 +128,7 @@ def test_a_chosen_epoch_stays_chosen_or_the_newest_is():
         records, before = [], 0
         for epoch in range(1, 9):
             records.append(record(epoch, rng.uniform(-0.1, 0.5), rng.uniform(0, 0.2)))
-            chosen = choose(records)
+            chosen = choose_epoch(records)
             assert chosen in (before, epoch)
             before = chosen
 
@@ -136,21 +137,21 @@ def test_without_a_held_out_slice_the_last_epoch_is_chosen():
     records = [record(1, 0, dev=0.9), record(2, 0, dev=0.1)]
     for one in records:
         del one["holdout"]
-    assert choose(records) == 2
+    assert choose_epoch(records) == 2
 
 
 def test_restored_are_the_weights_of_the_epoch_best_on_the_held_out_slice(tmp_path):
     # Labels turned round on the held-out slice: the less is learnt, the better it scores there.
-    contrary = Examples(HOLDOUT.tokens, [1 - label for label in HOLDOUT.labels])
+    contrary = LabelledDataset(HOLDOUT.tokens, [1 - label for label in HOLDOUT.labels])
     slices = {"holdout": contrary, "dev": HOLDOUT}
     run = Run(tmp_path / "s", epochs=5, model=student(), evaluations=slices)
-    assert run.trained.chosen < 5
-    by_dev = max(run.trained.records, key=lambda r: r["dev"]["mcc"])["epoch"]
-    assert run.trained.chosen != by_dev
-    held = [r["holdout"]["mcc"] for r in run.trained.records]
-    assert run.trained.best["holdout"]["mcc"] == max(held)
+    assert run.trained.chosen_epoch < 5
+    by_dev = max(run.trained.history, key=lambda r: r["dev"]["mcc"])["epoch"]
+    assert run.trained.chosen_epoch != by_dev
+    held = [r["holdout"]["mcc"] for r in run.trained.history]
+    assert run.trained.chosen_metrics["holdout"]["mcc"] == max(held)
     run.trained.restore(run.model)
     logits = predict_logits(run.model, contrary.tokens).numpy()
     counts = confusion_counts(contrary.labels, logits.argmax(1).tolist(), 2)
     expected = score(logits, contrary.labels) | {"mcc_se": mcc_standard_error(counts)}
-    assert run.trained.best["holdout"] == expected
+    assert run.trained.chosen_metrics["holdout"] == expected

@@ -1,5 +1,5 @@
-"""Steps recorded and replayed: on a GPU by CUDA's graphs, without one by a stand-in for them; and
-what could be recorded, told on tensors that hold no numbers."""
+"""Steps captured and replayed: on a GPU by CUDA's graphs, without one by a stand-in for them; and
+what can be captured, told on tensors that hold no numbers."""
 
 import pytest
 import torch
@@ -7,10 +7,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from potstill.data.batching import collate
+from potstill.data.batching import LabelledDataset
 from potstill.decoder.classifier import build_lora_classifier
 from potstill.decoder.lora import lora_layers
 from potstill.settings import TrainSettings
+from potstill.training.losses import classification_loss
 from potstill.training.optim import adamw, set_lr, update
 from potstill.training.precision import cast_frozen_to_bf16
 from potstill.training.steps import LENGTH_STEP, GraphedStep
@@ -42,18 +43,14 @@ def steps(model, batches, graphed=None):
     for step, batch in enumerate(batches):
         set_lr(optimizer, SETTINGS, step, len(batches))
         if graphed:
-            found.append(graphed(batch))
+            found.append(graphed.take(batch))
         else:
             batch = batch.to(DEVICE)
             logits = model(batch.input_ids, batch.lengths)
-            loss(logits, batch.index.to(DEVICE)).backward()
+            classification_loss(logits, batch).backward()
             update(optimizer, parameters, SETTINGS.clip)
             found.append(logits.detach())
     return found
-
-
-def loss(logits, index):
-    return nn.functional.cross_entropy(logits, index % 2)
 
 
 def compare(decoder, batches, dropout=0.0):
@@ -62,7 +59,9 @@ def compare(decoder, batches, dropout=0.0):
     expected = steps(plain, batches)
     model = tuned(decoder, dropout)
     longest = max(int(batch.lengths.max()) for batch in batches)
-    graphed = GraphedStep(model, loss, adamw(model, SETTINGS), SETTINGS.clip, longest)
+    graphed = GraphedStep(
+        model, classification_loss, adamw(model, SETTINGS), SETTINGS.clip, longest
+    )
     rates = [group["lr"] for group in graphed.optimizer.param_groups]
     # All at the end: no answer may be overwritten by a later one.
     torch.testing.assert_close(steps(model, batches, graphed), expected, rtol=1e-3, atol=1e-4)
@@ -75,43 +74,46 @@ def compare(decoder, batches, dropout=0.0):
 
 def batches(random_tokens, lengths):
     return [
-        collate(random_tokens(some, seed=seed), range(len(some)))
+        LabelledDataset(random_tokens(some, seed=seed), [i % 2 for i in range(len(some))]).batch(
+            range(len(some))
+        )
         for seed, some in enumerate(lengths)
     ]
 
 
-def test_steps_are_a_plain_loop_s(tiny_decoder, random_tokens, recordings):
+def test_steps_are_a_plain_loop_s(tiny_decoder, random_tokens, graph_captures):
     """Of each shape the first is launched as it is, the others are replayed."""
     graphed = compare(tiny_decoder, batches(random_tokens, LENGTHS))
     assert sorted(graphed.seen) == sorted(map(torch.Size, SHAPES))
-    assert set(graphed.recordings) == graphed.seen - {(2, 16)}
-    assert recordings.number == 3
+    assert set(graphed.captures) == graphed.seen - {(2, 16)}
+    assert graph_captures.number == 3
     assert LENGTH_STEP == 8
 
 
-def test_dropout_draws_what_a_plain_loop_draws(tiny_decoder, random_tokens, recordings):
+def test_dropout_draws_what_a_plain_loop_draws(tiny_decoder, random_tokens, graph_captures):
     """So that a run that is gone on with drops what it would have dropped."""
     compare(tiny_decoder, batches(random_tokens, [[8, 8]] * 4), dropout=0.3)
-    assert recordings.number == 1
+    assert graph_captures.number == 1
 
 
-def test_what_cannot_be_recorded_is_launched(tiny_decoder, random_tokens, recordings, capsys):
-    """With dropout: on a GPU a recording that fails would leave the generator unusable."""
-    recordings.failure = RuntimeError("operation not permitted\nmore of it")
+def test_what_cannot_be_captured_is_launched(tiny_decoder, random_tokens, graph_captures, caplog):
+    """With dropout: on a GPU a capture that fails would leave the generator unusable."""
+    graph_captures.failure = RuntimeError("operation not permitted\nmore of it")
     compare(tiny_decoder, batches(random_tokens, [[8, 8]] * 4), dropout=0.3)
-    assert recordings.number == 1
-    said = "slower than it could be: CUDA graphs can't be had here (operation not permitted)\n"
-    assert capsys.readouterr().out == said
+    assert graph_captures.number == 1
+    message = "slower than it could be: CUDA graphs can't be had here (operation not permitted)"
+    warnings = [r.getMessage() for r in caplog.records if r.name.startswith("potstill")]
+    assert warnings == [message]
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
-def test_what_waits_for_the_gpu_cannot_be_recorded(
-    tiny_decoder, random_tokens, capsys, monkeypatch
+def test_what_waits_for_the_gpu_cannot_be_captured(
+    tiny_decoder, random_tokens, caplog, monkeypatch
 ):
     monkeypatch.setattr(nn.functional, "cross_entropy", waiting(nn.functional.cross_entropy))
     graphed = compare(tiny_decoder, batches(random_tokens, [[8, 8]] * 4), dropout=0.3)
     assert graphed.fails
-    assert "slower than it could be: CUDA graphs can't be had here (" in capsys.readouterr().out
+    assert "slower than it could be: CUDA graphs can't be had here (" in caplog.text
 
 
 def waiting(function):
@@ -141,7 +143,7 @@ class Watch(TorchDispatchMode):
 
 @pytest.mark.parametrize("half", [True, False])
 def test_a_pass_asks_nothing_of_the_processor(tiny_decoder, half):
-    """A recording can't hold an operation that waits for a number, nor a copy from the processor's
+    """A capture can't hold an operation that waits for a number, nor a copy from the processor's
     memory. Without numbers the first can't be done, and the second shows."""
     model = tuned(tiny_decoder, dropout=0.1)
     if half:
@@ -150,7 +152,7 @@ def test_a_pass_asks_nothing_of_the_processor(tiny_decoder, half):
     input_ids = torch.zeros(4, 16, dtype=torch.long, device="meta")
     lengths = torch.zeros(4, dtype=torch.long, device="meta")
     parameters = [p for p in model.parameters() if p.requires_grad]
-    model(input_ids, lengths)  # takes the base apart, before anything is recorded
+    model(input_ids, lengths)  # takes the base apart, before anything is captured
     with Watch() as watch:
         logits = model(input_ids, lengths)
         torch.autograd.grad(logits.sum(), parameters)

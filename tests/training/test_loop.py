@@ -7,14 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn import functional as F
 
-from potstill.data.batching import Batch, collate, length_batches
+from potstill.data.batching import UNLABELLED, Batch, LabelledDataset, length_batches
 from potstill.decoder.classifier import build_lora_classifier
 from potstill.decoder.hub import find_base_model
 from potstill.metrics import score
 from potstill.training import loop
 from potstill.training.distributed import predict_logits
-from potstill.training.loop import UNLABELLED, Examples
 from potstill.training.optim import lr_factor
 from potstill.training.precision import cast_frozen_to_bf16
 from tests.training.test_checkpoint import interrupted_after_epoch
@@ -26,8 +26,8 @@ from tests.training.toy import (
     SETTINGS,
     TRAIN,
     Run,
-    cross_entropy,
     equal,
+    scaled_loss,
     student,
 )
 
@@ -35,17 +35,17 @@ from tests.training.toy import (
 def test_unlabelled_sentences_are_learned_from_and_not_scored(tmp_path):
     """With a loss that takes them for label 1, all are called 1, and the scores are the others'."""
     labels = [label if i % 3 else UNLABELLED for i, label in enumerate(TRAIN.labels)]
-    mixed = Examples(TRAIN.tokens, labels)
+    mixed = LabelledDataset(TRAIN.tokens, labels)
     seen = []
 
-    def loss(logits, index):
-        seen.extend(index.tolist())
+    def loss(logits, batch):
+        seen.extend(batch.indices.tolist())
         return nn.functional.cross_entropy(logits, torch.ones_like(logits[:, 0]).long())
 
-    run = Run(tmp_path / "s", epochs=1, examples=mixed, loss_function=loss, model=student())
+    run = Run(tmp_path / "s", epochs=1, dataset=mixed, loss_function=loss, model=student())
     assert sorted(seen) == list(range(len(labels)))
     known = [label for label in labels if label != UNLABELLED]
-    record = run.trained.records[0]["train"]
+    record = run.trained.history[0]["train"]
     assert 0 < record["accuracy"] < 1
     assert round(record["accuracy"] * len(known), 6) % 1 == 0
 
@@ -73,8 +73,8 @@ def test_tuning_is_a_plain_loop_in_torch(tiny_decoder, tmp_path, half):
         for index in length_batches(list(map(len, TRAIN.tokens)), 8, SEED, epoch):
             for group in optimizer.param_groups:
                 group["lr"] = SETTINGS.lr * lr_factor(step, 16, SETTINGS.warmup)
-            batch = collate(TRAIN.tokens, index.tolist())
-            cross_entropy()(model(batch.input_ids, batch.lengths), batch.index).backward()
+            batch = TRAIN.batch(index.tolist())
+            F.cross_entropy(model(batch.input_ids, batch.lengths), batch.labels).backward()
             nn.utils.clip_grad_norm_(parameters, SETTINGS.clip)
             optimizer.step()
             optimizer.zero_grad()
@@ -84,11 +84,11 @@ def test_tuning_is_a_plain_loop_in_torch(tiny_decoder, tmp_path, half):
         torch.testing.assert_close(value, moved[name], rtol=0, atol=1e-2 if half else 1e-4)
 
 
-@pytest.mark.parametrize("part_tokens", [None, 1000, 12])
+@pytest.mark.parametrize("microbatch_tokens", [None, 1000, 12])
 @pytest.mark.parametrize("clip", [1.0, 0.05])
-def test_training_is_a_plain_loop_in_torch(tmp_path, clip, part_tokens):
+def test_training_is_a_plain_loop_in_torch(tmp_path, clip, microbatch_tokens):
     settings = replace(SETTINGS, warmup=0.2, weight_decay=0.1, clip=clip)
-    apart = {"evaluations": {}, "part_tokens": part_tokens}
+    apart = {"evaluations": {}, "microbatch_tokens": microbatch_tokens}
     run = Run(tmp_path / "s", settings, epochs=2, model=student(), **apart)
     model = student().train()
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -102,8 +102,8 @@ def test_training_is_a_plain_loop_in_torch(tmp_path, clip, part_tokens):
     )
     for epoch in (1, 2):
         for index in length_batches(list(map(len, TRAIN.tokens)), 8, SEED, epoch):
-            batch = collate(TRAIN.tokens, index.tolist())
-            cross_entropy()(model(batch.input_ids, batch.lengths), batch.index).backward()
+            batch = TRAIN.batch(index.tolist())
+            F.cross_entropy(model(batch.input_ids, batch.lengths), batch.labels).backward()
             nn.utils.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
             schedule.step()
@@ -113,8 +113,8 @@ def test_training_is_a_plain_loop_in_torch(tmp_path, clip, part_tokens):
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_a_decoder_s_steps_are_recorded(tiny_gpt2, tmp_path, recordings, monkeypatch):
-    """They are the same, in a run that is gone on with, too. A student's are not recorded."""
+def test_on_a_gpu_a_decoder_s_steps_are_captured(tiny_gpt2, tmp_path, graph_captures, monkeypatch):
+    """They are the same, in a run that is gone on with, too. A student's are not captured."""
 
     def trained(name, model=None, settings=SETTINGS, **arguments):
         torch.manual_seed(0)
@@ -132,20 +132,21 @@ def test_on_a_gpu_a_decoder_s_steps_are_recorded(tiny_gpt2, tmp_path, recordings
                 return objects
 
         monkeypatch.setattr(loop, "Accelerator", OnGPU)
-        monkeypatch.setattr(Batch, "to", lambda batch, device: batch)
-    graphed = trained("graphed", part_tokens=256)
-    assert recordings.number == 2  # batches of 8 and of the 4 that are left
+        move = Batch.to
+        monkeypatch.setattr(Batch, "to", lambda batch, device, **kw: move(batch, "cpu", **kw))
+    graphed = trained("graphed", microbatch_tokens=256)
+    assert graph_captures.number == 2  # batches of 8 and of the 4 that are left
     with pytest.raises(KeyboardInterrupt):
-        trained("halves", part_tokens=256, **interrupted_after_epoch(2))
-    resumed = trained("halves", settings=replace(SETTINGS, resume=True), part_tokens=256)
+        trained("halves", microbatch_tokens=256, **interrupted_after_epoch(2))
+    resumed = trained("halves", settings=replace(SETTINGS, resume=True), microbatch_tokens=256)
     assert len(resumed.reported) == 1
     for run in (graphed, resumed):
         torch.testing.assert_close(run.trained.tensors, plain.trained.tensors, rtol=0, atol=1e-5)
-        for found, expected in zip(run.trained.records, plain.trained.records, strict=True):
+        for found, expected in zip(run.trained.history, plain.trained.history, strict=True):
             assert found["train"] == pytest.approx(expected["train"], abs=1e-5)
-    recordings.number = 0
+    graph_captures.number = 0
     assert equal(trained("student", student()).trained.tensors, plain_student.trained.tensors)
-    assert not recordings.number
+    assert not graph_captures.number
 
 
 def test_gradient_is_clipped(tmp_path):
@@ -153,8 +154,8 @@ def test_gradient_is_clipped(tmp_path):
     one_step = replace(SETTINGS, batch_size=len(TRAIN.tokens), clip=0.5)
     norms = []
     for factor in (1e-3, 1e6):
-        run = Run(tmp_path / str(factor), one_step, 1, loss_function=cross_entropy(factor=factor))
-        kept = load_file(run.state.folder / "state.safetensors")
+        run = Run(tmp_path / str(factor), one_step, 1, loss_function=scaled_loss(factor))
+        kept = load_file(run.checkpoint.folder / "state.safetensors")
         moments = [value for name, value in kept.items() if name.endswith(".exp_avg")]
         assert len(moments) == len(list(run.model.parameters()))
         norms.append(10 * math.sqrt(sum(m.square().sum().item() for m in moments)))
@@ -164,7 +165,7 @@ def test_gradient_is_clipped(tmp_path):
 
 def test_separable_problem_is_learnt(tmp_path):
     run = Run(tmp_path / "s", replace(SETTINGS, lr=0.05), epochs=8, model=student(hidden=16))
-    assert run.trained.best["train"]["accuracy"] == 1
+    assert run.trained.chosen_metrics["train"]["accuracy"] == 1
     run.trained.restore(run.model)
     for split in (TRAIN, HOLDOUT):
         assert score(predict_logits(run.model, split.tokens).numpy(), split.labels)["mcc"] == 1
@@ -180,11 +181,11 @@ def test_same_seed_same_tensors(tmp_path):
 def test_train_scores_are_of_every_sentence_as_it_was_learnt(tmp_path):
     """With a rate so small that nothing moves they are the scores before training."""
     run = Run(tmp_path / "s", replace(SETTINGS, lr=1e-12), 1, student(), evaluations={"dev": DEV})
-    (only,) = run.trained.records
+    (only,) = run.trained.history
     for split, of in (("train", TRAIN), ("dev", DEV)):
         expected = score(predict_logits(student(), of.tokens).numpy(), of.labels)
         assert only[split] == pytest.approx(expected, abs=1e-5)
-    assert run.reported == run.trained.records
+    assert run.reported == run.trained.history
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
@@ -205,6 +206,6 @@ def test_lora_learns(tiny_decoder, tmp_path):
     torch.manual_seed(0)
     model = build_lora_classifier(tiny_decoder.base(), 2, 4, 8.0)
     run = Run(tmp_path / "s", epochs=12, model=model)
-    losses = [r["train"]["loss"] for r in run.trained.records]
+    losses = [r["train"]["loss"] for r in run.trained.history]
     assert losses[-1] < losses[0] / 2
-    assert run.trained.best["holdout"]["accuracy"] > 0.9
+    assert run.trained.chosen_metrics["holdout"]["accuracy"] > 0.9

@@ -3,17 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
-from potstill.data.batching import collate
 from potstill.decoder.classifier import build_lora_classifier
 from potstill.decoder.lora import lora_layers
-from potstill.training.steps import backward_apart
-from tests.training.toy import TRAIN, cross_entropy
+from potstill.training.losses import classification_loss
+from potstill.training.steps import backward_in_microbatches
+from tests.training.toy import TRAIN
 
 
-@pytest.mark.parametrize(("threads", "part_tokens"), [(1, 256), (3, 256), (1, 6), (2, 4)])
+@pytest.mark.parametrize(("threads", "microbatch_tokens"), [(1, 256), (3, 256), (1, 6), (2, 4)])
 def test_batches_in_parts_give_the_gradients_of_the_whole(
-    tiny_decoder, monkeypatch, threads, part_tokens
+    tiny_decoder, monkeypatch, threads, microbatch_tokens
 ):
     """Parts of unlike size, some empty, in several threads."""
     torch.manual_seed(0)
@@ -23,14 +24,16 @@ def test_batches_in_parts_give_the_gradients_of_the_whole(
         for _, layer in lora_layers(model.base):
             layer.V.normal_(std=0.1)
     for index in ([5], [0, 1], list(range(20, 31))):
-        batch = collate(TRAIN.tokens, index)
+        batch = TRAIN.batch(index)
         logits = model(batch.input_ids, batch.lengths)
-        cross_entropy()(logits, batch.index).backward()
+        F.cross_entropy(logits, batch.labels).backward()
         expected = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
         model.zero_grad(set_to_none=True)
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-        passed = backward_apart(model, TRAIN.tokens, np.array(index), cross_entropy(), part_tokens)
-        assert torch.cat([places for places, _ in passed]).tolist() == index
+        passed = backward_in_microbatches(
+            model, TRAIN, np.array(index), classification_loss, microbatch_tokens
+        )
+        assert torch.cat([indices for indices, _ in passed]).tolist() == index
         torch.testing.assert_close(torch.cat([part for _, part in passed]), logits.detach())
         found = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
@@ -47,10 +50,12 @@ def test_dropout_in_threads_is_repeatable(tiny_decoder, monkeypatch):
         for _, layer in lora_layers(model.base):
             layer.V.normal_(std=0.5)
 
-    def logits(seed, part_tokens=4):
+    def logits(seed, microbatch_tokens=4):
         torch.manual_seed(seed)
         index = np.arange(20)
-        passed = backward_apart(model, TRAIN.tokens, index, cross_entropy(), part_tokens)
+        passed = backward_in_microbatches(
+            model, TRAIN, index, classification_loss, microbatch_tokens
+        )
         grads = [p.grad for p in model.parameters() if p.requires_grad]
         return torch.cat([of_part for _, of_part in passed]), grads
 
@@ -61,6 +66,6 @@ def test_dropout_in_threads_is_repeatable(tiny_decoder, monkeypatch):
         assert all(torch.equal(a, b) for a, b in zip(same, grads, strict=True))
     other, _ = logits(1)
     assert (other - first).abs().min() > 1e-4
-    batch = collate([TRAIN.tokens[0]] * 2, [0, 1])
+    batch = TRAIN.batch([0, 0])
     one, two = model(batch.input_ids, batch.lengths)
     assert (one - two).abs().min() > 1e-4  # each sentence of a batch loses its own

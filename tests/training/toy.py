@@ -2,19 +2,21 @@
 
 import numpy as np
 import torch
-from torch import nn
+from torch.nn import functional as F
 
+from potstill.data.batching import LabelledDataset
 from potstill.settings import TrainSettings
 from potstill.student.model import DistilRNN, StudentConfig
-from potstill.training.checkpoint import TrainingState
-from potstill.training.loop import Examples, train
+from potstill.training.checkpoint import Checkpoint
+from potstill.training.loop import train
+from potstill.training.losses import classification_loss
 
 SETTINGS = TrainSettings(batch_size=8, lr=0.02)
 SEED = 11
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def examples(sentences=60, seed=0) -> Examples:
+def examples(sentences=60, seed=0) -> LabelledDataset:
     """Sentences that have token 1 somewhere, label 1, or token 2, label 0."""
     rng = np.random.default_rng(seed)
     tokens, labels = [], []
@@ -24,7 +26,7 @@ def examples(sentences=60, seed=0) -> Examples:
         words[rng.integers(len(words))] = 1 if label else 2
         tokens.append(words.tolist())
         labels.append(label)
-    return Examples(tokens, labels)
+    return LabelledDataset(tokens, labels)
 
 
 TRAIN, HOLDOUT, DEV = examples(), examples(30, 1), examples(30, 2)
@@ -35,11 +37,9 @@ def student(dropout=0.0, hidden=8) -> DistilRNN:
     return DistilRNN(StudentConfig(20, 2, "gru", 8, hidden, layers=1, dropout=dropout))
 
 
-def cross_entropy(of=TRAIN, factor=1.0):
-    labels = torch.tensor(of.labels, device=DEVICE)
-
-    def loss(logits, index):
-        return factor * nn.functional.cross_entropy(logits, labels.to(logits.device)[index])
+def scaled_loss(factor):
+    def loss(logits, batch):
+        return factor * F.cross_entropy(logits, batch.labels)
 
     return loss
 
@@ -49,17 +49,21 @@ class Run:
 
     def __init__(self, folder, settings=SETTINGS, epochs=3, model=None, **changes):
         self.model = model or student(dropout=0.2)
-        self.state = TrainingState(folder, changes.pop("identity", {"lr": settings.lr}))
+        self.checkpoint = Checkpoint(folder, changes.pop("identity", {"lr": settings.lr}))
         self.reported = []
         arguments = {
-            "examples": TRAIN,
-            "loss_function": cross_entropy(),
+            "dataset": TRAIN,
+            "loss_function": classification_loss,
             "evaluations": {"holdout": HOLDOUT, "dev": DEV},
             "seed": SEED,
             "report": self.reported.append,
         }
         self.trained = train(
-            self.model, settings=settings, epochs=epochs, state=self.state, **arguments | changes
+            self.model,
+            settings=settings,
+            epochs=epochs,
+            checkpoint=self.checkpoint,
+            **arguments | changes,
         )
 
 

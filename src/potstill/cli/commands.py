@@ -81,7 +81,15 @@ def LoRA(
     _prepare_libraries()
     from potstill.recipes import lora as recipe
 
-    recipe.tune(SR, lora, data, train, gpt_variant, folder, plots_path)
+    recipe.tune(
+        gpt_variant,
+        seed=SR,
+        lora=lora,
+        data=data,
+        train=train,
+        folder=folder,
+        plots_path=plots_path,
+    )
 
 
 def average(
@@ -172,9 +180,18 @@ def distil(
     _prepare_libraries()
     from potstill.recipes import distil as recipe
 
-    settings = student, pretraining, data, train
     recipe.distil(
-        SR, distillation, *settings, teacher, gpt_variant, transfer_set, folder, plots_path
+        teacher,
+        seed=SR,
+        distillation=distillation,
+        student=student,
+        pretraining=pretraining,
+        data=data,
+        train=train,
+        gpt_variant=gpt_variant,
+        transfer_path=transfer_set,
+        folder=folder,
+        plots_path=plots_path,
     )
 
 
@@ -198,7 +215,15 @@ def rnn(
     _prepare_libraries()
     from potstill.recipes import rnn as recipe
 
-    recipe.train_control(SR, student, pretraining, data, train, folder, plots_path)
+    recipe.train_baseline(
+        seed=SR,
+        student=student,
+        pretraining=pretraining,
+        data=data,
+        train=train,
+        folder=folder,
+        plots_path=plots_path,
+    )
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""Batches of sentences of similar length.
+"""Tokenised sentences, and batches of sentences of similar length.
 
 Most of the cost of a plain loader is padding: CoLA's sentences have 10.5 tokens on average and 47
 at most. Here all sentences of a batch have (nearly) the same length. The little padding that
@@ -6,11 +6,14 @@ remains is on the right, where a causal or packed model lets no real token see i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
+
+UNLABELLED = -100  # in place of a label
 
 
 @dataclass(frozen=True)
@@ -18,27 +21,69 @@ class Batch:
     """A batch of sentences.
 
     Args:
-        index: (B,) their indices in the data set.
+        indices: (B,) their indices in the dataset.
         input_ids: (B, L) tokens, padded with 0 on the right.
         lengths: (B,) numbers of tokens.
     """
 
-    index: Tensor
+    indices: Tensor
     input_ids: Tensor
     lengths: Tensor
 
-    def to(self, device: torch.device) -> "Batch":
-        """Return the batch with its tokens and lengths on `device`; `index` stays on the CPU."""
-        return Batch(self.index, self.input_ids.to(device), self.lengths.to(device))
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def to(self, device: torch.device | str, *, copy: bool = False) -> Self:
+        """Return the batch with its tensors on `device`; `indices` stay on the CPU."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "indices"}
+        moved = {k: v.to(device, copy=copy) for k, v in values.items() if v is not None}
+        return replace(self, **moved)
 
 
-def collate(tokens: Sequence[Sequence[int]], index: Sequence[int]) -> Batch:
-    """Return the sentences of `tokens` at `index` as one batch."""
-    lengths = [len(tokens[i]) for i in index]
-    input_ids = np.zeros((len(index), max(lengths)), dtype=np.int64)
-    for row, i in enumerate(index):
+@dataclass(frozen=True)
+class LabelledBatch(Batch):
+    """A batch with labels.
+
+    Args:
+        labels: (B,) classes, UNLABELLED if a sentence has none.
+    """
+
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class TokenDataset:
+    """Tokenised sentences."""
+
+    tokens: list[list[int]]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Return the sentences at `indices` as a batch."""
+        return collate(self.tokens, indices)
+
+
+@dataclass(frozen=True)
+class LabelledDataset(TokenDataset):
+    """Tokenised sentences and their labels."""
+
+    labels: list[int]
+
+    def batch(self, indices: Sequence[int]) -> LabelledBatch:
+        """Return the sentences at `indices` as a batch."""
+        labels = torch.tensor([self.labels[i] for i in indices])
+        return LabelledBatch(**vars(super().batch(indices)), labels=labels)
+
+
+def collate(tokens: Sequence[Sequence[int]], indices: Sequence[int]) -> Batch:
+    """Return the sentences of `tokens` at `indices` as one batch."""
+    lengths = [len(tokens[i]) for i in indices]
+    input_ids = np.zeros((len(indices), max(lengths)), dtype=np.int64)
+    for row, i in enumerate(indices):
         input_ids[row, : lengths[row]] = tokens[i]
-    return Batch(torch.tensor(index), torch.from_numpy(input_ids), torch.tensor(lengths))
+    return Batch(torch.tensor(indices), torch.from_numpy(input_ids), torch.tensor(lengths))
 
 
 def length_batches(

@@ -1,21 +1,90 @@
-"""What a student is trained for."""
+"""What a student learns from: sentences with their labels and all that the teacher says of them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
+import torch
 from torch import Tensor
 
-from potstill.training.steps import LossFunction
+from potstill.data.batching import LabelledBatch, LabelledDataset
+from potstill.distillation.lm_targets import LMDataset, LMTargets, hard_targets
+from potstill.distillation.word_targets import WordBatch, WordTargets
 
 
 @dataclass(frozen=True)
-class Aim:
-    """What a student is trained for: the loss of whole sentences and, where there is one, that of
-    the teacher's logits after each word of every sentence; and the tokens of the decoder whose
-    chances its language model learns from, if from any."""
+class DistillationBatch(LabelledBatch):
+    """teacher_logits: (B, classes) of the whole sentences; words: the teacher's after each word."""
 
-    loss: LossFunction
-    word_logits: list[np.ndarray] = field(default_factory=list)
-    word_loss: Callable[[Tensor, Tensor], Tensor] | None = None
-    vocabulary: list[str] = field(default_factory=list)
+    teacher_logits: Tensor | None
+    words: WordBatch | None
+
+
+@dataclass(frozen=True)
+class DistillationDataset(LabelledDataset):
+    """N tokenised sentences, labelled or UNLABELLED.
+
+    Args:
+        is_text: Of each sentence, True if the language model learns from it.
+        teacher_logits: (N, classes) of the whole sentences; None without a teacher.
+        word_targets: The teacher's logits after each word.
+        lm_targets: The decoder's probabilities of the next tokens; None for hard targets alone.
+    """
+
+    is_text: list[bool]
+    teacher_logits: Tensor | None = None
+    word_targets: WordTargets | None = None
+    lm_targets: LMTargets | None = None
+
+    def take(self, indices: Sequence[int]) -> "DistillationDataset":
+        """Return the sentences at `indices`, in that order."""
+        rows = torch.tensor(indices, dtype=torch.long)
+        return DistillationDataset(
+            [self.tokens[i] for i in indices],
+            [self.labels[i] for i in indices],
+            [self.is_text[i] for i in indices],
+            None if self.teacher_logits is None else self.teacher_logits[rows],
+            self.word_targets.take(rows) if self.word_targets else None,
+            self.lm_targets.take(indices) if self.lm_targets else None,
+        )
+
+    def concat(self, other: "DistillationDataset") -> "DistillationDataset":
+        """Return these sentences and then `other`'s, which the same teacher has labelled."""
+        if (self.teacher_logits is None) != (other.teacher_logits is None):
+            raise ValueError("a dataset with a teacher's logits and one without can't be joined")
+        if (self.word_targets is None) != (other.word_targets is None):
+            raise ValueError("a dataset with word targets and one without can't be joined")
+        return DistillationDataset(
+            self.tokens + other.tokens,
+            self.labels + other.labels,
+            self.is_text + other.is_text,
+            _cat(self.teacher_logits, other.teacher_logits),
+            self.word_targets.concat(other.word_targets)
+            if self.word_targets and other.word_targets
+            else None,
+            self._concat_lm_targets(other),
+        )
+
+    def _concat_lm_targets(self, other: "DistillationDataset") -> LMTargets | None:
+        first, second = self.lm_targets, other.lm_targets
+        if first:
+            return first.concat(second or hard_targets(other.tokens, like=first))
+        return hard_targets(self.tokens, like=second).concat(second) if second else None
+
+    def batch(self, indices: Sequence[int]) -> DistillationBatch:
+        """Return the sentences at `indices` as a batch."""
+        labelled = super().batch(indices)
+        rows = labelled.indices
+        return DistillationBatch(
+            **vars(labelled),
+            teacher_logits=None if self.teacher_logits is None else self.teacher_logits[rows],
+            words=self.word_targets.batch(rows) if self.word_targets else None,
+        )
+
+    def text(self) -> LMDataset:
+        """Return what the language model learns from."""
+        indices = [i for i, is_text in enumerate(self.is_text) if is_text]
+        return LMDataset(self.tokens, self.lm_targets).take(indices)
+
+
+def _cat(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return None if one is None or other is None else torch.cat([one, other])

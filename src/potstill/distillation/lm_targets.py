@@ -1,89 +1,188 @@
-"""What a student's language model learns from: the decoder's chances, in its own tokens."""
+"""Soft targets of a student's language model: the decoder's probabilities, in the student's tokens.
+
+A token of the decoder's stands for the first of those that the student makes of it. Where the
+decoder has no token that ends where the student's does, or where the tokens that follow do not
+agree, the hard target is left: the token that follows. That token also gets the probability outside
+the top k, where it is none of these, which is unbiased over many samples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from potstill.data.batching import Batch, TokenDataset
 from potstill.transfer.top_k import EMPTY, TopKTargets
 
 
-class SoftTargets:
-    """What a student's language model is to hold likely after each of its own tokens, made of the
-    decoder's chances for the decoder's tokens.
-
-    A token of the decoder's stands for the first of those that the student makes of it. Where the
-    decoder has no token that ends where the student's does, or where the tokens that follow do not
-    agree, the student learns from the token that follows alone. That token also stands for all that
-    is not among the likeliest, where it is none of these: over many draws, their chances.
+@dataclass(frozen=True)
+class LMTargets:
+    """The targets after every token but the last of N sentences, one sentence after the other.
 
     Args:
-        tokenizer: the student's.
-        vocabulary: the decoder's tokens.
-        sentences, found: the sentences that the language model learns from and what the decoder
-            held likely in them, None where that is not known.
-        tokens: of each sentence, by the student's tokenizer.
+        rows: (positions,) each position's row in the tables, -1 where there is only a hard target.
+        in_top_k: (positions,) True where the token that follows is among the top k.
+        offsets: (N + 1,) of the sentences among the positions.
+        token_ids, probs: (rows, TOP_K), the tables: of the decoder's vocabulary, and float16.
+        student_ids: (decoder's vocabulary,) the student's token for each of the decoder's.
     """
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        vocabulary: list[str],
-        sentences: list[str],
-        found: list[TopKTargets | None],
-        tokens: list[list[int]],
-    ):
-        own = tokenizer.get_vocab()
-        first = [own[t] if t in own else _first(tokenizer, t) for t in vocabulary]
-        self.first = torch.tensor(first)
-        rows, listed, begins = [], [], [0]
-        at = 0
-        for sentence, one, mine in zip(
-            tokenizer.encode_batch(sentences), found, tokens, strict=True
-        ):
-            row = np.full(max(len(mine) - 1, 0), -1)
-            hit = np.zeros(len(row), bool)
-            if one is not None and len(one.offsets):
-                ends = np.array([end for _, end in sentence.offsets[: len(row)]])
-                place = np.minimum(np.searchsorted(one.offsets, ends), len(one.offsets) - 1)
-                follows = self.first.numpy()[one.next_ids[place]]
-                good = (one.offsets[place] == ends) & (follows == mine[1:])
-                row[good] = at + place[good]
-                hit = (one.token_ids[place] == one.next_ids[place][:, None]).any(1)
-                at += len(one.offsets)
-            rows.append(row)
-            listed.append(hit)
-            begins.append(begins[-1] + len(row))
-        known = [EMPTY, *(one for one in found if one is not None)]
-        self.rows, self.listed = map(np.concatenate, (rows, listed))
-        self.begins = np.array(begins)
-        self.tokens = np.concatenate([one.token_ids for one in known])
-        self.probs = np.concatenate([one.probs for one in known])
+    rows: np.ndarray
+    in_top_k: np.ndarray
+    offsets: np.ndarray
+    token_ids: np.ndarray
+    probs: np.ndarray
+    student_ids: Tensor
 
-    def share(self) -> float:
-        """Of the tokens to predict, those whose chances are known."""
+    def soft_fraction(self) -> float:
+        """Return the fraction of the positions that have soft targets."""
         return float((self.rows >= 0).mean())
 
-    def of(self, index: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
-        """For each token but the last of the sentences `index`, one after the other: places in the
-        student's vocabulary and their shares, each (N, TOP_K + 1).
+    def batch(self, indices: Sequence[int], following: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the targets of the sentences at `indices`: token ids of the student's vocabulary
+        and their weights, each (positions, TOP_K + 1).
 
-        following: (N,) the tokens that do follow.
+        following: (positions,) the tokens that do follow.
         """
-        spans = [np.arange(self.begins[i], self.begins[i + 1]) for i in index.tolist()]
-        span = np.concatenate(spans)
-        rows = self.rows[span]
-        known = torch.from_numpy(rows >= 0)
-        places = self.first[torch.from_numpy(self.tokens[rows].astype(np.int64))]
-        shares = torch.from_numpy(self.probs[rows].astype(np.float32)) * known[:, None]
-        alone = ~(known & torch.from_numpy(self.listed[span]))
+        positions = self._positions(indices)
+        rows = self.rows[positions]
+        soft = torch.from_numpy(rows >= 0)
+        token_ids = self.student_ids[torch.from_numpy(self.token_ids[rows].astype(np.int64))]
+        weights = torch.from_numpy(self.probs[rows].astype(np.float32)) * soft[:, None]
+        hard = ~(soft & torch.from_numpy(self.in_top_k[positions]))
         return (
-            torch.cat([places, following[:, None]], dim=1),
-            torch.cat([shares, alone[:, None].float()], dim=1),
+            torch.cat([token_ids, following[:, None]], dim=1),
+            torch.cat([weights, hard[:, None].float()], dim=1),
+        )
+
+    def take(self, indices: Sequence[int]) -> "LMTargets":
+        """Return the targets of the sentences at `indices`, in that order, with the same tables."""
+        positions = self._positions(indices)
+        counts = np.diff(self.offsets)[indices]
+        rows, in_top_k = self.rows[positions], self.in_top_k[positions]
+        return replace(self, rows=rows, in_top_k=in_top_k, offsets=_offsets(counts))
+
+    def concat(self, other: "LMTargets") -> "LMTargets":
+        """Return the targets of these sentences and of `other`'s, of the same decoder."""
+        shift = len(self.token_ids)
+        return LMTargets(
+            np.concatenate([self.rows, np.where(other.rows < 0, -1, other.rows + shift)]),
+            np.concatenate([self.in_top_k, other.in_top_k]),
+            np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
+            _join(self.token_ids, other.token_ids),
+            _join(self.probs, other.probs),
+            self.student_ids,
+        )
+
+    def _positions(self, indices: Sequence[int]) -> np.ndarray:
+        spans = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices]
+        return np.concatenate([np.empty(0, np.int64), *spans])
+
+
+def soft_targets(
+    tokenizer: Tokenizer,
+    vocabulary: list[str],
+    sentences: list[str],
+    top_k: Sequence[TopKTargets | None],
+    tokens: list[list[int]],
+) -> LMTargets:
+    """Return the targets of sentences from the decoder's.
+
+    Args:
+        tokenizer: The student's.
+        vocabulary: The decoder's tokens.
+        top_k: The decoder's targets of each of `sentences`, None where they are not known.
+        tokens: Of each sentence, by the student's tokenizer.
+    """
+    own = tokenizer.get_vocab()
+    student_ids = np.array([own[t] if t in own else _first(tokenizer, t) for t in vocabulary])
+    known = [i for i, each in enumerate(top_k) if each is not None and len(each.offsets)]
+    encodings = tokenizer.encode_batch([sentences[i] for i in known])
+    offsets = _offsets([max(len(t) - 1, 0) for t in tokens])
+    rows = np.full(offsets[-1], -1)
+    in_top_k = np.zeros(len(rows), bool)
+    tables, table_rows = [EMPTY], 0
+    for i, encoding in zip(known, encodings, strict=True):
+        decoder = top_k[i]
+        assert decoder is not None
+        here = slice(offsets[i], offsets[i + 1])
+        ends = np.array([end for _, end in encoding.offsets[: len(rows[here])]], dtype=np.int64)
+        row = np.minimum(np.searchsorted(decoder.offsets, ends), len(decoder.offsets) - 1)
+        follows = student_ids[decoder.next_ids[row]]
+        agrees = (decoder.offsets[row] == ends) & (follows == tokens[i][1:])
+        rows[here] = np.where(agrees, table_rows + row, -1)
+        in_top_k[here] = (decoder.token_ids[row] == decoder.next_ids[row][:, None]).any(1)
+        tables.append(decoder)
+        table_rows += len(decoder.offsets)
+    return LMTargets(
+        rows,
+        in_top_k,
+        offsets,
+        np.concatenate([table.token_ids for table in tables]),
+        np.concatenate([table.probs for table in tables]),
+        torch.from_numpy(student_ids),
+    )
+
+
+def hard_targets(tokens: list[list[int]], like: LMTargets) -> LMTargets:
+    """Return targets of sentences without soft ones, to be put beside those of `like`."""
+    offsets = _offsets([max(len(t) - 1, 0) for t in tokens])
+    return LMTargets(
+        np.full(offsets[-1], -1),
+        np.zeros(offsets[-1], bool),
+        offsets,
+        like.token_ids[:0],
+        like.probs[:0],
+        like.student_ids,
+    )
+
+
+@dataclass(frozen=True)
+class LMBatch(Batch):
+    """targets: (N, K) token ids after each token that another follows, and their (N, K) weights;
+    None for hard targets, the tokens that follow."""
+
+    target_ids: Tensor | None
+    target_weights: Tensor | None
+
+
+@dataclass(frozen=True)
+class LMDataset(TokenDataset):
+    """What the student's language model learns from."""
+
+    targets: LMTargets | None = None
+
+    def take(self, indices: Sequence[int]) -> "LMDataset":
+        """Return the sentences at `indices`, in that order."""
+        targets = self.targets.take(indices) if self.targets else None
+        return LMDataset([self.tokens[i] for i in indices], targets)
+
+    def batch(self, indices: Sequence[int]) -> LMBatch:
+        """Return the sentences at `indices` as a batch."""
+        target_ids = target_weights = None
+        if self.targets:
+            following = torch.tensor([token for i in indices for token in self.tokens[i][1:]])
+            target_ids, target_weights = self.targets.batch(indices, following)
+        return LMBatch(
+            **vars(super().batch(indices)), target_ids=target_ids, target_weights=target_weights
         )
 
 
 def _first(tokenizer: Tokenizer, token: str) -> int:
-    """The first of the tokens that `tokenizer` makes of one of another vocabulary."""
+    """Return the first of the tokens that `tokenizer` makes of one of another vocabulary."""
     made = tokenizer.model.tokenize(token) if token else []
     return made[0].id if made else 0
+
+
+def _offsets(counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+
+def _join(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Concatenate, without a copy where one is empty: the tables take hundreds of megabytes."""
+    if not len(one) or not len(other):
+        return other if len(other) else one
+    return np.concatenate([one, other])

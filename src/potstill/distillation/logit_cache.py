@@ -1,4 +1,4 @@
-"""The teacher's logits, each computed once and kept."""
+"""The teacher's logits, each computed once and cached."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from potstill.console import progress_bar
 from potstill.errors import UserError
 from potstill.files import cache_folder
+from potstill.progress import Progress, no_progress
 from potstill.training.distributed import process
 
 
-class KeptLogits:
+class LogitCache:
     """A teacher's logits by sentence, in one SQLite file in the cache folder.
 
     The file is named for the teacher, so no logit can be taken for another teacher's; those after
@@ -37,20 +37,20 @@ class KeptLogits:
             yield store
 
     def get(self, sentences: list[str]) -> dict[str, np.ndarray]:
-        """The logits kept of `sentences`, each in one dimension, fp32."""
-        found = {}
+        """Return the cached logits of `sentences`, each in one dimension, fp32."""
+        cached = {}
         with self._open() as store:
             for start in range(0, len(sentences), 500):
                 part = sentences[start : start + 500]
                 marks = ",".join("?" * len(part))
                 query = f"SELECT sentence, logits FROM kept WHERE sentence IN ({marks})"
                 for sentence, logits in store.execute(query, part):
-                    found[sentence] = np.frombuffer(logits, dtype="<f4")
-        return found
+                    cached[sentence] = np.frombuffer(logits, dtype="<f4")
+        return cached
 
     def put(self, sentences: list[str], logits: Iterable[np.ndarray | Tensor]) -> None:
-        """Keeps the `logits` of each of `sentences`."""
-        rows = (np.asarray(one, "<f4").tobytes() for one in logits)
+        """Store the `logits` of each of `sentences`."""
+        rows = (np.asarray(row, "<f4").tobytes() for row in logits)
         with self._open() as store:
             store.executemany(
                 "INSERT OR REPLACE INTO kept VALUES (?, ?)", zip(sentences, rows, strict=True)
@@ -59,24 +59,25 @@ class KeptLogits:
 
 def label_sentences(
     sentences: list[str],
-    kept: KeptLogits,
+    cache: LogitCache,
     label: Callable[[list[str]], Iterable[np.ndarray | Tensor]],
     chunk: int = 512,
+    progress: Progress = no_progress,
 ) -> tuple[list[Tensor], int]:
-    """The teacher's logits of each of `sentences`, in one dimension, and how many had to be
+    """Return the teacher's logits of each of `sentences`, in one dimension, and how many had to be
     computed.
 
-    `label` maps sentences to their logits; it is asked for what is not kept yet, a chunk at a
-    time, and each chunk is kept at once, so that an interrupted run goes on where it stopped.
+    `label` maps sentences to their logits; it is called for what is not cached yet, a chunk at a
+    time, and each chunk is cached at once, so that an interrupted run continues where it stopped.
     """
-    found = kept.get(sentences)
-    process().wait_for_everyone()  # before any process keeps more than another has seen
-    missing = sorted({s for s in sentences if s not in found}, key=lambda s: (len(s), s))
-    with progress_bar(len(missing)) as show:
+    logits = cache.get(sentences)
+    process().wait_for_everyone()  # before any process caches more than another has seen
+    missing = sorted({s for s in sentences if s not in logits}, key=lambda s: (len(s), s))
+    with progress(len(missing)) as show:
         for start in range(0, len(missing), chunk):
             part = missing[start : start + chunk]
-            logits = label(part)
-            kept.put(part, logits)
-            found.update((s, np.asarray(one).ravel()) for s, one in zip(part, logits, strict=True))
+            rows = label(part)
+            cache.put(part, rows)
+            logits.update((s, np.asarray(row).ravel()) for s, row in zip(part, rows, strict=True))
             show(start + len(part), "teacher labels")
-    return [torch.tensor(found[s]) for s in sentences], len(missing)
+    return [torch.tensor(logits[s]) for s in sentences], len(missing)

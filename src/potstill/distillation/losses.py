@@ -1,63 +1,62 @@
-"""The losses of distillation: of whole sentences, and of each word."""
-
-from collections.abc import Callable
-from typing import Literal
+"""The loss of distillation: of whole sentences, and of each word."""
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from potstill.distillation.word_targets import WordTargets
-from potstill.training.loop import UNLABELLED
+from potstill.data.batching import UNLABELLED
+from potstill.distillation.dataset import DistillationBatch
+from potstill.settings import DistilSettings
 
 
 def distillation_loss(
-    student: Tensor,
-    teacher: Tensor,
-    labels: Tensor,
-    temperature: float,
-    alpha: float,
-    loss: Literal["kl", "mse"] = "kl",
+    output: Tensor | tuple[Tensor, Tensor], batch: DistillationBatch, settings: DistilSettings
 ) -> Tensor:
-    """Mean loss of a batch, from (B, C) logits of student and teacher and (B,) labels.
+    """Return the mean loss of a batch: that of the whole sentences plus, where the student judges
+    words too, `word_loss_weight` times the soft loss at its words.
 
-    kl: alpha · T² · KL(teacher_T ‖ student_T) + (1 − alpha) · CE, where _T is the softmax at
-    temperature T (Hinton, Vinyals and Dean 2015, *Distilling the Knowledge in a Neural Network*,
-    section 2). mse: the squared difference of the logits in place of T² · KL (Ba and Caruana 2014,
-    *Do Deep Nets Really Need to be Deep?*, section 2.2); it takes no temperature. A sentence
-    labelled UNLABELLED adds nothing to CE, and counts in its mean all the same.
+    The latter is the mean over a sentence's words and over the sentences, so that several processes
+    agree on it.
+
+    Args:
+        output: The student's (B, classes) logits or, with (B, L, classes) logits of each token,
+            a `WordHead`'s.
     """
-    hard = F.cross_entropy(student, labels, ignore_index=UNLABELLED, reduction="sum")
-    soft = soft_losses(student, teacher, temperature, loss).mean()
-    return alpha * soft + (1 - alpha) * hard / len(labels)
+    if isinstance(output, Tensor):
+        return _sentence_loss(output, batch, settings)
+    logits, token_logits = output
+    words = batch.words
+    assert words is not None, "a student that judges words learns from a dataset with word targets"
+    student_logits = token_logits[words.rows, words.positions]
+    losses = settings.word_loss_weight * soft_losses(student_logits, words.teacher_logits, settings)
+    return _sentence_loss(logits, batch, settings) + (losses / words.counts).sum() / len(batch)
 
 
-def soft_losses(
-    student: Tensor, teacher: Tensor, temperature: float, loss: Literal["kl", "mse"]
-) -> Tensor:
-    """(N,) what pulls each of (N, C) logits to the teacher's; see `distillation_loss`."""
-    if loss == "mse":
-        return F.mse_loss(student, teacher, reduction="none").mean(1)
+def _sentence_loss(logits: Tensor, batch: DistillationBatch, settings: DistilSettings) -> Tensor:
+    """Return alpha · soft loss + (1 − alpha) · cross-entropy of the labels, as a mean.
+
+    An UNLABELLED sentence adds nothing to the cross-entropy, and counts in its mean all the same.
+    """
+    assert batch.teacher_logits is not None, "there is no teacher to learn from"
+    hard = F.cross_entropy(logits, batch.labels, ignore_index=UNLABELLED, reduction="sum")
+    soft = soft_losses(logits, batch.teacher_logits, settings).mean()
+    return settings.alpha * soft + (1 - settings.alpha) * hard / len(batch)
+
+
+def soft_losses(student_logits: Tensor, teacher_logits: Tensor, settings: DistilSettings) -> Tensor:
+    """Return (N,) soft losses of (N, classes) logits.
+
+    kl: T² · KL(teacher_T ‖ student_T), where _T is the softmax at temperature T (Hinton, Vinyals
+    and Dean 2015, *Distilling the Knowledge in a Neural Network*, section 2). mse: the squared
+    difference of the logits (Ba and Caruana 2014, *Do Deep Nets Really Need to be Deep?*, section
+    2.2); it takes no temperature.
+    """
+    if settings.loss == "mse":
+        return F.mse_loss(student_logits, teacher_logits, reduction="none").mean(1)
+    T = settings.temperature
     divergence = F.kl_div(
-        F.log_softmax(student / temperature, dim=-1),
-        F.log_softmax(teacher / temperature, dim=-1),
+        F.log_softmax(student_logits / T, dim=-1),
+        F.log_softmax(teacher_logits / T, dim=-1),
         reduction="none",
         log_target=True,
     )
-    return temperature**2 * divergence.sum(1)
-
-
-def with_words(
-    loss: Callable[[Tensor, Tensor], Tensor],
-    targets: WordTargets,
-    word_loss: Callable[[Tensor, Tensor], Tensor],
-) -> Callable[[tuple[Tensor, Tensor], Tensor], Tensor]:
-    """The `loss` of whole sentences plus `word_loss` of student and teacher at each word, as the
-    mean over a sentence's words and over the sentences, so that several processes agree on it."""
-
-    def both(output: tuple[Tensor, Tensor], index: Tensor) -> Tensor:
-        logits, at_tokens = output
-        rows, places, wanted, counts = (x.to(at_tokens.device) for x in targets.of(index))
-        of_words = word_loss(at_tokens[rows, places], wanted) / counts
-        return loss(logits, index) + of_words.sum() / len(index)
-
-    return both
+    return T**2 * divergence.sum(1)

@@ -1,57 +1,69 @@
 """The student as a language model first: text without any labels teaches it words and syntax.
 
 Dai and Le 2015, *Semi-supervised Sequence Learning*, section 2; in both directions as in Peters et
-al. 2018, *Deep contextualized word representations*, section 3.1; from another's chances for each
-next token (`lm_targets.py`) where they are known.
+al. 2018, *Deep contextualized word representations*, section 3.1; from a decoder's probabilities of
+each next token (`lm_targets.py`) where they are known.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from potstill.data.batching import Batch
-from potstill.distillation.lm_targets import SoftTargets
+from potstill.distillation.lm_targets import LMBatch, LMDataset
+from potstill.progress import Progress, no_progress
 from potstill.settings import TrainSettings
-from potstill.student.heads import NextToken, followed
+from potstill.student.heads import NextTokenHead
 from potstill.student.model import DistilRNN
-from potstill.training.checkpoint import TrainingState
+from potstill.training.checkpoint import Checkpoint
 from potstill.training.distributed import process
-from potstill.training.lm_loop import descend
+from potstill.training.lm_loop import fit_language_model
 
 
 def pretrain(
     model: DistilRNN,
-    tokens: list[list[int]],
+    dataset: LMDataset,
     settings: TrainSettings,
+    *,
     epochs: int,
     seed: int,
-    show: Callable[[int, str], None],
-    state: TrainingState | None = None,
-    soft: SoftTargets | None = None,
+    checkpoint: Checkpoint | None = None,
+    progress: Progress = no_progress,
 ) -> float:
-    """Trains the embedding and the lowest recurrent layer of `model` to predict each next token of
-    `tokens`, by `soft` where that is given, and, where it reads backwards, each one before; gives
-    the last epoch's mean loss, nats a token. `state` as in `descend`."""
+    """Train the embedding and the lowest recurrent layer of `model` to predict each next token of
+    `dataset` and, where it reads backwards, each one before.
+
+    Args:
+        checkpoint: As in `fit_language_model`.
+
+    Returns:
+        The mean loss of the last epoch, nats per token.
+    """
     torch.manual_seed(seed)
     # A second layer would see both directions' states, and with them the tokens to predict.
-    lowest = DistilRNN(replace(model.config, layers=1))
-    lowest.product_dtype = model.product_dtype
+    lowest = DistilRNN(replace(model.config, layers=1), product_dtype=model.product_dtype)
     lowest.load_state_dict({name: model.state_dict()[name] for name in lowest.state_dict()})
     with torch.no_grad():  # as wide as PyTorch makes them, they would begin with sure answers
         lowest.embedding.weight.mul_(0.1)
-    longer = torch.tensor([i for i, t in enumerate(tokens) if len(t) > 1])
-    tokens = [tokens[i] for i in longer.tolist()]
-    predictor = NextToken(lowest).to(process().device).train()
-
-    def loss(batch: Batch) -> Tensor:
-        likely = None
-        if soft:
-            following = batch.input_ids[:, 1:][followed(batch.input_ids, batch.lengths)]
-            likely = soft.of(longer[batch.index], following.cpu())
-        return predictor(batch.input_ids, batch.lengths, likely)
-
-    mean = descend(predictor, tokens, loss, settings, epochs, seed, show, state)
+    # A sentence of one token has no next one.
+    longer = dataset.take([i for i, tokens in enumerate(dataset.tokens) if len(tokens) > 1])
+    mean_loss = fit_language_model(
+        NextTokenHead(lowest).to(process().device).train(),
+        longer,
+        next_token_loss,
+        settings,
+        epochs=epochs,
+        seed=seed,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
     model.load_state_dict(lowest.state_dict(), strict=False)
-    return mean
+    return mean_loss
+
+
+def next_token_loss(model: NextTokenHead, batch: LMBatch) -> Tensor:
+    """Return the mean loss over the tokens of a batch."""
+    targets = None
+    if batch.target_ids is not None and batch.target_weights is not None:
+        targets = batch.target_ids, batch.target_weights
+    return model(batch.input_ids, batch.lengths, targets)

@@ -6,7 +6,7 @@ the teacher's layers do for Sun et al. 2019, *Patient Knowledge Distillation for
 Compression*, section 3.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -14,31 +14,72 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class WordBatch:
+    """The W words of a batch's sentences.
+
+    rows: (W,) each word's sentence in the batch; positions: (W,) its last token in the sentence;
+    teacher_logits: (W, classes) the teacher's after it; counts: (W,) the words of its sentence.
+    """
+
+    rows: Tensor
+    positions: Tensor
+    teacher_logits: Tensor
+    counts: Tensor
+
+    def to(self, device: torch.device | str, *, copy: bool = False) -> "WordBatch":
+        return WordBatch(*(getattr(self, f.name).to(device, copy=copy) for f in fields(self)))
+
+
+@dataclass(frozen=True)
 class WordTargets:
     """Where the words of N sentences end and the teacher's logits there, one sentence's words after
     the other's.
 
-    places: (words,) tokens of their sentences; logits: (words, classes); begins: (N + 1,).
+    positions: (words,) tokens of their sentences; logits: (words, classes); offsets: (N + 1,).
     """
 
-    places: Tensor
+    positions: Tensor
     logits: Tensor
-    begins: Tensor
+    offsets: Tensor
 
-    def of(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of the words of some sentences: each one's place in `index`, its place in its sentence,
-        its logits and how many words its sentence has."""
-        begins = self.begins[index]
-        counts = self.begins[index + 1] - begins
-        rows = torch.repeat_interleave(torch.arange(len(index)), counts)
-        words = torch.arange(len(rows)) + (begins - (counts.cumsum(0) - counts))[rows]
-        return rows, self.places[words], self.logits[words], counts[rows]
+    def batch(self, indices: Tensor) -> WordBatch:
+        """Return the words of the sentences at `indices`."""
+        words, rows, counts = self._words(indices)
+        return WordBatch(rows, self.positions[words], self.logits[words], counts[rows])
+
+    def take(self, indices: Tensor) -> "WordTargets":
+        """Return the targets of the sentences at `indices`, in that order."""
+        words, _, counts = self._words(indices)
+        return WordTargets(self.positions[words], self.logits[words], _offsets(counts))
+
+    def concat(self, other: "WordTargets") -> "WordTargets":
+        """Return the targets of these sentences and of `other`'s."""
+        return WordTargets(
+            torch.cat([self.positions, other.positions]),
+            torch.cat([self.logits, other.logits]),
+            torch.cat([self.offsets, self.offsets[-1] + other.offsets[1:]]),
+        )
+
+    def _words(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the words of the sentences at `indices`, each one's row among these, and the
+        number of words of each sentence."""
+        offsets = self.offsets[indices]
+        counts = self.offsets[indices + 1] - offsets
+        rows = torch.repeat_interleave(torch.arange(len(indices)), counts)
+        words = torch.arange(len(rows)) + (offsets - (counts.cumsum(0) - counts))[rows]
+        return words, rows, counts
 
 
-def word_targets(places: list[list[int]], logits: list[np.ndarray]) -> WordTargets:
-    """places, logits: of each sentence's words; those that only one has are left out."""
-    counts = [min(len(p), len(each)) for p, each in zip(places, logits, strict=True)]
-    flat = [place for p, n in zip(places, counts, strict=True) for place in p[:n]]
+def word_targets(positions: list[list[int]], logits: list[np.ndarray]) -> WordTargets:
+    """Return the targets of sentences from the positions of each one's words and the (words,
+    classes) logits after them; words that only one of the two has are left out."""
+    counts = [min(len(p), len(rows)) for p, rows in zip(positions, logits, strict=True)]
+    flat = [position for p, n in zip(positions, counts, strict=True) for position in p[:n]]
     rows = np.concatenate([each[:n] for each, n in zip(logits, counts, strict=True)])
-    begins = torch.tensor([0, *np.cumsum(counts).tolist()])
-    return WordTargets(torch.tensor(flat, dtype=torch.long), torch.from_numpy(rows), begins)
+    return WordTargets(
+        torch.tensor(flat, dtype=torch.long), torch.from_numpy(rows), _offsets(torch.tensor(counts))
+    )
+
+
+def _offsets(counts: Tensor) -> Tensor:
+    return torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])

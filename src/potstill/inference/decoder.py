@@ -141,7 +141,7 @@ class DecoderClassifier(Classifier):
 
         def after_each_word(batch: Batch) -> list[Tensor]:
             logits = self.model.logits_after_each_token(batch.input_ids).float().cpu()
-            ends = [[*positions[i], len(tokens[i]) - 1] for i in batch.index.tolist()]
+            ends = [[*positions[i], len(tokens[i]) - 1] for i in batch.indices.tolist()]
             return [logits[row, row_ends] for row, row_ends in enumerate(ends)]
 
         logits = predict(self.model, tokens, after_each_word, together=together)

@@ -73,7 +73,7 @@ def average(adapters: list[Path], data: str, *, gpt_variant: str | None, folder:
 
     first = configs[0]
     settings = DataSettings(**{f.name: first["settings"][f.name] for f in fields(DataSettings)})
-    config = describe_run("average", first["SR"], corpus, [settings], 0)
+    config = describe_run("average", first["SR"], corpus, [settings])
     config |= {key: first[key] for key in ("labels", "data", "decoder", "start_token")}
     config |= {"settings": asdict(settings), "adapters": sources}
     with atomic_folder(folder) as staging:

@@ -1,40 +1,49 @@
 """The command distil: a teacher, its sentences and a transfer set in, a student out."""
 
-import itertools
-import time
-from collections.abc import Sequence
+import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
-from torch.nn import functional as F
 
-from potstill.console import count, progress_bar, say, say_choice
+from potstill.console import count, progress_bar
+from potstill.data.batching import UNLABELLED, LabelledDataset
 from potstill.decoder.classifier import parameter_counts
-from potstill.distillation.dataset import Aim
-from potstill.distillation.lm_targets import SoftTargets
-from potstill.distillation.logit_cache import KeptLogits, label_sentences
-from potstill.distillation.losses import distillation_loss, soft_losses, with_words
-from potstill.distillation.pretrain import pretrain
+from potstill.distillation.dataset import DistillationDataset
+from potstill.distillation.lm_targets import soft_targets
+from potstill.distillation.logit_cache import LogitCache, label_sentences
+from potstill.distillation.losses import distillation_loss
 from potstill.distillation.word_targets import word_targets
 from potstill.errors import UserError
 from potstill.files import ADAPTER_CONFIG, read_json
+from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.teacher import load_teacher
-from potstill.metrics import evaluation, prevalence_bias
+from potstill.metrics import evaluation
+from potstill.recipes._comparison import print_comparison
 from potstill.recipes._corpus import trained_on
 from potstill.recipes._run import (
-    TITLES,
     Run,
-    carry_out,
+    Task,
     check_target,
     describe_run,
+    fit,
+    log_choice,
     read_task,
-    relatives,
-    resumable,
+    write_run,
 )
-from potstill.recipes.tables import comparison_table
+from potstill.recipes._student import (
+    build_student,
+    encode_splits,
+    match_prevalence,
+    network,
+    pretrain_student,
+    resolve_epochs,
+)
 from potstill.settings import (
     DataSettings,
     DistilSettings,
@@ -42,14 +51,9 @@ from potstill.settings import (
     StudentSettings,
     TrainSettings,
 )
-from potstill.student.heads import WordByWord
+from potstill.student.heads import WordHead
 from potstill.student.io import save_student
-from potstill.student.model import DistilRNN, StudentConfig
 from potstill.student.tokenizer import encode, train_tokenizer, word_end_positions
-from potstill.training.checkpoint import TrainingState
-from potstill.training.distributed import predict_logits
-from potstill.training.loop import UNLABELLED, Examples
-from potstill.training.precision import resolve_precision
 from potstill.transfer.dataset import (
     TransferSet,
     check_teacher,
@@ -59,235 +63,205 @@ from potstill.transfer.dataset import (
 )
 from potstill.transfer.sentences import SourceKind
 from potstill.transfer.shards import read_vocabulary
-from potstill.transfer.top_k import TopKTargets
 
-EPOCHS = 20
-EPOCHS_WITH_SET = 4  # of a hundred thousand sentences
-PRETRAIN_EPOCHS = 6
-PRETRAIN_EPOCHS_WITH_SET = 3
+logger = logging.getLogger(__name__)
 
 
 def distil(
-    SR: int,
+    teacher_path: Path,
+    *,
+    seed: int,
     distillation: DistilSettings,
-    shape: StudentSettings,
+    student: StudentSettings,
     pretraining: PretrainSettings,
     data: DataSettings,
-    settings: TrainSettings,
-    teacher_path: Path,
+    train: TrainSettings,
     gpt_variant: str | None,
-    transfer_set: Path | None,
+    transfer_path: Path | None,
     folder: Path,
     plots_path: Path,
 ) -> None:
-    """Distils a tuned decoder and writes the student to `folder`; see `commands.distil`."""
-    check_target(folder, "--student_path", plots_path, settings.resume)
-    extra = read_transfer_set(transfer_set) if transfer_set else None
-    teacher = load_teacher(teacher_path, gpt_variant=gpt_variant, precision=settings.precision)
-    say_choice("teacher", f"{teacher.title} in {teacher_path}")
-    reason = ""
-    if data.data == "auto" and "data" in teacher.config:
-        columns = {k: teacher.config["settings"][k] for k in ("text_column", "label_column")}
-        data = replace(data, data=trained_on(teacher), **columns)
-        reason = "what the teacher was tuned on"
-    task = read_task(data, SR, reason)
+    """Distil a tuned decoder and write the student to `folder`; see `commands.distil`."""
+    check_target(folder, "student_path", plots_path, train.resume)
+    transfer_set = read_transfer_set(transfer_path) if transfer_path else None
+    teacher = load_teacher(teacher_path, gpt_variant=gpt_variant, precision=train.precision)
+    log_choice("teacher", f"{teacher.title} in {teacher_path}")
+    data, reason = _resolve_data(data, teacher)
+    task = read_task(data, seed, reason)
+    _check_labels(task, teacher, teacher_path)
+    soft_lm = pretraining.pretrain_epochs != 0 and pretraining.pretrain_targets == "soft"
+    words = distillation.word_loss_weight > 0
+    if transfer_set and transfer_path:
+        check_teacher(transfer_set, transfer_path, teacher.sha256)
+        if soft_lm:
+            check_top_k(transfer_set, transfer_path)
+        if words:
+            check_words(transfer_set, transfer_path)
+        transfer_set = _without_scored(transfer_set, transfer_path, task)
+    logits, word_logits = _label(teacher, task, words)
+    train, pretraining = resolve_epochs(train, pretraining, transfer_set is not None)
+
+    sentences = task.train.sentences + (transfer_set.sentences if transfer_set else [])
+    tokenizer = train_tokenizer(sentences, student.vocab_size)
+    max_length = data.max_length
+    evaluations = encode_splits(tokenizer, task, max_length)
+    labelled = evaluations.pop("train")
+    dataset = _labelled_dataset(tokenizer, task, labelled, logits["train"], word_logits, max_length)
+    if transfer_set and transfer_path:
+        vocabulary = []
+        if soft_lm and any(transfer_set.top_k):
+            vocabulary = read_vocabulary(transfer_path)
+        dataset = dataset.concat(
+            _transfer_dataset(tokenizer, transfer_set, vocabulary, words, max_length)
+        )
+    model = build_student(student, tokenizer, task, seed=seed, precision=train.precision)
+    learner = WordHead(model) if words else model
+    total, _ = parameter_counts(model)
+    ratio = f"1/{teacher.n_parameters / total:.0f} of {teacher.title}"
+    logger.info(f"student: DistilRNN, {count(total)} parameters; {ratio}")
+
+    settings = [distillation, student, pretraining, data, train]
+    config = describe_run("distil", seed, task.corpus, settings)
+    config["teacher"] = _describe_teacher(teacher, teacher_path, task, logits)
+    if transfer_set and transfer_path:
+        config["transfer_set"] = _describe_transfer_set(transfer_set, transfer_path)
+    config["student"] = network(student, tokenizer, task)
+    config["parameters"] = {"total": total, "trainable": total}
+    rank = read_json(teacher_path / ADAPTER_CONFIG)["r"]
+    title = f"DistilRNN from {teacher.title} rank {rank}, on {task.corpus.name}, SR {seed}"
+    run = Run(task, config, train, folder, plots_path / "distilrnn_training_plot.png", title)
+
+    run = pretrain_student(run, model, dataset.text(), pretraining)
+    trained = fit(
+        run, learner, dataset, evaluations, partial(distillation_loss, settings=distillation)
+    )
+    bias = match_prevalence(model, labelled, config["labels"]) if student.match_prevalence else None
+    save = partial(save_student, model, tokenizer)
+    write_run(run, learner, evaluations, trained, save=save, bias=bias)
+    print_comparison(folder)
+    logger.info(f"student: {run.folder}\nplot: {run.plot}")
+
+
+def _resolve_data(data: DataSettings, teacher: DecoderClassifier) -> tuple[DataSettings, str]:
+    """Return the settings with the teacher's own data in place of "auto", and why."""
+    if data.data != "auto" or "data" not in teacher.config:
+        return data, ""
+    columns = {k: teacher.config["settings"][k] for k in ("text_column", "label_column")}
+    return replace(data, data=trained_on(teacher), **columns), "what the teacher was tuned on"
+
+
+def _check_labels(task: Task, teacher: DecoderClassifier, teacher_path: Path) -> None:
     if task.corpus.labels != tuple(teacher.classes_):
         raise UserError(
-            f"the teacher in {teacher_path} knows {', '.join(tuple(teacher.classes_))}, "
+            f"the teacher in {teacher_path} knows {', '.join(teacher.classes_)}, "
             f"but {task.corpus.path} is labelled {', '.join(task.corpus.labels)}."
         )
-    vocabulary: list[str] = []
-    if extra and transfer_set:
-        check_teacher(extra, transfer_set, teacher.sha256)
-        if pretraining.pretrain_epochs != 0 and pretraining.pretrain_targets == "soft":
-            check_top_k(extra, transfer_set)
-            vocabulary = read_vocabulary(transfer_set) if any(extra.top_k) else []
-        if distillation.word_loss_weight:
-            check_words(extra, transfer_set)
-        whole = len(extra.sentences)
-        scored = [s for split in task.scored.values() for s in split.sentences]
-        extra = extra.without(scored)
-        left_out = whole - len(extra.sentences)
-        why = f"; {left_out} others came of sentences held out or scored" if left_out else ""
-        say(f"transfer set: {len(extra.sentences)} sentences of {transfer_set}{why}")
-    kept = KeptLogits(teacher.sha256)
-    word_logits: list[np.ndarray] = []
-    logits, computed = {}, 0
+
+
+def _without_scored(transfer_set: TransferSet, folder: Path, task: Task) -> TransferSet:
+    """Leave out the sentences that are scored or held out, or were made of one of these."""
+    kept = transfer_set.without([s for split in task.scored.values() for s in split.sentences])
+    left_out = len(transfer_set.sentences) - len(kept.sentences)
+    why = f"; {left_out} others came of sentences held out or scored" if left_out else ""
+    logger.info(f"transfer set: {len(kept.sentences)} sentences of {folder}{why}")
+    return kept
+
+
+def _label(
+    teacher: DecoderClassifier, task: Task, words: bool
+) -> tuple[dict[str, Tensor], list[np.ndarray]]:
+    """Return the teacher's (N, classes) logits of every split and, if `words`, for each sentence of
+    train those after each of its words, (W, classes)."""
+    cache = LogitCache(teacher.sha256)
+    logits, word_logits, n_computed = {}, [], 0
     for name, split in task.splits().items():
-        if name == "train" and distillation.word_loss_weight:
-            kept_words = KeptLogits(teacher.sha256, "-words")
-            found, new = label_sentences(split.sentences, kept_words, teacher.word_logits)
-            rows = [one.reshape(-1, len(teacher.classes_)) for one in found]
-            logits[name] = torch.stack([one[-1] for one in rows])
-            word_logits = [one[:-1].numpy() for one in rows]
+        if name == "train" and words:
+            word_cache = LogitCache(teacher.sha256, "-words")
+            labelled, computed = label_sentences(
+                split.sentences, word_cache, teacher.word_logits, progress=progress_bar
+            )
+            rows = [flat.view(-1, len(teacher.classes_)) for flat in labelled]
+            logits[name] = torch.stack([row[-1] for row in rows])
+            word_logits = [row[:-1].numpy() for row in rows]
         else:
-            found, new = label_sentences(split.sentences, kept, teacher.logits)
-            logits[name] = torch.stack(found)
-        computed += new
-    say(f"teacher logits: {computed} sentences labelled now, the others kept in {kept.file.parent}")
-    labels = torch.tensor(task.train.labels)
-    soft = logits["train"]
-    if extra:
-        soft = torch.cat([soft, torch.from_numpy(extra.logits)])
-        labels = F.pad(labels, (0, len(extra.sentences)), value=UNLABELLED)
-        word_logits += extra.word_logits if distillation.word_loss_weight else []
-
-    def loss(of_student: Tensor, index: Tensor) -> Tensor:
-        return distillation_loss(
-            of_student,
-            soft[index].to(of_student.device),
-            labels[index].to(of_student.device),
-            distillation.temperature,
-            distillation.alpha,
-            distillation.loss,
-        )
-
-    def word_loss(of_student: Tensor, of_teacher: Tensor) -> Tensor:
-        losses = soft_losses(of_student, of_teacher, distillation.temperature, distillation.loss)
-        return distillation.word_loss_weight * losses
-
-    config = describe_run(
-        "distil", SR, task.corpus, [distillation, shape, pretraining, data, settings], 0
+            labelled, computed = label_sentences(
+                split.sentences, cache, teacher.logits, progress=progress_bar
+            )
+            logits[name] = torch.stack(labelled)
+        n_computed += computed
+    logger.info(
+        f"teacher logits: {n_computed} sentences labelled now, the others kept in "
+        f"{cache.file.parent}"
     )
+    return logits, word_logits
+
+
+def _labelled_dataset(
+    tokenizer: Tokenizer,
+    task: Task,
+    labelled: LabelledDataset,
+    logits: Tensor,
+    word_logits: list[np.ndarray],
+    max_length: int,
+) -> DistillationDataset:
+    """Return the labelled sentences with the teacher's logits."""
+    targets = None
+    if word_logits:
+        positions = word_end_positions(tokenizer, task.train.sentences, max_length)
+        targets = word_targets(positions, word_logits)
+    return DistillationDataset(
+        labelled.tokens,
+        labelled.labels,
+        is_text=[True] * len(labelled),
+        teacher_logits=logits,
+        word_targets=targets,
+    )
+
+
+def _transfer_dataset(
+    tokenizer: Tokenizer,
+    transfer_set: TransferSet,
+    vocabulary: list[str],
+    words: bool,
+    max_length: int,
+) -> DistillationDataset:
+    """Return the sentences of a transfer set with the teacher's logits and, where there is the
+    decoder's `vocabulary`, its probabilities of the next tokens."""
+    sentences = transfer_set.sentences
+    tokens = encode(tokenizer, sentences, max_length)
+    targets = lm_targets = None
+    if words:
+        positions = word_end_positions(tokenizer, sentences, max_length)
+        targets = word_targets(positions, transfer_set.word_logits)
+    if vocabulary:
+        lm_targets = soft_targets(tokenizer, vocabulary, sentences, transfer_set.top_k, tokens)
+    return DistillationDataset(
+        tokens,
+        [UNLABELLED] * len(tokens),
+        # Edits are mostly not what a language model should learn to write.
+        is_text=[origin.kind is not SourceKind.EDITED for origin in transfer_set.origins],
+        teacher_logits=torch.from_numpy(transfer_set.logits),
+        word_targets=targets,
+        lm_targets=lm_targets,
+    )
+
+
+def _describe_teacher(
+    teacher: DecoderClassifier, path: Path, task: Task, logits: dict[str, Tensor]
+) -> dict[str, Any]:
     scores = {n: evaluation(logits[n].numpy(), s.labels) for n, s in task.scored.items()}
-    config["teacher"] = {
-        "path": str(teacher_path),
+    return {
+        "path": str(path),
         "sha256": teacher.sha256,
         "title": teacher.title,
         "parameters": teacher.n_parameters,
         "scores": scores,
     }
-    if extra and transfer_set:
-        config["transfer_set"] = {
-            "path": str(transfer_set),
-            "sentences": extra.kinds(),
-            "sha256": extra.sha256(),
-        }
-    rank = read_json(teacher_path / ADAPTER_CONFIG)["r"]
-    title = f"DistilRNN from {teacher.title} rank {rank}, on {task.corpus.name}, SR {SR}"
-    plot = plots_path / "distilrnn_training_plot.png"
-    aim = Aim(loss, word_logits, word_loss if distillation.word_loss_weight else None, vocabulary)
-    run = Run(task, config, settings, folder, plot, title)
-    train_student(run, shape, pretraining, extra, aim)
 
 
-def train_student(
-    run: Run,
-    shape: StudentSettings,
-    pretraining: PretrainSettings,
-    extra: TransferSet | None,
-    aim: Aim,
-) -> None:
-    """Trains, writes and reports a student; `aim` knows the sentences of train before those of
-    `extra`."""
-    task, config, settings = run.task, run.config, run.settings
-    unlabelled = extra.sentences if extra else []
-    tokenizer = train_tokenizer([*task.train.sentences, *unlabelled], shape.vocab_size)
-    examples = {
-        name: Examples(encode(tokenizer, split.sentences, config["max_length"]), split.labels)
-        for name, split in task.splits().items()
+def _describe_transfer_set(transfer_set: TransferSet, path: Path) -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "sentences": transfer_set.kinds(),
+        "sha256": transfer_set.sha256(),
     }
-    labelled = examples["train"]
-    if unlabelled:
-        more = encode(tokenizer, unlabelled, config["max_length"])
-        none = [UNLABELLED] * len(more)
-        examples["train"] = Examples(labelled.tokens + more, labelled.labels + none)
-    torch.manual_seed(config["SR"])
-    wanted = shape.model_kwargs()
-    wanted |= {"vocab_size": tokenizer.get_vocab_size(), "classes": len(task.corpus.labels)}
-    model = DistilRNN(StudentConfig(**wanted))
-    model.product_dtype = resolve_precision(settings.precision)
-    learner: torch.nn.Module = model
-    loss = aim.loss
-    if aim.word_loss:
-        sentences = [*task.train.sentences, *unlabelled]
-        places = word_end_positions(tokenizer, sentences, config["max_length"])
-        loss = with_words(loss, word_targets(places, aim.word_logits), aim.word_loss)
-        learner = WordByWord(model)
-    total, _ = parameter_counts(model)
-    teacher = config.get("teacher")
-    ratio = f"; 1/{teacher['parameters'] / total:.0f} of {teacher['title']}" if teacher else ""
-    say(f"student: DistilRNN, {count(total)} parameters{ratio}")
-    config["settings"]["epochs"] = settings.epochs or (EPOCHS_WITH_SET if extra else EPOCHS)
-    pretrain_epochs = pretraining.pretrain_epochs
-    if pretrain_epochs is None:
-        pretrain_epochs = PRETRAIN_EPOCHS_WITH_SET if extra else PRETRAIN_EPOCHS
-    config["settings"]["pretrain_epochs"] = pretrain_epochs
-    begun = settings.resume and run.state().exists()
-    if pretrain_epochs and not begun:
-        # Edits are mostly not what a language model should learn to write.
-        written = [o.kind is not SourceKind.EDITED for o in extra.origins] if extra else []
-        written = [True] * len(task.train.sentences) + written
-        text = list(itertools.compress(examples["train"].tokens, written))
-        soft = None
-        if extra and aim.vocabulary:
-            sentences = list(itertools.compress([*task.train.sentences, *unlabelled], written))
-            likely: list[TopKTargets | None] = [None] * len(task.train.sentences)
-            likely += itertools.compress(extra.top_k, written[len(likely) :])
-            soft = SoftTargets(tokenizer, aim.vocabulary, sentences, likely, text)
-        of_text = replace(settings, lr=pretraining.pretrain_lr)
-        state = run.state("language_model")
-        _pretrain(model, text, pretrain_epochs, of_text, config["SR"], state, soft)
-        run = replace(run, settings=replace(settings, resume=False))
-    config["student"] = wanted
-    config["parameters"] = {"total": total, "trainable": total}
-
-    def save(staging: Path) -> None:
-        save_student(model, tokenizer, staging)
-
-    def settle() -> Tensor:
-        return _match_prevalence(model, labelled, task.corpus.labels)
-
-    settled = settle if shape.match_prevalence else None
-    outcome = carry_out(run, learner, examples, loss, save, settle=settled)
-    row = {"parameters": total, "scores": outcome.results["chosen"]}
-    rows = {TITLES[config["command"]]: row} | relatives(run.folder, config)
-    # Distilled above its control, whichever was trained just now, and the teacher above both.
-    order = sorted(rows, key=lambda name: (name in TITLES.values(), name))
-    comparison_table(f"{task.corpus.name}, SR {config['SR']}", {name: rows[name] for name in order})
-    say(f"student: {run.folder}\nplot: {run.plot}")
-
-
-def _pretrain(
-    model: DistilRNN,
-    text: list[list[int]],
-    epochs: int,
-    settings: TrainSettings,
-    seed: int,
-    state: TrainingState,
-    soft: SoftTargets | None,
-) -> None:
-    """Makes a language model of the student, or goes on with one, and says what became of it."""
-    started = time.perf_counter()
-    with resumable(state), progress_bar(epochs * len(text)) as show:
-        loss = pretrain(model, text, settings, epochs, seed, show, state, soft)
-    seconds = time.perf_counter() - started
-    known = f"; {soft.share():.0%} of the next tokens by the decoder's chances" if soft else ""
-    say(
-        f"language model first: {epochs} epochs over {len(text)} sentences, {seconds:.0f} s, "
-        f"{loss:.3f} nats a token{known}"
-    )
-
-
-@torch.no_grad()
-def _match_prevalence(model: DistilRNN, labelled: Examples, classes: Sequence[str]) -> Tensor:
-    """Changes the biases of `model` so that it calls as many of the `labelled` sentences each class
-    as are; gives the (classes,) changes, says what they are.
-
-    What a student is not sure of it takes for the class that is frequent, so that it calls too many
-    sentences that.
-    """
-    logits = predict_logits(model, labelled.tokens).numpy()
-    bias = torch.from_numpy(prevalence_bias(logits, labelled.labels)).float()
-    model.score.bias.add_(bias.to(model.score.bias.device))
-    are, called = (
-        np.bincount(answers, minlength=len(classes)) / len(logits)
-        for answers in (labelled.labels, logits.argmax(1))
-    )
-    shares = ", ".join(
-        f"{name} {100 * now:.1f} % ({100 * before:.1f} % without a shift of {shift:+.2f})"
-        for name, now, before, shift in zip(classes, are, called, bias.tolist(), strict=True)
-        if shift
-    )
-    say(f"called as often as they are, in train: {shares or 'all classes as they were learnt'}")
-    return bias

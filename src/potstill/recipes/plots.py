@@ -1,5 +1,6 @@
 """The picture of a training run."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator
+
+from potstill.files import write_bytes
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 SPLITS = {
@@ -20,27 +23,29 @@ PANELS = {"loss": "loss (nats)", "accuracy": "accuracy", "mcc": "Matthews correl
 
 
 def training_plot(
-    records: list[dict[str, Any]],
-    chosen: int,
+    history: list[dict[str, Any]],
+    chosen_epoch: int,
     majority: dict[str, float],
     title: str,
     file: Path,
 ) -> None:
-    """Draws loss, accuracy and MCC of every split by epoch into `file`.
+    """Draw loss, accuracy and MCC of every split by epoch into `file`, whole or not at all.
 
-    records: a line an epoch, as `training.loop.train` makes them; chosen: number of the epoch whose
-    weights were kept; majority: accuracy of the most frequent class, by split.
+    Args:
+        history: Metrics of every epoch, as in a `TrainResult`.
+        chosen_epoch: Number of the epoch whose weights are saved.
+        majority: Accuracy of the most frequent class, by split.
     """
-    epochs = [r["epoch"] for r in records]
+    epochs = [metrics["epoch"] for metrics in history]
     figure, axes = plt.subplots(1, 3, figsize=(14, 5), layout="constrained")
     for axis, (key, label) in zip(axes, PANELS.items(), strict=True):
         for split, (_, colour, marker) in SPLITS.items():
-            if split not in records[0]:
+            if split not in history[0]:
                 continue
-            values = [r[split][key] for r in records]
+            values = [metrics[split][key] for metrics in history]
             marks = marker if len(epochs) <= 30 else None
             axis.plot(epochs, values, color=colour, marker=marks, label=SPLITS[split][0])
-        axis.axvline(chosen, color="0.6", linestyle=":", zorder=0, label="epoch chosen")
+        axis.axvline(chosen_epoch, color="0.6", linestyle=":", zorder=0, label="epoch chosen")
         axis.set_xlabel("epoch")
         axis.set_title(label)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -52,7 +57,7 @@ def training_plot(
     handles, labels = axes[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(title, parse_math=False)  # a $ in a name is a $
-    staging = file.with_name(f".{file.name}.new.png")
-    figure.savefig(staging, dpi=120)
+    body = BytesIO()
+    figure.savefig(body, format="png", dpi=120)
     plt.close(figure)
-    staging.replace(file)
+    write_bytes(file, body.getvalue())

@@ -1,27 +1,62 @@
 """The command rnn: the student that distil would train, without a teacher."""
 
+import logging
+from functools import partial
 from pathlib import Path
 
-from potstill.distillation.dataset import Aim
-from potstill.recipes._run import Run, check_target, describe_run, read_task
-from potstill.recipes.distil import train_student
+from potstill.console import count
+from potstill.decoder.classifier import parameter_counts
+from potstill.distillation.lm_targets import LMDataset
+from potstill.recipes._comparison import print_comparison
+from potstill.recipes._run import Run, check_target, describe_run, fit, read_task, write_run
+from potstill.recipes._student import (
+    build_student,
+    encode_splits,
+    match_prevalence,
+    network,
+    pretrain_student,
+    resolve_epochs,
+)
 from potstill.settings import DataSettings, PretrainSettings, StudentSettings, TrainSettings
+from potstill.student.io import save_student
+from potstill.student.tokenizer import train_tokenizer
+from potstill.training.losses import classification_loss
+
+logger = logging.getLogger(__name__)
 
 
-def train_control(
-    SR: int,
-    shape: StudentSettings,
+def train_baseline(
+    *,
+    seed: int,
+    student: StudentSettings,
     pretraining: PretrainSettings,
     data: DataSettings,
-    settings: TrainSettings,
+    train: TrainSettings,
     folder: Path,
     plots_path: Path,
 ) -> None:
-    """Trains the student that `distil` would, on the labels alone; see `commands.rnn`."""
-    check_target(folder, "--student_path", plots_path, settings.resume)
-    task = read_task(data, SR)
-    config = describe_run("rnn", SR, task.corpus, [shape, pretraining, data, settings], 0)
-    title = f"DistilRNN without a teacher, on {task.corpus.name}, SR {SR}"
-    plot = plots_path / "rnn_training_plot.png"
-    run = Run(task, config, settings, folder, plot, title)
-    train_student(run, shape, pretraining, None, Aim(task.cross_entropy()))
+    """Train the student that `distil` would, on the labels alone; see `commands.rnn`."""
+    check_target(folder, "student_path", plots_path, train.resume)
+    task = read_task(data, seed)
+    train, pretraining = resolve_epochs(train, pretraining, transfer_set=False)
+
+    tokenizer = train_tokenizer(task.train.sentences, student.vocab_size)
+    evaluations = encode_splits(tokenizer, task, data.max_length)
+    labelled = evaluations.pop("train")
+    model = build_student(student, tokenizer, task, seed=seed, precision=train.precision)
+    total, _ = parameter_counts(model)
+    logger.info(f"student: DistilRNN, {count(total)} parameters")
+
+    config = describe_run("rnn", seed, task.corpus, [student, pretraining, data, train])
+    config["student"] = network(student, tokenizer, task)
+    config["parameters"] = {"total": total, "trainable": total}
+    title = f"DistilRNN without a teacher, on {task.corpus.name}, SR {seed}"
+    run = Run(task, config, train, folder, plots_path / "rnn_training_plot.png", title)
+
+    run = pretrain_student(run, model, LMDataset(labelled.tokens), pretraining)
+    trained = fit(run, model, labelled, evaluations, classification_loss)
+    bias = match_prevalence(model, labelled, config["labels"]) if student.match_prevalence else None
+    save = partial(save_student, model, tokenizer)
+    write_run(run, model, evaluations, trained, save=save, bias=bias)
+    print_comparison(folder)
+    logger.info(f"student: {run.folder}\nplot: {run.plot}")

@@ -1,7 +1,5 @@
 """The heads of a student that serve its training only."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -9,17 +7,18 @@ from potstill.ops.cross_entropy import TiedCrossEntropy
 from potstill.student.model import DistilRNN
 
 
-class WordByWord(nn.Module):
-    """A DistilRNN in training, with a linear layer that tells what it makes of each word."""
+class WordHead(nn.Module):
+    """A DistilRNN in training, with a linear layer that classifies after each token."""
 
-    def __init__(self, student: Any):
+    def __init__(self, student: DistilRNN):
         super().__init__()
         config = student.config
         self.student = student
         self.word_score = nn.Linear(config.hidden_size * student.directions, config.classes)
 
-    def forward(self, input_ids: Tensor, lengths: Tensor) -> Any:
-        """As the student; in training besides (B, L, classes), the logits of each token."""
+    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the student's (B, classes) logits; in training also (B, L, classes), the logits
+        of each token."""
         states = self.student.states(input_ids, lengths)
         logits = self.student.classify(states, lengths)
         if not self.training:
@@ -27,14 +26,8 @@ class WordByWord(nn.Module):
         return logits, self.word_score(self.student.dropout(states))
 
 
-def followed(input_ids: Tensor, lengths: Tensor) -> Tensor:
-    """(B, L - 1), True for each of (B, L) tokens that another of its sentence follows."""
-    inner = torch.arange(1, input_ids.shape[1], device=input_ids.device)
-    return inner < lengths.to(inner.device)[:, None]
-
-
-class NextToken(nn.Module):
-    """A student with what makes tokens of its states: for each direction a linear layer to the
+class NextTokenHead(nn.Module):
+    """A student with what predicts tokens from its states: for each direction a linear layer to the
     width of the embeddings, whose matrix scores the tokens (Press and Wolf 2017, *Using the Output
     Embedding to Improve Language Models*)."""
 
@@ -51,32 +44,34 @@ class NextToken(nn.Module):
         self,
         input_ids: Tensor,
         lengths: Tensor,
-        soft: tuple[Tensor, Tensor] | None = None,
+        targets: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Mean loss of (B, L) tokens, padded on the right, and their (B,) lengths.
+        """Return the mean loss of (B, L) tokens, padded on the right, and their (B,) lengths.
 
-        soft: what is likely forwards, for each token that another follows, one after the other:
-        places in the vocabulary and their shares, both (N, K).
+        targets: of the forward direction, after each token that another follows, one sentence after
+            the other: token ids and their weights, both (N, K). Default: the tokens that follow.
         """
         states = self.student.states(input_ids, lengths).chunk(len(self.heads), dim=-1)
-        inner = followed(input_ids, lengths)
+        # (B, L - 1), True for each token that another of its sentence follows.
+        followed = torch.arange(1, input_ids.shape[1], device=input_ids.device) < lengths[:, None]
         # Forwards a state predicts the token after it, backwards the one before.
         pairs = [(states[0][:, :-1], input_ids[:, 1:]), (states[-1][:, 1:], input_ids[:, :-1])]
         losses = []
-        for way, (head, (state, target)) in enumerate(zip(self.heads, pairs, strict=False)):
-            places = target[inner]
-            if soft and way == 0:
-                places, shares = (x.to(places.device) for x in soft)
+        for direction, (head, (state, token_ids)) in enumerate(
+            zip(self.heads, pairs, strict=False)
+        ):
+            if targets and direction == 0:
+                target_ids, weights = targets
             else:
-                places = places[:, None]
-                shares = torch.ones_like(places, dtype=torch.float32)
+                target_ids = token_ids[followed][:, None]
+                weights = torch.ones_like(target_ids, dtype=torch.float32)
             losses.append(
                 TiedCrossEntropy.apply(
-                    head(self.student.dropout(state[inner])),
+                    head(self.student.dropout(state[followed])),
                     self.student.embedding.weight,
                     self.bias,
-                    places,
-                    shares,
+                    target_ids,
+                    weights,
                     self.student.product_dtype,
                 )
             )

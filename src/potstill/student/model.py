@@ -40,11 +40,10 @@ class DistilRNN(nn.Module):
     Training on a CPU, a GRU makes its products in `product_dtype`; all else is in fp32.
     """
 
-    product_dtype = torch.float32
-
-    def __init__(self, config: StudentConfig):
+    def __init__(self, config: StudentConfig, product_dtype: torch.dtype = torch.float32):
         super().__init__()
         self.config = config
+        self.product_dtype = product_dtype
         self.embedding = nn.Embedding(config.vocab_size, config.embedding_size)
         self.dropout = Dropout(config.dropout)
         self.rnn = CELLS[config.cell](

@@ -1,4 +1,4 @@
-"""Which of how many processes this is, the threads of one, and predictions they all share."""
+"""Processes, threads, and predictions that several processes share."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 
 def process() -> PartialState:
-    """This process among all; alone unless a launcher started several.
+    """Return this process's place among all; alone unless a launcher started several.
 
     Accelerate must be told where there is no accelerator: it would let processes launched on CPUs
     each run by itself.
@@ -26,8 +26,8 @@ def process() -> PartialState:
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
-def side_by_side(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """`function` of every item, in as many threads as torch has for one operation, each alone.
+def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Apply `function` to every item, in as many threads as torch has for one operation.
 
     Of short sentences an operation takes microseconds; threads that share each one spend more time
     waiting for each other than threads that share the sentences.
@@ -49,7 +49,7 @@ def predict_logits(
     batch_tokens: int = 1024,
     together: bool = True,
 ) -> Tensor:
-    """Logits of every sentence in order, (N, classes), fp32, on the CPU, by
+    """Return (N, classes) logits of N sentences in order, fp32, on the CPU, by
     `model(input_ids, lengths)`; else as `predict`."""
 
     def logits(batch: Batch) -> Tensor:
@@ -65,7 +65,8 @@ def predict(
     batch_tokens: int = 1024,
     together: bool = True,
 ) -> list[Any]:
-    """What `answer` makes of each sentence, in order; it gets batches on the device of `model`.
+    """Return what `answer` returns for each sentence, in order; it gets batches on the device of
+    `model`.
 
     The sentences go through sorted by length, about `batch_tokens` tokens at a time, on a GPU
     GPU_BATCH times as many. Several processes do that `together`, sharing the work, and all get the
@@ -80,8 +81,8 @@ def predict(
         batch_tokens *= GPU_BATCH
 
     @torch.no_grad()
-    def pass_through(index: list[int]) -> tuple[list[int], Iterable[Any]]:
-        return index, answer(collate(tokens, index).to(device))
+    def answer_batch(indices: list[int]) -> tuple[list[int], Iterable[Any]]:
+        return indices, answer(collate(tokens, indices).to(device))
 
     batches = []
     while order:
@@ -91,11 +92,11 @@ def predict(
     was_training = model.training
     model.eval()
     if device.type == "cpu":
-        parts = side_by_side(pass_through, batches)
+        parts = map_in_threads(answer_batch, batches)
     else:
-        parts = [pass_through(index) for index in batches]
+        parts = [answer_batch(indices) for indices in batches]
     model.train(was_training)
     if together and state.num_processes > 1:
         parts = gather_object(parts)
-    found = {i: one for index, answers in parts for i, one in zip(index, answers, strict=True)}
-    return [found[i] for i in range(len(tokens))]
+    by_index = {i: a for indices, answers in parts for i, a in zip(indices, answers, strict=True)}
+    return [by_index[i] for i in range(len(tokens))]

@@ -1,58 +1,82 @@
 """The training loop of language models, the decoder's and the student's."""
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from potstill.data.batching import Batch, collate, length_batches
 from potstill.ops.parameters import trainable_parameters
+from potstill.progress import Progress, no_progress
 from potstill.settings import TrainSettings
-from potstill.training.checkpoint import Record, Trained, TrainingState
+from potstill.training.checkpoint import Checkpoint, EpochMetrics, TrainResult
 from potstill.training.distributed import process
-from potstill.training.optim import adamw, seed_epoch, set_lr, update
+from potstill.training.epoch import Dataset, run_epoch
+from potstill.training.optim import adamw, update
 
 
-def descend(
+def fit_language_model(
     model: nn.Module,
-    tokens: list[list[int]],
-    batch_loss: Callable[[Batch], Tensor],
+    dataset: Dataset,
+    loss_function: Callable[[Any, Any], Tensor],
     settings: TrainSettings,
+    *,
     epochs: int,
     seed: int,
-    show: Callable[[int, str], None],
-    state: TrainingState | None = None,
+    checkpoint: Checkpoint | None = None,
+    progress: Progress = no_progress,
 ) -> float:
-    """Trains a language model on the sentences `tokens`, by the mean loss of each batch; gives the
-    mean of the last epoch.
+    """Train the parameters of a language model that require gradients.
 
-    state: keeps what it takes to go on after the last finished epoch, as `settings.resume` asks;
-    every process must call then, where without it one may do so alone.
+    Args:
+        loss_function: Maps the model and a batch to the mean loss over its tokens.
+        checkpoint: Keeps what it takes to continue after the last finished epoch, as
+            `settings.resume` asks; every process must call then, where without it one may do so
+            alone.
+
+    Returns:
+        The mean loss over the batches of the last epoch.
     """
-    lengths = [len(t) for t in tokens]
     trainable = trainable_parameters(model)
-    device = next(iter(trainable.values())).device
-    optimizer = adamw(model, settings)
-    steps = epochs * math.ceil(len(tokens) / settings.batch_size)
-    records: list[Record] = []
-    if state:
+    step = _Step(model, loss_function, adamw(model, settings), settings.clip, trainable)
+    history: list[EpochMetrics] = []
+    if checkpoint:
         if settings.resume:
-            records = state.load(trainable, optimizer).records
+            history = checkpoint.load(trainable, step.optimizer).history
         process().wait_for_everyone()  # all have looked before any writes
-    step, done = steps // epochs * len(records), len(tokens) * len(records)
-    for epoch in range(len(records) + 1, epochs + 1):
-        seed_epoch(seed, epoch)
-        losses: list[Tensor] = []
-        for index in length_batches(lengths, settings.batch_size, seed, epoch):
-            loss = batch_loss(collate(tokens, index.tolist()).to(device))
-            loss.backward()
-            set_lr(optimizer, settings, step, steps)
-            update(optimizer, trainable.values(), settings.clip)
-            losses.append(loss.detach())
-            step, done = step + 1, done + len(index)
-            show(done, "language model")
-        records.append({"epoch": epoch, "loss": float(torch.stack(losses).mean())})
-        if state and process().is_main_process:
-            state.save(Trained(records, {}), trainable, optimizer)
-    return records[-1]["loss"]
+    with progress(epochs * len(dataset.tokens)) as show:
+        for epoch in range(len(history) + 1, epochs + 1):
+            losses = run_epoch(
+                step,
+                dataset,
+                step.optimizer,
+                settings,
+                epoch=epoch,
+                epochs=epochs,
+                seed=seed,
+                show=show,
+                description="language model",
+            )
+            history.append({"epoch": epoch, "loss": float(torch.stack(losses).mean())})
+            if checkpoint and process().is_main_process:
+                checkpoint.save(TrainResult(history, {}), trainable, step.optimizer)
+    return history[-1]["loss"]
+
+
+@dataclass(frozen=True)
+class _Step:
+    model: nn.Module
+    loss_function: Callable[[Any, Any], Tensor]
+    optimizer: torch.optim.Optimizer
+    clip: float
+    trainable: dict[str, Tensor]
+
+    def __call__(self, dataset: Dataset, indices: np.ndarray) -> Tensor:
+        """Take a step by the batch at `indices`; return its loss."""
+        device = next(iter(self.trainable.values())).device
+        loss = self.loss_function(self.model, dataset.batch(indices.tolist()).to(device))
+        loss.backward()
+        update(self.optimizer, self.trainable.values(), self.clip)
+        return loss.detach()

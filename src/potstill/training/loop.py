@@ -1,136 +1,122 @@
-"""The one training loop, for LoRA, distil and rnn alike."""
+"""The training loop of classifiers, for LoRA, distil and rnn alike."""
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import nn
 
-from potstill.console import progress_bar
-from potstill.data.batching import collate, length_batches
+from potstill.data.batching import UNLABELLED, LabelledDataset
 from potstill.metrics import confusion_counts, mcc_standard_error, score
 from potstill.ops.parameters import trainable_parameters
+from potstill.progress import Progress, no_progress
 from potstill.settings import TrainSettings
-from potstill.training.checkpoint import Record, Trained, TrainingState, choose
+from potstill.training.checkpoint import Checkpoint, EpochMetrics, TrainResult, choose_epoch
 from potstill.training.distributed import predict_logits, process
-from potstill.training.optim import adamw, seed_epoch, set_lr, update
-from potstill.training.steps import GraphedStep, LossFunction, backward_apart
-
-UNLABELLED = -100  # in place of a label
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Tokenised sentences and their labels; those UNLABELLED are learned from, not scored."""
-
-    tokens: list[list[int]]
-    labels: list[int]
+from potstill.training.epoch import run_epoch
+from potstill.training.losses import LossFunction
+from potstill.training.optim import adamw
+from potstill.training.steps import BatchLogits, GraphedStep, MicrobatchStep, PlainStep, Step
 
 
 def train(
     model: nn.Module,
-    examples: Examples,
+    dataset: Any,
     loss_function: LossFunction,
-    evaluations: dict[str, Examples],
+    evaluations: dict[str, LabelledDataset],
     settings: TrainSettings,
+    *,
     epochs: int,
     seed: int,
-    state: TrainingState,
-    report: Callable[[Record], None],
-    part_tokens: int | None = None,
-) -> Trained:
-    """Trains the parameters of `model` that require gradients.
+    checkpoint: Checkpoint,
+    report: Callable[[EpochMetrics], None],
+    microbatch_tokens: int | None = None,
+    progress: Progress = no_progress,
+) -> TrainResult:
+    """Train the parameters of `model` that require gradients.
 
     Args:
-        model: maps (B, L) tokens and (B,) lengths to (B, C) logits; in training perhaps to more,
-            the logits first.
-        examples: what it learns from; their order is the places `loss_function` gets.
-        evaluations: scored after every epoch. Under "holdout", the sentences the epoch is chosen
-            by, as `choose` does.
-        state: keeps what it takes to go on after the last finished epoch.
-        report: gets each epoch's record as soon as it is there.
-        part_tokens: for a decoder; on a CPU its batches pass as in `backward_apart`, on a GPU its
-            steps are as in `GraphedStep`.
+        model: Maps (B, L) tokens and (B,) lengths to (B, classes) logits; in training perhaps to
+            more, the logits first.
+        dataset: A `LabelledDataset` or what has its attributes; sentences that are UNLABELLED are
+            learnt from, but not scored.
+        loss_function: Maps the model's output and a batch of `dataset` to the mean loss.
+        evaluations: Are scored after every epoch. Under "holdout", the sentences that the epoch is
+            chosen by, as in `choose_epoch`.
+        checkpoint: Keeps what it takes to continue after the last finished epoch.
+        report: Is called with the metrics of each epoch as soon as they are there.
+        microbatch_tokens: For a decoder; on a CPU its batches are cut as in `MicrobatchStep`, on a
+            GPU its steps are as in `GraphedStep`.
     """
     accelerator = Accelerator(cpu=process().device.type == "cpu")
-    rank, world = accelerator.process_index, accelerator.num_processes
     prepared, optimizer = accelerator.prepare(model, adamw(model, settings))
     trainable = trainable_parameters(model)
-    lengths = [len(t) for t in examples.tokens]
-    labels = np.asarray(examples.labels)
-    steps = epochs * math.ceil(len(lengths) / settings.batch_size)
-    trained = Trained([], {})
+    result = TrainResult([], {})
     if settings.resume:
-        trained = state.load(trainable, optimizer)
-    step = steps // epochs * len(trained.records)
-
-    alone = accelerator.device.type if world == 1 else None
-    graphed = None
-    if part_tokens and alone == "cuda":
-        graphed = GraphedStep(model, loss_function, optimizer, settings.clip, max(lengths))
-
-    with progress_bar(epochs * len(lengths)) as show:
-        for epoch in range(len(trained.records) + 1, epochs + 1):
-            seed_epoch(seed, epoch)
-            started, done = time.perf_counter(), 0
-            outputs: list[tuple[Tensor, Tensor]] = []  # places, logits
+        result = checkpoint.load(trainable, optimizer)
+    alone = accelerator.device.type if accelerator.num_processes == 1 else None
+    step: Step
+    if microbatch_tokens and alone == "cpu":
+        step = MicrobatchStep(model, loss_function, optimizer, settings.clip, microbatch_tokens)
+    elif microbatch_tokens and alone == "cuda":
+        longest = max(map(len, dataset.tokens))
+        step = GraphedStep(model, loss_function, optimizer, settings.clip, longest)
+    else:
+        parameters = list(trainable.values())
+        step = PlainStep(prepared, loss_function, optimizer, settings.clip, parameters, accelerator)
+    with progress(epochs * len(dataset.tokens)) as show:
+        for epoch in range(len(result.history) + 1, epochs + 1):
             model.train()
-            for batch_index in length_batches(
-                lengths, settings.batch_size, seed, epoch, rank, world
-            ):
-                set_lr(optimizer, settings, step, steps)
-                if part_tokens and alone == "cpu":
-                    passed = backward_apart(
-                        model, examples.tokens, batch_index, loss_function, part_tokens
-                    )
-                    update(optimizer, trainable.values(), settings.clip)
-                elif graphed:
-                    batch = collate(examples.tokens, batch_index.tolist())
-                    passed = [(batch.index, graphed(batch))]
-                else:
-                    batch = collate(examples.tokens, batch_index.tolist()).to(accelerator.device)
-                    output = prepared(batch.input_ids, batch.lengths)
-                    accelerator.backward(loss_function(output, batch.index))
-                    logits = output[0] if isinstance(output, tuple) else output
-                    passed = [(batch.index, logits.detach())]
-                    update(optimizer, trainable.values(), settings.clip)
-                step += 1
-                outputs += passed
-                done = min(done + len(batch_index) * world, len(lengths))
-                show((epoch - 1) * len(lengths) + done, f"epoch {epoch}/{epochs}")
-            # Scored on the logits as they came, while the weights moved: no second pass.
-            outputs = [(index, logits.cpu()) for index, logits in outputs]
+            started = time.perf_counter()
+            batches = run_epoch(
+                step,
+                dataset,
+                optimizer,
+                settings,
+                epoch=epoch,
+                epochs=epochs,
+                seed=seed,
+                show=show,
+                description=f"epoch {epoch}/{epochs}",
+                rank=accelerator.process_index,
+                world_size=accelerator.num_processes,
+            )
+            outputs = [(index, logits.cpu()) for batch in batches for index, logits in batch]
             seconds = time.perf_counter() - started  # now that a GPU has finished, too
-            if world > 1:
-                outputs = gather_object(outputs)
-            index, logits = (torch.cat(part) for part in zip(*outputs, strict=True))
-            truth = labels[index.numpy()]
-            scored = truth != UNLABELLED
-            record: Record = {
-                "epoch": epoch,
-                "train": score(logits.numpy()[scored], truth[scored].tolist()),
-            }
-            for name, held in evaluations.items():
-                logits = predict_logits(model, held.tokens)
-                record[name] = score(logits.numpy(), held.labels)
-                if name == "holdout":
-                    counts = confusion_counts(
-                        held.labels, logits.argmax(1).tolist(), logits.shape[1]
-                    )
-                    record[name]["mcc_se"] = mcc_standard_error(counts)
-            record["seconds"] = round(seconds, 2)
-            record["sentences_per_second"] = round(len(lengths) / seconds, 1)
-            records, tensors = [*trained.records, record], trained.tensors
-            if choose(records) == epoch:
+            metrics: EpochMetrics = {"epoch": epoch, "train": _train_scores(outputs, dataset)}
+            metrics |= {name: _evaluate(model, name, held) for name, held in evaluations.items()}
+            metrics["seconds"] = round(seconds, 2)
+            metrics["sentences_per_second"] = round(len(dataset.tokens) / seconds, 1)
+            history, tensors = [*result.history, metrics], result.tensors
+            if choose_epoch(history) == epoch:
                 tensors = {n: p.detach().cpu().clone() for n, p in trainable.items()}
-            trained = Trained(records, tensors)
+            result = TrainResult(history, tensors)
             if accelerator.is_main_process:
-                state.save(trained, trainable, optimizer)
-                report(record)
+                checkpoint.save(result, trainable, optimizer)
+                report(metrics)
             accelerator.wait_for_everyone()
-    return trained
+    return result
+
+
+def _train_scores(outputs: list[BatchLogits], dataset: Any) -> dict[str, float]:
+    """Score the logits as they came, while the weights moved: no second pass is needed."""
+    if process().num_processes > 1:
+        outputs = gather_object(outputs)
+    indices, logits = (torch.cat(part) for part in zip(*outputs, strict=True))
+    labels = np.asarray(dataset.labels)[indices.numpy()]
+    labelled = labels != UNLABELLED
+    return score(logits.numpy()[labelled], labels[labelled].tolist())
+
+
+def _evaluate(model: nn.Module, name: str, dataset: LabelledDataset) -> dict[str, float]:
+    logits = predict_logits(model, dataset.tokens)
+    scores = score(logits.numpy(), dataset.labels)
+    if name == "holdout":
+        predicted = logits.argmax(1).tolist()
+        counts = confusion_counts(dataset.labels, predicted, logits.shape[1])
+        scores["mcc_se"] = mcc_standard_error(counts)
+    return scores

@@ -1,4 +1,4 @@
-"""Steps of the optimizer: AdamW, its schedule, clipped gradients."""
+"""The optimizer: AdamW, its schedule, clipped gradients."""
 
 import math
 from collections.abc import Iterable
@@ -11,7 +11,8 @@ from potstill.settings import TrainSettings
 
 
 def lr_factor(step: int, steps: int, warmup: float) -> float:
-    """Share of the peak learning rate at `step` of `steps`: linear up, then linear down to 0."""
+    """Return the fraction of the peak learning rate at `step` of `steps`: linear up, then down
+    to 0."""
     rise = math.ceil(warmup * steps)
     if step < rise:
         return (step + 1) / rise
@@ -19,7 +20,10 @@ def lr_factor(step: int, steps: int, warmup: float) -> float:
 
 
 def adamw(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019); biases and norms are not decayed."""
+    """Return AdamW (Loshchilov and Hutter 2019) for the parameters that require gradients.
+
+    Biases and norms are not decayed.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
@@ -29,7 +33,7 @@ def adamw(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
 
 
 def set_lr(optimizer: Any, settings: TrainSettings, step: int, steps: int) -> None:
-    """Sets the learning rate of step number `step` of `steps`."""
+    """Set the learning rate of step number `step` of `steps`."""
     lr = settings.lr * lr_factor(step, steps, settings.warmup)
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
@@ -39,7 +43,7 @@ def set_lr(optimizer: Any, settings: TrainSettings, step: int, steps: int) -> No
 
 
 def update(optimizer: Any, parameters: Iterable[Tensor], clip: float) -> None:
-    """Clips the gradients to the norm `clip`, takes a step, and drops the gradients."""
+    """Clip the gradients to the norm `clip`, take a step, and drop the gradients."""
     # foreach: else several operations from Python for each of hundreds of tensors
     nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
     optimizer.step()
@@ -47,5 +51,5 @@ def update(optimizer: Any, parameters: Iterable[Tensor], clip: float) -> None:
 
 
 def seed_epoch(seed: int, epoch: int) -> None:
-    """Settles an epoch's random numbers, whether or not the ones before it ran in this process."""
+    """Seed an epoch's random numbers, whether or not the ones before it ran in this process."""
     torch.manual_seed(seed * 1_000_003 + epoch)

@@ -6,7 +6,8 @@ from transformers.pytorch_utils import Conv1D
 
 
 def resolve_precision(precision: str) -> torch.dtype:
-    """bf16 where the processor or the GPU multiplies it faster than fp32, unless told."""
+    """Return the dtype that is named; for "auto" bf16 where the processor or the GPU multiplies it
+    faster than fp32."""
     if precision != "auto":
         return torch.bfloat16 if precision == "bf16" else torch.float32
     if torch.cuda.is_available():
@@ -19,7 +20,7 @@ def resolve_precision(precision: str) -> torch.dtype:
 
 
 def cast_frozen_to_bf16(decoder: nn.Module) -> None:
-    """Keeps a decoder's matrices and their biases as bf16; norms and adapters stay as they are."""
+    """Cast a decoder's matrices and their biases to bf16; norms and adapters stay as they are."""
     for module in decoder.modules():
         if isinstance(module, nn.Linear | Conv1D | nn.Embedding):
             module.bfloat16()

@@ -1,72 +1,127 @@
-"""Training steps that are faster than a plain one: a batch in parts on a CPU's threads, and a whole
-step in one launch on a GPU.
+"""Training steps: a plain one, and two that are faster, a batch cut into microbatches on a CPU's
+threads, and a whole step in one launch on a GPU.
 
 A step over short sentences is thousands of small operations, and a GPU has finished each before
 the next is launched. A CUDA graph launches all of them at once, for one shape of batch.
 """
 
+import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from potstill.console import say
-from potstill.data.batching import Batch, collate
+from potstill.data.batching import Batch
 from potstill.ops.dropout import own_generator
-from potstill.training.distributed import side_by_side
+from potstill.training.distributed import map_in_threads
+from potstill.training.epoch import Dataset
+from potstill.training.losses import LossFunction
 from potstill.training.optim import update
 
-# (what the model gave for a batch, places in the training set (B,)) to the mean loss
-LossFunction = Callable[[Any, Tensor], Tensor]
-
 LENGTH_STEP = 8  # tokens; batches are padded to multiples of it, so that there are few shapes
+BatchLogits = tuple[Tensor, Tensor]  # indices in the dataset (B,), logits (B, classes)
+
+logger = logging.getLogger(__name__)
 
 
-def backward_apart(
-    model: nn.Module,
-    tokens: list[list[int]],
-    batch_index: np.ndarray,
-    loss_function: LossFunction,
-    part_tokens: int,
-) -> list[tuple[Tensor, Tensor]]:
-    """The backward pass of one batch, cut into parts that are passed through side by side, each of
-    about `part_tokens` at most, so that long sentences take no more memory than short ones.
+class Step(Protocol):
+    """A training step: forward pass, loss, backward pass and update."""
 
-    Sets the gradients of the mean loss over all; returns each part's places and logits.
-    """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    sentences, threads = len(batch_index), torch.get_num_threads()
-    rounds = math.ceil(sum(len(tokens[i]) for i in batch_index) / (threads * part_tokens))
-    parts = [p for p in np.array_split(batch_index, threads * rounds) if len(p)]
-    seeds = torch.randint(2**62, (len(parts),)).tolist()
-
-    def run(part: tuple[np.ndarray, int]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        index, seed = part
-        batch = collate(tokens, index.tolist())
-        with own_generator(seed):
-            logits = model(batch.input_ids, batch.lengths)
-        loss = loss_function(logits, batch.index) * (len(index) / sentences)
-        # Not backward(): the threads would add to the same gradients at once.
-        return batch.index, logits.detach(), torch.autograd.grad(loss, parameters)
-
-    passed = side_by_side(run, list(zip(parts, seeds, strict=True)))
-    # Dense, as backward() leaves them: the fused AdamW reads a view of another order wrongly.
-    grads = [grad.contiguous() for grad in passed[0][2]]
-    for _, _, more in passed[1:]:
-        torch._foreach_add_(grads, more)
-    for parameter, grad in zip(parameters, grads, strict=True):
-        parameter.grad = grad
-    return [(index, logits) for index, logits, _ in passed]
+    def __call__(self, dataset: Dataset, indices: np.ndarray) -> list[BatchLogits]:
+        """Take a step by the batch at `indices`; return its logits, perhaps in several parts."""
 
 
 @dataclass(frozen=True)
-class Recording:
-    """A step that `replay` does on what then is in `batch`; it leaves the (B, C) `logits`."""
+class PlainStep:
+    """A step by Accelerate, on any device, in one of several processes; `model` and `optimizer`
+    are what it has prepared."""
+
+    model: nn.Module
+    loss_function: LossFunction
+    optimizer: Any
+    clip: float
+    parameters: list[Tensor]
+    accelerator: Accelerator
+
+    def __call__(self, dataset: Dataset, indices: np.ndarray) -> list[BatchLogits]:
+        batch = dataset.batch(indices.tolist()).to(self.accelerator.device)
+        output = self.model(batch.input_ids, batch.lengths)
+        self.accelerator.backward(self.loss_function(output, batch))
+        update(self.optimizer, self.parameters, self.clip)
+        logits = output[0] if isinstance(output, tuple) else output
+        return [(batch.indices, logits.detach())]
+
+
+@dataclass(frozen=True)
+class MicrobatchStep:
+    """A step whose backward pass is as in `backward_in_microbatches`."""
+
+    model: nn.Module
+    loss_function: LossFunction
+    optimizer: Any
+    clip: float
+    microbatch_tokens: int
+
+    def __call__(self, dataset: Dataset, indices: np.ndarray) -> list[BatchLogits]:
+        outputs = backward_in_microbatches(
+            self.model, dataset, indices, self.loss_function, self.microbatch_tokens
+        )
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        update(self.optimizer, parameters, self.clip)
+        return outputs
+
+
+def backward_in_microbatches(
+    model: nn.Module,
+    dataset: Dataset,
+    indices: np.ndarray,
+    loss_function: LossFunction,
+    microbatch_tokens: int,
+) -> list[BatchLogits]:
+    """Set the gradients of the mean loss over the batch at `indices`.
+
+    The batch is cut into microbatches, each of about `microbatch_tokens` tokens at most, so that
+    long sentences take no more memory than short ones; they go through the model in threads.
+
+    Returns:
+        The indices and the logits of each microbatch.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    threads = torch.get_num_threads()
+    tokens = sum(len(dataset.tokens[i]) for i in indices)
+    rounds = math.ceil(tokens / (threads * microbatch_tokens))
+    parts = [part for part in np.array_split(indices, threads * rounds) if len(part)]
+    seeds = torch.randint(2**62, (len(parts),)).tolist()
+
+    def gradients(part: tuple[np.ndarray, int]) -> tuple[BatchLogits, tuple[Tensor, ...]]:
+        part_indices, seed = part
+        batch = dataset.batch(part_indices.tolist())
+        with own_generator(seed):
+            logits = model(batch.input_ids, batch.lengths)
+        loss = loss_function(logits, batch) * (len(part_indices) / len(indices))
+        # Not backward(): the threads would add to the same gradients at once.
+        return (batch.indices, logits.detach()), torch.autograd.grad(loss, parameters)
+
+    passed = map_in_threads(gradients, list(zip(parts, seeds, strict=True)))
+    # Dense, as backward() leaves them: the fused AdamW reads a view of another order wrongly.
+    totals = [grad.contiguous() for grad in passed[0][1]]
+    for _, grads in passed[1:]:
+        torch._foreach_add_(totals, grads)
+    for parameter, grad in zip(parameters, totals, strict=True):
+        parameter.grad = grad
+    return [output for output, _ in passed]
+
+
+@dataclass(frozen=True)
+class GraphCapture:
+    """A captured step: `replay` takes it on what is in `batch` by then, and leaves the (B, classes)
+    `logits`."""
 
     batch: Batch
     logits: Tensor
@@ -74,20 +129,20 @@ class Recording:
 
 
 class GraphedStep:
-    """Forward pass, loss, backward pass and update of `model`, recorded for each shape of batch
-    when it comes for the second time. Before, and where that fails, they are launched as they are:
-    what libraries prepare when they first see a shape can't be recorded.
+    """A step that is captured as a CUDA graph for each shape of batch when it comes for the second
+    time. Before, and where capturing fails, its operations are launched one by one: what libraries
+    prepare when they first see a shape can't be captured.
 
     `model` must read no padding on the right. It and `loss_function` must do the same operations
     whatever the tokens are, and read nothing but the GPU's memory.
 
-    longest: tokens of the longest sentence; a decoder may have no places for more.
+    longest: tokens of the longest sentence; a decoder may have no positions for more.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        loss_function: Callable[[Any, Tensor], Tensor],
+        loss_function: LossFunction,
         optimizer: Any,
         clip: float,
         longest: int,
@@ -97,79 +152,80 @@ class GraphedStep:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.seen: set[torch.Size] = set()
-        self.recordings: dict[torch.Size, Recording] = {}
+        self.captures: dict[torch.Size, GraphCapture] = {}
         self.fails = False
         self._pool = torch.cuda.graph_pool_handle()  # shared: no step begins before the last ends
         for group in optimizer.param_groups:
             # Where the graphs will look for it.
             group["lr"] = torch.tensor(group["lr"], device=self.device)
 
-    def __call__(self, batch: Batch) -> Tensor:
-        """Takes a step by `batch`, wherever its tensors are; gives its (B, C) logits."""
+    def __call__(self, dataset: Dataset, indices: np.ndarray) -> list[BatchLogits]:
+        batch = dataset.batch(indices.tolist())
+        return [(batch.indices, self.take(batch))]
+
+    def take(self, batch: Batch) -> Tensor:
+        """Take a step by `batch`, wherever its tensors are; return its (B, classes) logits."""
         length = batch.input_ids.shape[1]
         rounded = min(-(-length // LENGTH_STEP) * LENGTH_STEP, self.longest)
         batch = replace(batch, input_ids=F.pad(batch.input_ids, (0, rounded - length)))
         shape = batch.input_ids.shape
-        if shape in self.seen and shape not in self.recordings and not self.fails:
-            self._record(batch)
+        if shape in self.seen and shape not in self.captures and not self.fails:
+            self._capture(batch)
         self.seen.add(shape)
-        if recording := self.recordings.get(shape):
-            for place, x in zip(_tensors(recording.batch), _tensors(batch), strict=True):
-                place.copy_(x)
-            recording.replay()
-            return recording.logits.clone()  # the next replay overwrites them
-        return self._step(self._moved(batch))
-
-    def _moved(self, batch: Batch) -> Batch:
-        return Batch(*(x.to(self.device, copy=True) for x in _tensors(batch)))
+        if capture := self.captures.get(shape):
+            for field in fields(batch):
+                if field.name != "indices":
+                    getattr(capture.batch, field.name).copy_(getattr(batch, field.name))
+            capture.replay()
+            return capture.logits.clone()  # the next replay overwrites them
+        return self._step(batch.to(self.device, copy=True))
 
     def _step(self, batch: Batch) -> Tensor:
         logits = self.model(batch.input_ids, batch.lengths)
-        self.loss_function(logits, batch.index).backward()
+        self.loss_function(logits, batch).backward()
         update(self.optimizer, self.parameters, self.clip)
         return logits.detach()
 
-    def _record(self, batch: Batch) -> None:
-        batch = self._moved(batch)
-        self._capturable(True)
+    def _capture(self, batch: Batch) -> None:
+        batch = batch.to(self.device, copy=True)
+        self._set_capturable(True)
         try:
-            logits, replay = record(lambda: self._step(batch), self._pool)
-            self.recordings[batch.input_ids.shape] = Recording(batch, logits, replay)
+            logits, replay = capture_graph(lambda: self._step(batch), self._pool)
+            self.captures[batch.input_ids.shape] = GraphCapture(batch, logits, replay)
         except RuntimeError as error:
             self.fails = True
-            self.recordings.clear()  # they have the random numbers of another generator
-            self._capturable(False)
+            self.captures.clear()  # they have the random numbers of another generator
+            self._set_capturable(False)
             self.optimizer.zero_grad(set_to_none=True)
-            first: BaseException = error  # those after it say that there was one
-            while first.__context__:
-                first = first.__context__
-            reason = str(first).strip().partition("\n")[0]
-            say(f"slower than it could be: CUDA graphs can't be had here ({reason})")
+            # Report the root cause; later errors only say that the capture failed.
+            cause: BaseException = error
+            while cause.__context__:
+                cause = cause.__context__
+            reason = str(cause).strip().partition("\n")[0]
+            logger.warning(f"slower than it could be: CUDA graphs can't be had here ({reason})")
 
-    def _capturable(self, recorded: bool) -> None:
+    def _set_capturable(self, capturable: bool) -> None:
         for group in self.optimizer.param_groups:
-            group["capturable"] = recorded  # outside of recordings PyTorch warns of it
+            group["capturable"] = capturable  # outside of captures PyTorch warns of it
 
 
-def _tensors(batch: Batch) -> tuple[Tensor, ...]:
-    return batch.index, batch.input_ids, batch.lengths
+def capture_graph(step: Callable[[], Tensor], pool: Any) -> tuple[Tensor, Callable[[], None]]:
+    """Capture `step` as a CUDA graph, without computing anything.
 
-
-def record(step: Callable[[], Tensor], pool: Any) -> tuple[Tensor, Callable[[], None]]:
-    """Where `step` will leave what it computes, and what computes it; until that is called, nothing
-    is computed.
+    Returns:
+        The tensor where the result will be, and what computes it.
 
     Raises:
-        RuntimeError: it does what can't be recorded.
+        RuntimeError: It does what can't be captured.
     """
     graph = torch.cuda.CUDAGraph()
     generator = torch.cuda.default_generators[torch.cuda.current_device()]
     try:
-        # A recording that fails would leave its stream the current one …
+        # A capture that fails would leave its stream the current one …
         with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, pool=pool):
-            found = step()
+            result = step()
     except RuntimeError:
-        # … and the generator of random numbers in the belief that it is recorded.
+        # … and the generator of random numbers in the belief that it is captured.
         generator.graphsafe_set_state(generator.clone_state())
         raise
-    return found, graph.replay
+    return result, graph.replay

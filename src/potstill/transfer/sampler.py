@@ -5,7 +5,7 @@ section 3.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from potstill.data.batching import Batch
+from potstill.data.batching import Batch, TokenDataset
 from potstill.decoder import classifier
 from potstill.decoder.base import max_positions
 from potstill.decoder.hub import BaseModel
@@ -27,7 +27,7 @@ from potstill.ops.parameters import copy_tensors, trainable_parameters
 from potstill.progress import Progress, no_progress
 from potstill.settings import LoRASettings, TrainSettings
 from potstill.training.distributed import process
-from potstill.training.lm_loop import descend
+from potstill.training.lm_loop import fit_language_model
 from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
 from potstill.transfer.sampling import Sampled, sample
 from potstill.transfer.teacher_lm import sampled_top_k, top_k_targets
@@ -116,8 +116,7 @@ def load_sampler(
         model.fuse()
         tokens, _ = classifier.encode(tokenizer, sentences, max_tokens(model))
         settings = TrainSettings(lr=SAMPLER_LR)
-        with progress(epochs * len(tokens)) as show:
-            loss = tune_language_model(model, tokens, settings, epochs, seed, show)
+        loss = tune_language_model(model, tokens, settings, epochs, seed, progress)
         logger.info("language model: tuned on %d sentences, %.3f nats a token", len(tokens), loss)
         write_tensors(file, trainable_parameters(model))
     process().wait_for_everyone()
@@ -142,21 +141,24 @@ def tune_language_model(
     settings: TrainSettings,
     epochs: int,
     seed: int,
-    show: Callable[[int, str], None],
+    progress: Progress = no_progress,
 ) -> float:
     """Tune `model` to sentences, given as tokens; return the last epoch's mean loss.
 
     The tokens that start and end a sentence are added. The loss is in nats per token.
     """
-    sentences = [[model.start, *t, model.end] for t in tokens]
+    dataset = TokenDataset([[model.start, *t, model.end] for t in tokens])
+    return fit_language_model(
+        model, dataset, next_token_loss, settings, epochs=epochs, seed=seed, progress=progress
+    )
 
-    def loss(batch: Batch) -> Tensor:
-        positions = torch.arange(1, batch.input_ids.shape[1], device=batch.input_ids.device)
-        inside = positions < batch.lengths[:, None]
-        logits = model.head(model(batch.input_ids[:, :-1])[inside])
-        return F.cross_entropy(logits.float(), batch.input_ids[:, 1:][inside])
 
-    return descend(model, sentences, loss, settings, epochs, seed, show)
+def next_token_loss(model: LanguageModel, batch: Batch) -> Tensor:
+    """Return the mean cross-entropy of every token but the first of each sentence."""
+    positions = torch.arange(1, batch.input_ids.shape[1], device=batch.input_ids.device)
+    inside = positions < batch.lengths[:, None]
+    logits = model.head(model(batch.input_ids[:, :-1])[inside])
+    return F.cross_entropy(logits.float(), batch.input_ids[:, 1:][inside])
 
 
 def max_tokens(model: LanguageModel) -> int:

@@ -1,0 +1,69 @@
+"""The table of a student beside its teacher and the student trained the other way."""
+
+import logging
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from potstill.files import read_json
+from potstill.recipes.tables import comparison_table
+from potstill.settings import PretrainSettings, StudentSettings, TrainSettings
+
+TITLES = {"distil": "DistilRNN, distilled", "rnn": "DistilRNN, no teacher"}
+
+logger = logging.getLogger(__name__)
+
+
+def print_comparison(folder: Path) -> None:
+    """Print the scores of the student in `folder` beside those of its teacher and of the student
+    trained the other way, if that was done on the same terms."""
+    config = read_json(folder / "config.json")
+    rows = {TITLES[config["command"]]: _row(folder)} | _relatives(folder, config)
+    # Distilled above its baseline, whichever was trained just now, and the teacher above both.
+    order = sorted(rows, key=lambda name: (name in TITLES.values(), name))
+    title = f"{config['data']['name']}, SR {config['SR']}"
+    comparison_table(title, {name: rows[name] for name in order})
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    results = read_json(folder / "results.json")
+    return {"parameters": results["parameters"], "scores": results["chosen"]}
+
+
+def _relatives(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    sibling_command = "rnn" if config["command"] == "distil" else "distil"
+    sibling = folder.parent / f"{sibling_command}-{config['SR']}"
+    rows = {}
+    teacher = config.get("teacher")
+    if not (sibling / "results.json").is_file():
+        if sibling_command == "rnn":
+            logger.info(
+                f"not in the table: the control, which `potstill rnn {config['SR']}` would train"
+            )
+    else:
+        sibling_config = read_json(sibling / "config.json")
+        if differences := _differences(sibling_config, config):
+            logger.info(f"not in the table: {sibling}, which differs in {', '.join(differences)}")
+        else:
+            rows[TITLES[sibling_command]] = _row(sibling)
+            teacher = teacher or sibling_config.get("teacher")
+    if teacher:
+        rows[teacher["title"]] = {k: teacher[k] for k in ("parameters", "scores")}
+    return rows
+
+
+def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Return the settings in which two students' runs differ, so that they can't be compared."""
+    shared = [
+        f.name
+        for group in (StudentSettings, PretrainSettings, TrainSettings)
+        for f in fields(group)
+    ]
+    differences = [
+        key
+        for key in (*shared, "holdout", "max_length")
+        if key != "resume" and one["settings"].get(key) != other["settings"].get(key)
+    ]
+    if one["data"]["sha256"] != other["data"]["sha256"]:
+        differences.append("data")
+    return differences

@@ -1,0 +1,123 @@
+"""The steps that distil and rnn share: a student built, pretrained, and its bias matched."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from potstill.console import progress_bar
+from potstill.data.batching import LabelledDataset
+from potstill.distillation.lm_targets import LMDataset
+from potstill.distillation.pretrain import pretrain
+from potstill.metrics import prevalence_bias
+from potstill.recipes._run import Run, Task, resumable
+from potstill.settings import PretrainSettings, StudentSettings, TrainSettings
+from potstill.student.model import DistilRNN, StudentConfig
+from potstill.student.tokenizer import encode
+from potstill.training.distributed import predict_logits
+from potstill.training.precision import resolve_precision
+
+EPOCHS = 20
+EPOCHS_WITH_SET = 4  # of a hundred thousand sentences
+PRETRAIN_EPOCHS = 6
+PRETRAIN_EPOCHS_WITH_SET = 3
+
+logger = logging.getLogger(__name__)
+
+
+def resolve_epochs(
+    train: TrainSettings, pretraining: PretrainSettings, transfer_set: bool
+) -> tuple[TrainSettings, PretrainSettings]:
+    """Return the settings with the numbers of epochs that are left open."""
+    if train.epochs is None:
+        train = replace(train, epochs=EPOCHS_WITH_SET if transfer_set else EPOCHS)
+    if pretraining.pretrain_epochs is None:
+        epochs = PRETRAIN_EPOCHS_WITH_SET if transfer_set else PRETRAIN_EPOCHS
+        pretraining = replace(pretraining, pretrain_epochs=epochs)
+    return train, pretraining
+
+
+def encode_splits(tokenizer: Tokenizer, task: Task, max_length: int) -> dict[str, LabelledDataset]:
+    """Return every split of a task in the student's tokens."""
+    return {
+        name: LabelledDataset(encode(tokenizer, split.sentences, max_length), split.labels)
+        for name, split in task.splits().items()
+    }
+
+
+def build_student(
+    settings: StudentSettings, tokenizer: Tokenizer, task: Task, *, seed: int, precision: str
+) -> DistilRNN:
+    """Return a student with random weights."""
+    torch.manual_seed(seed)
+    config = StudentConfig(**network(settings, tokenizer, task))
+    return DistilRNN(config, product_dtype=resolve_precision(precision))
+
+
+def network(settings: StudentSettings, tokenizer: Tokenizer, task: Task) -> dict[str, Any]:
+    """Return what config.json says of the network, all it takes to build one."""
+    sizes = {"vocab_size": tokenizer.get_vocab_size(), "classes": len(task.corpus.labels)}
+    return settings.model_kwargs() | sizes
+
+
+def pretrain_student(
+    run: Run, model: DistilRNN, text: LMDataset, settings: PretrainSettings
+) -> Run:
+    """Train `model` as a language model, unless that is turned off or done; return the run as it
+    goes on from there."""
+    epochs = settings.pretrain_epochs
+    if not epochs or (run.settings.resume and run.checkpoint().exists()):
+        return run
+    started = time.perf_counter()
+    checkpoint = run.checkpoint("language_model")
+    with resumable(checkpoint):
+        loss = pretrain(
+            model,
+            text,
+            replace(run.settings, lr=settings.pretrain_lr),
+            epochs=epochs,
+            seed=run.config["SR"],
+            checkpoint=checkpoint,
+            progress=progress_bar,
+        )
+    seconds = time.perf_counter() - started
+    soft = ""
+    if text.targets:
+        fraction = text.targets.soft_fraction()
+        soft = f"; {fraction:.0%} of the next tokens by the decoder's chances"
+    logger.info(
+        f"language model first: {epochs} epochs over {len(text)} sentences, {seconds:.0f} s, "
+        f"{loss:.3f} nats a token{soft}"
+    )
+    return replace(run, settings=replace(run.settings, resume=False))
+
+
+@torch.no_grad()
+def match_prevalence(model: DistilRNN, labelled: LabelledDataset, classes: Sequence[str]) -> Tensor:
+    """Shift `model.score.bias` so that predicted class frequencies on `labelled` match the labels;
+    return the (classes,) shift.
+
+    A student that is unsure predicts the frequent class, so that it predicts rare ones too seldom.
+    """
+    logits = predict_logits(model, labelled.tokens).numpy()
+    bias = torch.from_numpy(prevalence_bias(logits, labelled.labels)).float()
+    model.score.bias.add_(bias.to(model.score.bias.device))
+    true, predicted = (
+        np.bincount(answers, minlength=len(classes)) / len(logits)
+        for answers in (labelled.labels, logits.argmax(1))
+    )
+    frequencies = ", ".join(
+        f"{name} {100 * now:.1f} % ({100 * before:.1f} % without a shift of {shift:+.2f})"
+        for name, now, before, shift in zip(classes, true, predicted, bias.tolist(), strict=True)
+        if shift
+    )
+    logger.info(
+        f"called as often as they are, in train: {frequencies or 'all classes as they were learnt'}"
+    )
+    return bias

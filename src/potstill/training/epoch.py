@@ -1,0 +1,56 @@
+"""One pass over a dataset."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from potstill.data.batching import length_batches
+from potstill.settings import TrainSettings
+from potstill.training.optim import seed_epoch, set_lr
+
+Result = TypeVar("Result")
+
+
+class Dataset(Protocol):
+    """Tokenised sentences that come in batches."""
+
+    @property
+    def tokens(self) -> list[list[int]]: ...
+
+    def batch(self, indices: list[int]) -> Any: ...
+
+
+def run_epoch(
+    step: Callable[[Any, np.ndarray], Result],
+    dataset: Dataset,
+    optimizer: Any,
+    settings: TrainSettings,
+    *,
+    epoch: int,
+    epochs: int,
+    seed: int,
+    show: Callable[[int, str], None],
+    description: str,
+    rank: int = 0,
+    world_size: int = 1,
+) -> list[Result]:
+    """Take a step for every batch of an epoch, at its learning rate; return what the steps return.
+
+    Args:
+        step: Is called with the dataset and the indices of a batch.
+        epoch: From 1. It and `seed` determine the batches and all random numbers.
+        show: Is called with the sentences done, in all epochs so far, and `description`.
+    """
+    seed_epoch(seed, epoch)
+    lengths = [len(tokens) for tokens in dataset.tokens]
+    batches = length_batches(lengths, settings.batch_size, seed, epoch, rank, world_size)
+    done_before = (epoch - 1) * len(lengths)
+    results, done = [], 0
+    for number, indices in enumerate(batches):
+        step_number = (epoch - 1) * len(batches) + number
+        set_lr(optimizer, settings, step_number, epochs * len(batches))
+        results.append(step(dataset, indices))
+        done = min(done + len(indices) * world_size, len(lengths))
+        show(done_before + done, description)
+    return results
