@@ -45,7 +45,7 @@ def losses(path: str, decoder: str, steps: int) -> list[float]:
     tokens, _ = encode(tokenizer, split.sentences, 128, tokenizer.bos_token_id)
     dataset = LabelledDataset(tokens, split.labels)
     torch.manual_seed(0)
-    model = build_lora_classifier(base_model.base(), 2, 4, 8)
+    model = build_lora_classifier(base_model.base(), 2, rank=4, alpha=8)
     if "bf16" in path:
         cast_frozen_to_bf16(model.base)
     parts: list[tuple[int, float]] = []  # sentences and their mean loss, in the order of the steps
@@ -95,7 +95,7 @@ def train_plainly(
         {"params": others, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=settings.lr, fused=False)
-    batches = length_batches([len(t) for t in dataset.tokens], settings.batch_size, 0, 1)
+    batches = length_batches([len(t) for t in dataset.tokens], settings.batch_size, seed=0, epoch=1)
     for step, index in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * lr_factor(step, len(batches), settings.warmup)

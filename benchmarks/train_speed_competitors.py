@@ -154,7 +154,7 @@ def tuned_classifier(folder: Path):
     from potstill.decoder.hub import find_base_model
     from potstill.training.precision import cast_frozen_to_bf16
 
-    model = build_lora_classifier(find_base_model(str(folder)).base(), 2, RANK, ALPHA)
+    model = build_lora_classifier(find_base_model(str(folder)).base(), 2, rank=RANK, alpha=ALPHA)
     cast_frozen_to_bf16(model.base)
     return model
 
@@ -188,7 +188,7 @@ def multiply_only(folder: Path):
     @torch.no_grad()
     def work(sentences: list[list[int]]) -> None:
         lengths = [len(s) for s in sentences]
-        for index in length_batches(lengths, 32, 0, 1):
+        for index in length_batches(lengths, 32, seed=0, epoch=1):
             rows = sum(lengths[i] for i in index)
             widths = {n for pair in sizes for n in pair}
             inputs_of = {

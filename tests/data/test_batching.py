@@ -45,7 +45,7 @@ def test_batches_differ_between_epochs():
 
 def test_seed_and_epoch_determine_the_batches():
     def batches(seed, epoch):
-        return as_lists(length_batches(LENGTHS, 16, seed, epoch))
+        return as_lists(length_batches(LENGTHS, 16, seed=seed, epoch=epoch))
 
     assert batches(5, 1) == batches(5, 1)
     assert batches(5, 1) != batches(6, 1)
@@ -57,7 +57,10 @@ def test_seed_and_epoch_determine_the_batches():
 def test_processes_share_the_single_process_batches(world, sentences):
     lengths = LENGTHS[:sentences]
     alone = length_batches(lengths, 16, seed=5, epoch=1)
-    ranks = [length_batches(lengths, 16, 5, 1, rank, world) for rank in range(world)]
+    ranks = [
+        length_batches(lengths, 16, seed=5, epoch=1, rank=rank, world_size=world)
+        for rank in range(world)
+    ]
     assert [len(batches) for batches in ranks] == [len(alone)] * world
     for whole, *parts in zip(alone, *ranks, strict=True):
         assert min(map(len, parts)) >= 1

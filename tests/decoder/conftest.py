@@ -34,7 +34,7 @@ def randomise(module: nn.Module, seed: int = 1) -> None:
 def tuned(decoder, dropout=0.0) -> Classifier:
     """A classifier of ours as after training; the same at every call."""
     torch.manual_seed(0)
-    model = build_lora_classifier(decoder.base(), CLASSES, RANK, ALPHA, dropout)
+    model = build_lora_classifier(decoder.base(), CLASSES, rank=RANK, alpha=ALPHA, dropout=dropout)
     randomise(model)
     return model.eval()
 

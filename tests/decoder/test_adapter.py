@@ -76,7 +76,7 @@ def test_a_loaded_adapter_can_be_saved_again(tiny_decoder, adapter, tmp_path):
 
 
 def test_weights_go_back_into_a_model_in_training(tiny_decoder, adapter):
-    model = build_lora_classifier(tiny_decoder.base(), CLASSES, RANK, ALPHA)
+    model = build_lora_classifier(tiny_decoder.base(), CLASSES, rank=RANK, alpha=ALPHA)
     load_adapter_weights(model, adapter)
     expected = trainable(tuned(tiny_decoder))
     assert all(torch.equal(expected[name], value) for name, value in trainable(model).items())
@@ -226,7 +226,7 @@ def test_adapter_of_a_wider_base(tiny_decoder, tmp_path):
     config = tiny_decoder.base().config
     config.hidden_size *= 2  # GPT-2's n_embd goes by this name too
     wide = type(tiny_decoder.base())(config)
-    save_adapter(build_lora_classifier(wide, CLASSES, RANK, ALPHA), tmp_path, "wide")
+    save_adapter(build_lora_classifier(wide, CLASSES, rank=RANK, alpha=ALPHA), tmp_path, "wide")
     assert "name the right base" in refusal(tiny_decoder, tmp_path)
 
 

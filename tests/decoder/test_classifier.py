@@ -57,7 +57,7 @@ def test_logits_and_gradients_are_pefts(tiny_decoder, batch):
 
 @pytest.mark.usefixtures("forward_path")
 def test_starts_as_exactly_the_pretrained_model(tiny_decoder, batch):
-    model = build_lora_classifier(tiny_decoder.base(), CLASSES, RANK, ALPHA).eval()
+    model = build_lora_classifier(tiny_decoder.base(), CLASSES, rank=RANK, alpha=ALPHA).eval()
     assert not model.score.weight.any()  # its head says nothing yet
     nn.init.normal_(model.score.weight)
     plain = Classifier(tiny_decoder.base().requires_grad_(False), CLASSES).eval()
@@ -84,7 +84,7 @@ def test_adapters_norms_and_head_are_trained(tiny_decoder, dropout):
     norms = [
         f"{m}.{p}" for m in norm_names(base) for p, _ in base.get_submodule(m).named_parameters()
     ]
-    model = build_lora_classifier(base, CLASSES, RANK, ALPHA, dropout)
+    model = build_lora_classifier(base, CLASSES, rank=RANK, alpha=ALPHA, dropout=dropout)
     expected = {f"base.{name}.{matrix}" for name in linear for matrix in "UV"}
     expected |= {f"base.{name}" for name in norms} | {"score.weight"}
     assert set(trainable(model)) == expected
@@ -165,7 +165,7 @@ def test_merged_gives_the_same_logits(tiny_decoder, batch, used_before):
 
 @USED
 def test_weights_loaded_later_count(tiny_decoder, batch, adapter, used_before):
-    model = build_lora_classifier(tiny_decoder.base(), CLASSES, RANK, ALPHA).eval()
+    model = build_lora_classifier(tiny_decoder.base(), CLASSES, rank=RANK, alpha=ALPHA).eval()
     if used_before:
         logits_of(model, batch)
     load_adapter_weights(model, adapter)

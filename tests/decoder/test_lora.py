@@ -271,7 +271,7 @@ def test_add_freezes_the_rest_and_merge_takes_the_layers_out(tiny_decoder):
     decoder = tiny_decoder.base()
     names = linear_names(decoder)[:3]
     before = {name: value.clone() for name, value in decoder.state_dict().items()}
-    add_lora(decoder, names, 2, 4.0)
+    add_lora(decoder, names, rank=2, alpha=4.0)
     assert sorted(name for name, _ in lora_layers(decoder)) == sorted(names)
     trainable = {name for name, p in decoder.named_parameters() if p.requires_grad}
     assert trainable == {f"{name}.{matrix}" for name in names for matrix in "UV"}

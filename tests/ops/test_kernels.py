@@ -118,7 +118,7 @@ def test_attention(L: int, heads: int, kv_heads: int, size: int, rotated: bool, 
     qkv = bf16(B, L, (heads + 2 * kv_heads) * size)
     weights = bf16(B, 1 if last else L, heads * size)
     check(
-        lambda qkv: attention(qkv, heads, kv_heads, rotary, positions),
+        lambda qkv: attention(qkv, heads, kv_heads, rotary=rotary, last=positions),
         lambda qkv: PlainAttention.apply(qkv, heads, kv_heads, rotary, positions),
         weights,
         qkv,
@@ -129,7 +129,7 @@ def test_attention(L: int, heads: int, kv_heads: int, size: int, rotated: bool, 
 def test_attention_that_takes_one_key() -> None:
     """Scores of thousands: the weight of the best key is 1, and nothing overflows."""
     qkv = bf16(2, 7, 3 * 16, scale=100.0)
-    y = kernels.attention(qkv, 1, 1, None, None)
+    y = kernels.attention(qkv, 1, 1, rotary=None, last=None)
     plain = PlainAttention.apply(qkv.float(), 1, 1, None, None)
     torch.testing.assert_close(y.float(), plain, rtol=2**-7, atol=1e-3)
 
@@ -216,7 +216,7 @@ def test_cross_entropy(
         if not compiled:
             monkeypatch.setattr(kernels, "load_library", lambda: None)
         gradient, grad_bias = logits.clone(), torch.zeros(classes)
-        total = cross_entropy.cross_entropy_(gradient, bias, token_ids, probs, grad_bias)
+        total = cross_entropy.cross_entropy_(gradient, bias, token_ids, probs, grad_bias=grad_bias)
         assert total == pytest.approx(loss.item(), rel=1e-5)
         assert leaf.grad is not None and leaf_bias.grad is not None
         torch.testing.assert_close(gradient.float(), leaf.grad, rtol=2**-8, atol=1e-6)
@@ -232,13 +232,15 @@ def test_nan_stays_nan() -> None:
     assert y[0].isfinite().all() and y[1].isnan().all()
     assert kernels.swiglu(x[:, :32].contiguous())[1, 3].isnan()
     assert kernels.gelu(x)[1, 3].isnan()
-    assert kernels.attention(x[None], 1, 1, None, None)[0, 1].isnan().any()
+    assert kernels.attention(x[None], 1, 1, rotary=None, last=None)[0, 1].isnan().any()
     fused = FusedLayers((4,))
     assert fused.product(x)[1].isnan().all()
     logits = bf16(1, 16)
     logits[0, 2] = torch.nan
     token_ids, probs = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1)
-    loss = kernels.cross_entropy(logits, torch.zeros(16), token_ids, probs, torch.zeros(16))
+    loss = kernels.cross_entropy(
+        logits, torch.zeros(16), token_ids, probs, grad_bias=torch.zeros(16)
+    )
     assert loss != loss
 
 

@@ -22,7 +22,11 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 def tuned(decoder, dropout=0.0):
     torch.manual_seed(0)
-    model = build_lora_classifier(decoder.base(), 2, 2, 4, dropout).train().to(DEVICE)
+    model = (
+        build_lora_classifier(decoder.base(), 2, rank=2, alpha=4, dropout=dropout)
+        .train()
+        .to(DEVICE)
+    )
     with torch.no_grad():
         model.score.weight.normal_()
         for _, layer in lora_layers(model.base):

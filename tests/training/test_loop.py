@@ -56,7 +56,7 @@ def test_tuning_is_a_plain_loop_in_torch(tiny_decoder, tmp_path, half):
     models = []
     for _ in range(2):
         torch.manual_seed(2)
-        models.append(build_lora_classifier(tiny_decoder.base(), 2, 2, 4))
+        models.append(build_lora_classifier(tiny_decoder.base(), 2, rank=2, alpha=4))
         nn.init.normal_(models[-1].score.weight, std=0.02)
         if half:
             cast_frozen_to_bf16(models[-1].base)
@@ -70,7 +70,7 @@ def test_tuning_is_a_plain_loop_in_torch(tiny_decoder, tmp_path, half):
     optimizer = torch.optim.AdamW(groups, lr=SETTINGS.lr, foreach=False, fused=False)
     step = 0
     for epoch in (1, 2):
-        for index in length_batches(list(map(len, TRAIN.tokens)), 8, SEED, epoch):
+        for index in length_batches(list(map(len, TRAIN.tokens)), 8, seed=SEED, epoch=epoch):
             for group in optimizer.param_groups:
                 group["lr"] = SETTINGS.lr * lr_factor(step, 16, SETTINGS.warmup)
             batch = TRAIN.batch(index.tolist())
@@ -101,7 +101,7 @@ def test_training_is_a_plain_loop_in_torch(tmp_path, clip, microbatch_tokens):
         optimizer, lambda s: (s + 1) / rise if s < rise else (steps - s) / (steps - rise)
     )
     for epoch in (1, 2):
-        for index in length_batches(list(map(len, TRAIN.tokens)), 8, SEED, epoch):
+        for index in length_batches(list(map(len, TRAIN.tokens)), 8, seed=SEED, epoch=epoch):
             batch = TRAIN.batch(index.tolist())
             F.cross_entropy(model(batch.input_ids, batch.lengths), batch.labels).backward()
             nn.utils.clip_grad_norm_(model.parameters(), clip)
@@ -118,7 +118,9 @@ def test_on_a_gpu_a_decoder_s_steps_are_captured(tiny_gpt2, tmp_path, graph_capt
 
     def trained(name, model=None, settings=SETTINGS, **arguments):
         torch.manual_seed(0)
-        model = model or build_lora_classifier(find_base_model(str(tiny_gpt2)).base(), 2, 2, 4)
+        model = model or build_lora_classifier(
+            find_base_model(str(tiny_gpt2)).base(), 2, rank=2, alpha=4
+        )
         return Run(tmp_path / name, settings, 3, model=model, evaluations={}, **arguments)
 
     plain, plain_student = trained("plain"), trained("plain student", student())
@@ -191,7 +193,7 @@ def test_train_scores_are_of_every_sentence_as_it_was_learnt(tmp_path):
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
 def test_lora_moves_what_it_trains_and_nothing_else(tiny_decoder, tmp_path, half):
     torch.manual_seed(0)
-    model = build_lora_classifier(tiny_decoder.base(), 2, 4, 8.0)
+    model = build_lora_classifier(tiny_decoder.base(), 2, rank=4, alpha=8.0)
     if half:
         cast_frozen_to_bf16(model.base)
     before = {name: value.clone() for name, value in model.named_parameters()}
@@ -204,7 +206,7 @@ def test_lora_moves_what_it_trains_and_nothing_else(tiny_decoder, tmp_path, half
 
 def test_lora_learns(tiny_decoder, tmp_path):
     torch.manual_seed(0)
-    model = build_lora_classifier(tiny_decoder.base(), 2, 4, 8.0)
+    model = build_lora_classifier(tiny_decoder.base(), 2, rank=4, alpha=8.0)
     run = Run(tmp_path / "s", epochs=12, model=model)
     losses = [r["train"]["loss"] for r in run.trained.history]
     assert losses[-1] < losses[0] / 2

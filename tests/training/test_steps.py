@@ -18,7 +18,7 @@ def test_batches_in_parts_give_the_gradients_of_the_whole(
 ):
     """Parts of unlike size, some empty, in several threads."""
     torch.manual_seed(0)
-    model = build_lora_classifier(tiny_decoder.base(), 2, 2, 4).train()
+    model = build_lora_classifier(tiny_decoder.base(), 2, rank=2, alpha=4).train()
     with torch.no_grad():
         model.score.weight.normal_()
         for _, layer in lora_layers(model.base):
@@ -44,7 +44,7 @@ def test_dropout_in_threads_is_repeatable(tiny_decoder, monkeypatch):
     """However the threads are served, each part loses the same inputs again."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     torch.manual_seed(0)
-    model = build_lora_classifier(tiny_decoder.base(), 2, 2, 4, dropout=0.5).train()
+    model = build_lora_classifier(tiny_decoder.base(), 2, rank=2, alpha=4, dropout=0.5).train()
     with torch.no_grad():
         model.score.weight.normal_()
         for _, layer in lora_layers(model.base):

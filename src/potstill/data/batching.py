@@ -89,6 +89,7 @@ def collate(tokens: Sequence[Sequence[int]], indices: Sequence[int]) -> Batch:
 def length_batches(
     lengths: Sequence[int],
     batch_size: int,
+    *,
     seed: int,
     epoch: int,
     rank: int = 0,

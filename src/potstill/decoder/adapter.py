@@ -120,7 +120,13 @@ def load_adapter(base: Any, folder: Path) -> Classifier:
             "name the right base with `gpt_variant`."
         )
     model = Classifier(base, tensors["score.weight"].shape[0])
-    add_lora(base, names, config["r"], config["lora_alpha"], config.get("lora_dropout") or 0.0)
+    add_lora(
+        base,
+        names,
+        rank=config["r"],
+        alpha=config["lora_alpha"],
+        dropout=config.get("lora_dropout") or 0.0,
+    )
     # Matched like PEFT does; all tensors of these modules must be in the file, and are saved again.
     saved_whole = tuple(config.get("modules_to_save") or ())
     for name, module in base.named_modules():

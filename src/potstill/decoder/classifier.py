@@ -79,7 +79,7 @@ class Classifier(nn.Module):
 
 
 def build_lora_classifier(
-    base: Any, classes: int, rank: int, alpha: float, dropout: float = 0.0
+    base: Any, classes: int, *, rank: int, alpha: float, dropout: float = 0.0
 ) -> Classifier:
     """Return a classifier with LoRA on every linear layer, and norms and head trainable.
 

@@ -74,7 +74,9 @@ class FusedDecoder:
             if last is not None and number == len(self.blocks):
                 last_only = last
                 x = x[torch.arange(len(last), device=x.device), last].unsqueeze(1)
-            x = x + block.out(attention(qkv, self.heads, self.kv_heads, rotary, last_only))
+            x = x + block.out(
+                attention(qkv, self.heads, self.kv_heads, rotary=rotary, last=last_only)
+            )
             x = x + block.down(self.activation(block.up(block.norm2(x))))
         return self.norm(x)
 
@@ -89,7 +91,7 @@ class FusedDecoder:
         x = self.embed(tokens[:, None], positions[:, None]).squeeze(1)
         for block, keys, values in zip(self.blocks, cache.keys, cache.values, strict=True):
             qkv = block.qkv(block.norm1(x))
-            x = x + block.out(cached_attention(qkv, keys, values, positions, cache.rotary))
+            x = x + block.out(cached_attention(qkv, keys, values, positions, rotary=cache.rotary))
             x = x + block.down(self.activation(block.up(block.norm2(x))))
         return self.norm(x)
 

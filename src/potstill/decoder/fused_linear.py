@@ -149,7 +149,9 @@ class FusedLoRA(torch.autograd.Function):
         grads: list[Tensor] = []
         if fused.adapters:
             rows, low_rank = ctx.saved_tensors
-            grads = kernels.lora_backward(fused.adapters, grad, rows, low_rank, ctx.mask, grad_x)
+            grads = kernels.lora_backward(
+                fused.adapters, grad, rows, low_rank, mask=ctx.mask, grad_x=grad_x
+            )
         elif fused.factors:
             rows, low_rank = ctx.saved_tensors
             grad_low_rank = (grad @ fused.V).mul_(fused.scaling)

@@ -97,7 +97,7 @@ def norm_names(decoder: nn.Module) -> list[str]:
 
 
 def add_lora(
-    decoder: nn.Module, names: list[str], rank: int, alpha: float, dropout: float = 0.0
+    decoder: nn.Module, names: list[str], *, rank: int, alpha: float, dropout: float = 0.0
 ) -> None:
     """Freeze `decoder` and wrap its linear layers called `names` in `LoRALinear`, in place."""
     decoder.requires_grad_(False)
@@ -111,7 +111,7 @@ def apply_lora(decoder: nn.Module, rank: int, alpha: float, dropout: float = 0.0
 
     All else is frozen.
     """
-    add_lora(decoder, linear_names(decoder), rank, alpha, dropout)
+    add_lora(decoder, linear_names(decoder), rank=rank, alpha=alpha, dropout=dropout)
     for name in norm_names(decoder):
         decoder.get_submodule(name).requires_grad_(True)
 

@@ -20,6 +20,7 @@ def attention(
     qkv: Tensor,
     heads: int,
     kv_heads: int,
+    *,
     rotary: tuple[Tensor, Tensor] | None = None,
     last: Tensor | None = None,
 ) -> Tensor:
@@ -61,6 +62,7 @@ def cached_attention(
     keys: Tensor,
     values: Tensor,
     positions: Tensor,
+    *,
     rotary: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Return attention of one new token of each of B sentences over itself and those before it.
@@ -113,14 +115,16 @@ class CompiledAttention(torch.autograd.Function):
         qkv = qkv.contiguous()
         ctx.save_for_backward(qkv, last)
         ctx.shape = heads, kv_heads, rotary
-        return kernels.attention(qkv, heads, kv_heads, rotary, last)
+        return kernels.attention(qkv, heads, kv_heads, rotary=rotary, last=last)
 
     @staticmethod
     def backward(ctx, grad):
         qkv, last = ctx.saved_tensors
         heads, kv_heads, rotary = ctx.shape
         grad = grad.contiguous()
-        grad_qkv = kernels.attention_backward(qkv, grad, heads, kv_heads, rotary, last)
+        grad_qkv = kernels.attention_backward(
+            qkv, grad, heads=heads, kv_heads=kv_heads, rotary=rotary, last=last
+        )
         return grad_qkv, None, None, None, None
 
 

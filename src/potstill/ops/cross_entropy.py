@@ -31,7 +31,7 @@ class TiedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(rows), ROWS):
             part = slice(start, start + ROWS)
             logits = torch.mm(rows[part], matrix.T, out=grad_logits[part])
-            total += cross_entropy_(logits, bias, token_ids[part], probs[part], grad_bias)
+            total += cross_entropy_(logits, bias, token_ids[part], probs[part], grad_bias=grad_bias)
         grad_hidden = (grad_logits @ matrix).to(hidden.dtype)
         grad_weight = (grad_logits.T @ rows).to(weight.dtype)
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
@@ -45,7 +45,7 @@ class TiedCrossEntropy(torch.autograd.Function):
 
 
 def cross_entropy_(
-    logits: Tensor, bias: Tensor, token_ids: Tensor, probs: Tensor, grad_bias: Tensor
+    logits: Tensor, bias: Tensor, token_ids: Tensor, probs: Tensor, *, grad_bias: Tensor
 ) -> float:
     """Return −Σ probs · log softmax(logits + bias)[token_ids], summed over rows, in nats.
 
@@ -57,7 +57,7 @@ def cross_entropy_(
         grad_bias: (V,); the gradient of the bias is added to it.
     """
     if kernels.supports(logits, logits.shape[1]) and bias.dtype == torch.float32:
-        return kernels.cross_entropy(logits, bias, token_ids, probs, grad_bias)
+        return kernels.cross_entropy(logits, bias, token_ids, probs, grad_bias=grad_bias)
     wide = logits.to(bias.dtype).add_(bias)
     wide.sub_(wide.amax(1, keepdim=True))
     mass = probs.sum(1, keepdim=True)

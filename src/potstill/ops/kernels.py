@@ -154,6 +154,7 @@ def lora_backward(
     grad: Tensor,
     x: Tensor,
     low_rank: Tensor,
+    *,
     mask: Tensor | None,
     grad_x: Tensor | None,
 ) -> list[Tensor]:
@@ -231,6 +232,7 @@ def attention(
     qkv: Tensor,
     heads: int,
     kv_heads: int,
+    *,
     rotary: tuple[Tensor, Tensor] | None,
     last: Tensor | None,
 ) -> Tensor:
@@ -255,6 +257,7 @@ def attention(
 def attention_backward(
     qkv: Tensor,
     grad: Tensor,
+    *,
     heads: int,
     kv_heads: int,
     rotary: tuple[Tensor, Tensor] | None,
@@ -270,7 +273,7 @@ def attention_backward(
 
 
 def cross_entropy(
-    logits: Tensor, bias: Tensor, token_ids: Tensor, probs: Tensor, grad_bias: Tensor
+    logits: Tensor, bias: Tensor, token_ids: Tensor, probs: Tensor, *, grad_bias: Tensor
 ) -> float:
     """Return −Σ probs · log softmax(logits + bias)[token_ids] over all rows, in nats.
 

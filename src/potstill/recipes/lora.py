@@ -73,7 +73,9 @@ def tune(
 
     torch.manual_seed(seed)
     classes = len(task.corpus.labels)
-    model = build_lora_classifier(base, classes, lora.LoRA_rank, lora.alpha, lora.LoRA_dropout)
+    model = build_lora_classifier(
+        base, classes, rank=lora.LoRA_rank, alpha=lora.alpha, dropout=lora.LoRA_dropout
+    )
     precision = resolve_precision(train.precision)
     if precision == torch.bfloat16:
         cast_frozen_to_bf16(model.base)

@@ -44,7 +44,9 @@ def run_epoch(
     """
     seed_epoch(seed, epoch)
     lengths = [len(tokens) for tokens in dataset.tokens]
-    batches = length_batches(lengths, settings.batch_size, seed, epoch, rank, world_size)
+    batches = length_batches(
+        lengths, settings.batch_size, seed=seed, epoch=epoch, rank=rank, world_size=world_size
+    )
     done_before = (epoch - 1) * len(lengths)
     results, done = [], 0
     for number, indices in enumerate(batches):
