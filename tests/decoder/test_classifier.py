@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2Model
 
-from potstill.console import parameter_line
 from potstill.decoder import classifier
 from potstill.decoder.adapter import load_adapter_weights
 from potstill.decoder.classifier import Classifier, build_lora_classifier, encode, parameter_counts
 from potstill.decoder.lora import linear_names, merge, norm_names
 from potstill.ops import attention
+from potstill.recipes.console import parameter_line
 from potstill.training.precision import cast_frozen_to_bf16
 from tests.decoder.conftest import (
     ALPHA,
@@ -97,7 +97,7 @@ def test_gpt2_has_the_counts_of_the_original():
     total, trained = parameter_counts(model)
     assert (total, trained) == (125_031_168, 629_760)
     line = parameter_line(total, trained)
-    assert line == "parameters: 125.03M in all, 0.63M trainable (99.5 % fewer)"
+    assert line == "parameters: 125.03M in total, 0.63M trainable (99.5 % fewer)"
 
 
 @pytest.mark.usefixtures("forward_path")

@@ -14,8 +14,8 @@ import tyro
 
 from potstill.cli import commands
 from potstill.cli.options import ALIASES, Adapters, Sentences, Serial
-from potstill.console import say
 from potstill.errors import UsageError, UserError, missing_extra
+from potstill.recipes.console import echo
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "gen": commands.gen,
@@ -113,7 +113,7 @@ class _PrintingHandler(logging.Handler):
     """Print what the libraries log like the commands' own lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(name_flags(record.getMessage()))
+        echo(name_flags(record.getMessage()))
 
 
 def _print_log() -> None:

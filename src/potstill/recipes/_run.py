@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from potstill import __version__
-from potstill.console import progress_bar
 from potstill.data.batching import LabelledDataset
 from potstill.data.corpus import Corpus, hold_out, load_corpus
 from potstill.data.splits import Split
@@ -31,6 +30,7 @@ from potstill.files import (
 from potstill.metrics import evaluation, majority_share, score
 from potstill.ops import kernels
 from potstill.recipes import plots
+from potstill.recipes.console import log_choice, progress_bar
 from potstill.recipes.tables import EPOCH_HEADER, epoch_lines, summary_lines
 from potstill.settings import DataSettings, TrainSettings
 from potstill.training.checkpoint import Checkpoint, TrainResult
@@ -72,11 +72,6 @@ def read_task(data: DataSettings, seed: int, reason: str = "") -> Task:
         train, held = hold_out(train, data.holdout, seed)
         scored = {"holdout": held} | scored
     return Task(corpus, train, scored)
-
-
-def log_choice(what: str, title: str, reason: str = "") -> None:
-    """Log what was chosen, and why where nobody named it."""
-    logger.info(f"{what}: {title}" + (f" (auto: {reason})" if reason else ""))
 
 
 def check_target(folder: Path, field: str, plots_path: Path, resume: bool) -> None:

@@ -11,12 +11,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from potstill.console import progress_bar
 from potstill.data.batching import LabelledDataset
 from potstill.distillation.lm_targets import LMDataset
 from potstill.distillation.pretrain import pretrain
 from potstill.metrics import prevalence_bias
 from potstill.recipes._run import Run, Task, resumable
+from potstill.recipes.console import progress_bar
 from potstill.settings import PretrainSettings, StudentSettings, TrainSettings
 from potstill.student.model import DistilRNN, StudentConfig
 from potstill.student.tokenizer import encode

@@ -4,7 +4,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from potstill.console import say
 from potstill.data.corpus import Corpus
 from potstill.decoder.adapter import (
     common_rank,
@@ -25,6 +24,7 @@ from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.teacher import load_teacher
 from potstill.recipes._corpus import evaluation_corpus
 from potstill.recipes._run import describe_run
+from potstill.recipes.console import echo
 from potstill.recipes.tables import comparison_table
 from potstill.settings import DataSettings
 from potstill.training.distributed import process
@@ -88,7 +88,7 @@ def average(adapters: list[Path], data: str, *, gpt_variant: str | None, folder:
         results = {"chosen": row["scores"], "parameters": mean.n_parameters}
         write_json(staging / "results.json", results)
     comparison_table(f"{first['decoder']['title']} on {corpus.name}", rows)
-    say(f"adapter: {folder}")
+    echo(f"adapter: {folder}")
 
 
 def _row(classifier: DecoderClassifier, corpus: Corpus) -> dict[str, Any]:

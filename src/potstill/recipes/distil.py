@@ -11,7 +11,6 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from potstill.console import count, progress_bar
 from potstill.data.batching import UNLABELLED, LabelledDataset
 from potstill.decoder.classifier import parameter_counts
 from potstill.distillation.dataset import DistillationDataset
@@ -32,7 +31,6 @@ from potstill.recipes._run import (
     check_target,
     describe_run,
     fit,
-    log_choice,
     read_task,
     write_run,
 )
@@ -44,6 +42,7 @@ from potstill.recipes._student import (
     pretrain_student,
     resolve_epochs,
 )
+from potstill.recipes.console import format_count, log_choice, progress_bar
 from potstill.settings import (
     DataSettings,
     DistilSettings,
@@ -118,7 +117,7 @@ def distil(
     learner = WordHead(model) if words else model
     total, _ = parameter_counts(model)
     ratio = f"1/{teacher.n_parameters / total:.0f} of {teacher.title}"
-    logger.info(f"student: DistilRNN, {count(total)} parameters; {ratio}")
+    logger.info(f"student: DistilRNN, {format_count(total)} parameters; {ratio}")
 
     settings = [distillation, student, pretraining, data, train]
     config = describe_run("distil", seed, task.corpus, settings)

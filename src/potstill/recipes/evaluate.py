@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-from potstill.console import say, say_choice
 from potstill.inference.load import load
 from potstill.inference.locate import named_or_newest
 from potstill.recipes._corpus import evaluation_corpus
+from potstill.recipes.console import echo, log_choice
 from potstill.recipes.tables import evaluation_table
 
 
@@ -25,8 +25,8 @@ def evaluate(
     classifier = load(folder, gpt_variant=gpt_variant, precision=precision)
     corpus = evaluation_corpus(folder, classifier, data, text_column, label_column)
     if not as_json:
-        say_choice("model", f"{classifier.title} in {folder}", reason)
-        say_choice("data", corpus.name, corpus.reason)
+        log_choice("model", f"{classifier.title} in {folder}", reason)
+        log_choice("data", corpus.name, corpus.reason)
     scores = classifier.evaluate(corpus)
     if as_json:
         about = {"model": str(folder), "parameters": classifier.n_parameters}
@@ -35,5 +35,5 @@ def evaluate(
         return
     group = "phenomenon" if corpus.name == "MiniCoLA" else "source"
     for name, split_scores in scores.items():
-        say()
+        echo()
         evaluation_table(name, split_scores, classifier.classes_.tolist(), group)

@@ -10,6 +10,7 @@ import torch
 from potstill.decoder.base import max_positions
 from potstill.decoder.hub import find_base_model
 from potstill.errors import UsageError, UserError
+from potstill.recipes.console import choice_line
 from potstill.settings import SamplingSettings
 from potstill.training.distributed import process
 
@@ -18,8 +19,7 @@ def generate(prompt: str, *, seed: int, gpt_variant: str, sampling: SamplingSett
     """Print `prompt` and its continuation; see `commands.gen`."""
     base_model = find_base_model(gpt_variant)
     # Only the text goes to standard output, for whoever pipes it on.
-    reason = f" (auto: {base_model.reason})" if base_model.reason else ""
-    print(f"base: {base_model.title}{reason}", file=sys.stderr)
+    print(choice_line("base", base_model.title, base_model.reason), file=sys.stderr)
     model = base_model.language_model().to(process().device)
     show = partial(print, end="", flush=True)
     continue_prompt(model, base_model.tokenizer(), prompt, sampling, seed=seed, show=show)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from potstill.console import parameter_line
 from potstill.data.batching import LabelledDataset
 from potstill.decoder.adapter import load_adapter_weights, save_adapter, teacher_hash
 from potstill.decoder.base import max_positions
@@ -27,10 +26,10 @@ from potstill.recipes._run import (
     check_target,
     describe_run,
     fit,
-    log_choice,
     read_task,
     write_run,
 )
+from potstill.recipes.console import log_choice, parameter_line
 from potstill.settings import DataSettings, LoRASettings, TrainSettings
 from potstill.training.distributed import process
 from potstill.training.losses import classification_loss

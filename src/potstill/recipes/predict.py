@@ -10,6 +10,7 @@ from potstill.inference.classifier import Classifier
 from potstill.inference.load import load
 from potstill.inference.locate import named_or_newest
 from potstill.inference.onnx import OnnxClassifier
+from potstill.recipes.console import choice_line
 
 
 def predict(
@@ -29,8 +30,7 @@ def predict(
         classifier = load(folder, gpt_variant=gpt_variant, precision=precision)
     probabilities = classifier.predict_proba(sentences).tolist()
     # Only the answers go to standard output, for whoever pipes them on.
-    choice = f" (auto: {reason})" if reason else ""
-    print(f"model: {classifier.title} in {folder}{choice}", file=sys.stderr)
+    print(choice_line("model", f"{classifier.title} in {folder}", reason), file=sys.stderr)
     labels = classifier.classes_.tolist()
     width = max(map(len, labels))
     for sentence, row in zip(sentences, probabilities, strict=True):

@@ -4,7 +4,6 @@ import logging
 from functools import partial
 from pathlib import Path
 
-from potstill.console import count
 from potstill.decoder.classifier import parameter_counts
 from potstill.distillation.lm_targets import LMDataset
 from potstill.recipes._comparison import print_comparison
@@ -17,6 +16,7 @@ from potstill.recipes._student import (
     pretrain_student,
     resolve_epochs,
 )
+from potstill.recipes.console import format_count
 from potstill.settings import DataSettings, PretrainSettings, StudentSettings, TrainSettings
 from potstill.student.io import save_student
 from potstill.student.tokenizer import train_tokenizer
@@ -45,7 +45,7 @@ def train_baseline(
     labelled = evaluations.pop("train")
     model = build_student(student, tokenizer, task, seed=seed, precision=train.precision)
     total, _ = parameter_counts(model)
-    logger.info(f"student: DistilRNN, {count(total)} parameters")
+    logger.info(f"student: DistilRNN, {format_count(total)} parameters")
 
     config = describe_run("rnn", seed, task.corpus, [student, pretraining, data, train])
     config["student"] = network(student, tokenizer, task)

@@ -7,8 +7,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from potstill.console import console, count, say
 from potstill.data.splits import SPLIT_TITLES
+from potstill.recipes.console import console, echo, format_count
 
 EPOCH_HEADER = "epoch  split           loss  accuracy  majority     MCC"
 
@@ -65,7 +65,7 @@ def comparison_table(title: str, rows: dict[str, dict[str, Any]]) -> None:
         for name, row in rows.items():
             table.add_row(
                 escape(name),
-                count(row["parameters"]),
+                format_count(row["parameters"]),
                 f"{100 * row['scores'][split]['accuracy']:.2f} %",
                 _mcc(row["scores"][split]),
             )
@@ -93,8 +93,8 @@ def evaluation_table(
     split: str, scores: dict[str, Any], labels: Sequence[str], grouped_by: str
 ) -> None:
     """Print one split's scores: accuracy, MCC, confusion counts, accuracy by group."""
-    say(f"{SPLIT_TITLES.get(split, split)}: {scores['sentences']} sentences")
-    say(
+    echo(f"{SPLIT_TITLES.get(split, split)}: {scores['sentences']} sentences")
+    echo(
         f"  accuracy {100 * scores['accuracy']:.2f} % (majority class "
         f"{100 * scores['majority']:.2f} %), MCC {_mcc(scores)} (95 % interval)"
     )

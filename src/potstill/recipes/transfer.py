@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from potstill.console import progress_bar, say, say_choice
 from potstill.data.corpus import Corpus
 from potstill.decoder.hub import find_base_model
 from potstill.errors import UserError
@@ -19,6 +18,7 @@ from potstill.files import check_writable, read_json, write_json
 from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.teacher import load_teacher
 from potstill.recipes._corpus import training_corpus
+from potstill.recipes.console import echo, log_choice, progress_bar
 from potstill.settings import TransferSettings
 from potstill.training.distributed import process
 from potstill.transfer.dataset import read_transfer_set
@@ -84,9 +84,9 @@ def make_transfer_set(
     user_sentences = read_unlabelled(unlabelled) if unlabelled else []
     earlier = read_transfer_set(relabel) if relabel else None
     teacher = load_teacher(teacher_path, gpt_variant=gpt_variant, precision=precision)
-    say_choice("teacher", f"{teacher.title} in {teacher_path}")
+    log_choice("teacher", f"{teacher.title} in {teacher_path}")
     corpus = training_corpus(teacher_path, teacher)
-    say_choice("data", corpus.name, corpus.reason)
+    log_choice("data", corpus.name, corpus.reason)
     classes, text = len(teacher.classes_), corpus.splits["train"].sentences
     description = describe_set(seed, settings, teacher_path, teacher, corpus, user_sentences)
     if earlier:
@@ -123,9 +123,9 @@ def make_transfer_set(
             seen |= {normal(row.sentence) for row in read_shard(shard.path, classes)}
     for source in sources:
         make_shards(source, [s for s in shards if s.kind is source.kind], teacher, seen)
-    say(f"transfer set: {folder}")
+    echo(f"transfer set: {folder}")
     for line in read_transfer_set(folder).summary():
-        say(f"  {line}")
+        echo(f"  {line}")
 
 
 def describe_set(
@@ -219,7 +219,7 @@ def make_shards(
             show(done, source.kind)
     done = sum(gather_object([done]))  # waits for everyone
     seconds = time.perf_counter() - started
-    say(f"{source.kind}: {done} sentences, {seconds:.0f} s, {done / seconds:.0f} sentences/s")
+    echo(f"{source.kind}: {done} sentences, {seconds:.0f} s, {done / seconds:.0f} sentences/s")
 
 
 def label_new(
@@ -265,16 +265,16 @@ def show_sentences(folder: Path, sentences: int, seed: int) -> None:
     """Print some sentences of a finished set, drawn by `seed`, with the teacher's label."""
     transfer_set = read_transfer_set(folder)
     labels = transfer_set.description["labels"]
-    say(f"{folder}, by {transfer_set.description['teacher']['title']}")
+    echo(f"{folder}, by {transfer_set.description['teacher']['title']}")
     for line in transfer_set.summary():
-        say(f"  {line}")
+        echo(f"  {line}")
     drawn = np.random.default_rng(seed).permutation(len(transfer_set.sentences))[:sentences]
     sample = transfer_set.take(drawn.tolist())
     probs = torch.from_numpy(sample.logits).softmax(1).tolist()
     rows = zip(sample.sentences, sample.origins, sample.parents, probs, strict=True)
     for sentence, origin, parent, row in rows:
         best = int(np.argmax(row))
-        say(f"{labels[best]} {100 * row[best]:.0f} %, {origin}")
+        echo(f"{labels[best]} {100 * row[best]:.0f} %, {origin}")
         if parent:
-            say(f"    {parent}")
-        say(f"  {'->' if parent else '  '}{sentence}")
+            echo(f"    {parent}")
+        echo(f"  {'->' if parent else '  '}{sentence}")

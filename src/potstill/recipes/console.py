@@ -1,0 +1,80 @@
+"""What the commands print: lines, and a progress bar.
+
+Beside the recipes, as they print tables; libraries log instead, and take a `Progress`.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+logger = logging.getLogger(__name__)
+# Of several processes only the first prints.
+console = Console(highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
+
+
+def echo(text: str = "") -> None:
+    """Print a line as it is, without markup."""
+    console.print(text, markup=False)
+
+
+def choice_line(what: str, title: str, reason: str = "") -> str:
+    """Return the line that says what was chosen, and why if the user did not name it."""
+    return f"{what}: {title}" + (f" (auto: {reason})" if reason else "")
+
+
+def log_choice(what: str, title: str, reason: str = "") -> None:
+    logger.info(choice_line(what, title, reason))
+
+
+def format_count(parameters: int) -> str:
+    """Write 125031168 as 125.03M."""
+    if parameters >= 10_000:
+        return f"{parameters / 1e6:.2f}M"
+    return str(parameters)
+
+
+def parameter_line(total: int, trainable: int) -> str:
+    return (
+        f"parameters: {format_count(total)} in total, {format_count(trainable)} trainable "
+        f"({100 * (1 - trainable / total):.1f} % fewer)"
+    )
+
+
+@contextmanager
+def progress_bar(total: int) -> Iterator[Callable[[int, str], None]]:
+    """Show a bar with sentences per second and the time left.
+
+    Args:
+        total: Sentences in all.
+
+    Yields:
+        show(done, description): the sentences done so far, and what is being done.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[rate]:.0f} sentences/s,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("", total=total, rate=0.0)
+    started = time.perf_counter()
+    first: int | None = None
+
+    def show(done: int, description: str) -> None:
+        nonlocal first
+        # A resumed run starts in the middle: the rate counts from there.
+        first = done if first is None else first
+        rate = (done - first) / (time.perf_counter() - started)
+        bar.update(task, completed=done, description=description, rate=rate)
+
+    with bar:
+        yield show
