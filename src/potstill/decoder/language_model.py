@@ -20,6 +20,7 @@ class LanguageModel(nn.Module):
         whole: a causal language model of transformers.
         tokenizer: its tokenizer.
         lora: rank, alpha and dropout of LoRA.
+        end_token: the token that ends a sentence. Default: the tokenizer's end of text.
     """
 
     def __init__(

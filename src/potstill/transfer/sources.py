@@ -17,7 +17,8 @@ from potstill.errors import UserError
 from potstill.progress import Progress, no_progress
 from potstill.settings import TransferSettings
 from potstill.transfer.dataset import TransferSet
-from potstill.transfer.edits import EDITS, EditStats, Lexicon, edit_sentence, read_lexicon
+from potstill.transfer.edits import EDITS, EditStats, edit_sentence
+from potstill.transfer.lexicon import Lexicon, read_lexicon
 from potstill.transfer.sampler import Sampler, load_sampler
 from potstill.transfer.sentences import Candidate, LabelledSentence, Origin, SourceKind
 from potstill.transfer.shards import Shard, read_shard
