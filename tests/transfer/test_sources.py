@@ -32,7 +32,7 @@ def test_earlier_sentences_shard_by_shard(set_folder: Path, tmp_path: Path) -> N
         for s in ("It rains.", "Ann sleeps.", "Birds sing.", "Dogs bark.")
     ]
     assert list(map(sentences.candidates, shards)) == [expected[:2], expected[2:], []]
-    assert sentences.fill(shards[:2]) and not sentences.fill(shards)
+    assert sentences.suffice(shards[:2]) and not sentences.suffice(shards)
     edit = Candidate("It rain.", Origin(SourceKind.EDITED, ("change_form",)), "It rains.")
     assert EarlierSentences(earlier, SourceKind.EDITED).candidates(shards[0]) == [edit]
     assert EarlierSentences(earlier, SourceKind.USER).candidates(shards[0]) == []
@@ -46,9 +46,9 @@ def test_user_sentences_follow_the_earlier_ones(tmp_path: Path) -> None:
     sentences = [[c.sentence for c in source.candidates(shard)] for shard in shards]
     assert sentences == [["Ann", "Bob"], ["Mary", "Tom"], ["Eve"]]
     assert source.top_k_targets(["Ann"]) is None
-    assert all(map(source.lacks, shards))
+    assert all(map(source.is_incomplete, shards))
     shards[0].path.touch()
-    assert list(map(source.lacks, shards)) == [False, True, True]
+    assert list(map(source.is_incomplete, shards)) == [False, True, True]
 
 
 @pytest.mark.parametrize("others", [[], ["Old dogs bark at every cat.", "Mary saw him there."]])
@@ -70,7 +70,7 @@ def test_edits_of_a_shard_depend_on_nothing_but_it(tmp_path: Path, others: list[
         for _ in range(5):
             part = list(itertools.islice(candidates, 20))
             # Long sentences get the second label.
-            source.labelled(
+            source.observe(
                 [labelled(c.sentence, str(c.origin), c.parent, [20, len(c.sentence)]) for c in part]
             )
             drawn += part

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,8 @@ from potstill.transfer.top_k import write_top_k
 
 LABELLED_AT_ONCE = 512  # sentences
 MAX_TRIES = 50  # candidates per sentence that is still to be found, before a source counts as dry
+
+logger = logging.getLogger(__name__)
 
 
 def make_transfer_set(
@@ -123,9 +126,9 @@ def make_transfer_set(
             seen |= {normal(row.sentence) for row in read_shard(shard.path, classes)}
     for source in sources:
         make_shards(source, [s for s in shards if s.kind is source.kind], teacher, seen)
-    echo(f"transfer set: {folder}")
+    logger.info("transfer set: %s", folder)
     for line in read_transfer_set(folder).summary():
-        echo(f"  {line}")
+        logger.info("  %s", line)
 
 
 def describe_set(
@@ -192,13 +195,13 @@ def make_shards(
         teacher: Labels them.
         seen: Normal forms of sentences that are to be in none of the shards; new ones are added.
     """
-    lacking = [shard for shard in shards if source.lacks(shard)]
-    missing = [shard for shard in lacking if not shard.path.is_file()]
+    incomplete = [shard for shard in shards if source.is_incomplete(shard)]
+    missing = [shard for shard in incomplete if not shard.path.is_file()]
     process().wait_for_everyone()  # all have looked before any writes
-    if not lacking:
+    if not incomplete:
         return
-    source.prepare(lacking, missing)
-    share = lacking[process().process_index :: process().num_processes]
+    source.prepare(incomplete, missing)
+    share = incomplete[process().process_index :: process().num_processes]
     started, done = time.perf_counter(), 0
     with progress_bar(sum(shard.size for shard in share)) as show:
         for shard in share:
@@ -219,7 +222,9 @@ def make_shards(
             show(done, source.kind)
     done = sum(gather_object([done]))  # waits for everyone
     seconds = time.perf_counter() - started
-    echo(f"{source.kind}: {done} sentences, {seconds:.0f} s, {done / seconds:.0f} sentences/s")
+    logger.info(
+        "%s: %d sentences, %.0f s, %.0f sentences/s", source.kind, done, seconds, done / seconds
+    )
 
 
 def label_new(
@@ -241,7 +246,7 @@ def label_new(
         for candidate, values in zip(part, every, strict=True):
             *word_logits, logits = [[round(v, 4) for v in row] for row in values.tolist()]
             rows.append(LabelledSentence(*candidate, logits, word_logits))
-        source.labelled(rows)
+        source.observe(rows)
         yield rows
         left -= len(rows)
 

@@ -34,21 +34,21 @@ class Source(Protocol):
 
     kind: SourceKind
 
-    def lacks(self, shard: Shard) -> bool:
+    def is_incomplete(self, shard: Shard) -> bool:
         """Return whether a file of the shard is missing."""
 
-    def prepare(self, lacking: list[Shard], missing: list[Shard]) -> None:
+    def prepare(self, incomplete: list[Shard], missing: list[Shard]) -> None:
         """Get ready to make shards; every process calls this, with the same arguments.
 
         Args:
-            lacking: The shards that `lacks` is true of.
+            incomplete: The shards that `is_incomplete` is true of.
             missing: Those among them whose sentences are missing.
         """
 
     def candidates(self, shard: Shard) -> Iterator[Candidate]:
         """Yield sentences for a missing shard, more than it takes if there are more."""
 
-    def labelled(self, rows: list[LabelledSentence]) -> None:
+    def observe(self, rows: list[LabelledSentence]) -> None:
         """Take note of how the teacher labelled the latest candidates."""
 
     def top_k_targets(self, sentences: list[str]) -> list[TopKTargets] | None:
@@ -87,7 +87,7 @@ class EarlierSentences:
         """Return a full shard of them; fewer, or none, at their end."""
         return self.rows[shard.span]
 
-    def fill(self, shards: list[Shard]) -> bool:
+    def suffice(self, shards: list[Shard]) -> bool:
         """Return whether they are enough for all of `shards`."""
         return all(len(self.candidates(shard)) >= shard.size for shard in shards)
 
@@ -101,11 +101,11 @@ class UserSource:
         self.sentences = sentences
         self.earlier = EarlierSentences(earlier, self.kind)
 
-    def lacks(self, shard: Shard) -> bool:
+    def is_incomplete(self, shard: Shard) -> bool:
         return not shard.path.is_file()
 
-    def prepare(self, lacking: list[Shard], missing: list[Shard]) -> None:
-        self.needs_new = not self.earlier.fill(missing)
+    def prepare(self, incomplete: list[Shard], missing: list[Shard]) -> None:
+        self.needs_new = not self.earlier.suffice(missing)
 
     def candidates(self, shard: Shard) -> Iterator[Candidate]:
         yield from self.earlier.candidates(shard)
@@ -113,7 +113,7 @@ class UserSource:
             for sentence in self.sentences[shard.span]:
                 yield Candidate(sentence, Origin(self.kind))
 
-    def labelled(self, rows: list[LabelledSentence]) -> None:
+    def observe(self, rows: list[LabelledSentence]) -> None:
         pass
 
     def top_k_targets(self, sentences: list[str]) -> None:
@@ -161,17 +161,17 @@ class SampledSource:
         self.drawn_targets: dict[str, TopKTargets] = {}  # of the shard that is being made
         self.sampler: Sampler | None = None
 
-    def lacks(self, shard: Shard) -> bool:
+    def is_incomplete(self, shard: Shard) -> bool:
         # Sets of an earlier version have no targets.
         return not (shard.path.is_file() and shard.top_k_path.is_file())
 
-    def prepare(self, lacking: list[Shard], missing: list[Shard]) -> None:
+    def prepare(self, incomplete: list[Shard], missing: list[Shard]) -> None:
         """Load the sampler, or tune one, unless the earlier set has all that it would make."""
-        self.needs_new = not self.earlier.fill(missing)
+        self.needs_new = not self.earlier.suffice(missing)
         relabelled = itertools.chain.from_iterable(map(self.earlier.candidates, missing))
         if (
             self.needs_new
-            or lacking != missing
+            or incomplete != missing
             or any(c.sentence not in self.earlier_targets for c in relabelled)
         ):
             self.sampler = load_sampler(
@@ -199,17 +199,17 @@ class SampledSource:
                     self.drawn_targets[text] = targets
                 yield Candidate(text, Origin(self.kind))
 
-    def labelled(self, rows: list[LabelledSentence]) -> None:
+    def observe(self, rows: list[LabelledSentence]) -> None:
         pass
 
     def top_k_targets(self, sentences: list[str]) -> list[TopKTargets]:
         """Return the targets that sampling or the earlier set gives, else those of another pass."""
-        targets = {s: self.drawn_targets.get(s) or self.earlier_targets.get(s) for s in sentences}
-        self.drawn_targets = {}
-        unknown = [sentence for sentence in sentences if targets[sentence] is None]
+        drawn, self.drawn_targets = self.drawn_targets, {}
+        known = {s: t for s in sentences if (t := drawn.get(s) or self.earlier_targets.get(s))}
+        unknown = [sentence for sentence in sentences if sentence not in known]
         if unknown and self.sampler:
-            targets |= zip(unknown, self.sampler.top_k_targets(unknown), strict=True)
-        return [t for sentence in sentences if (t := targets[sentence])]
+            known |= zip(unknown, self.sampler.top_k_targets(unknown), strict=True)
+        return [known[sentence] for sentence in sentences]
 
 
 class EditedSource:
@@ -244,12 +244,12 @@ class EditedSource:
         self.others: list[str] = []
         self.lexicon: Lexicon | None = None
 
-    def lacks(self, shard: Shard) -> bool:
+    def is_incomplete(self, shard: Shard) -> bool:
         return not shard.path.is_file()
 
-    def prepare(self, lacking: list[Shard], missing: list[Shard]) -> None:
+    def prepare(self, incomplete: list[Shard], missing: list[Shard]) -> None:
         """Read the parents and the words that edits put in, unless the earlier set is enough."""
-        if not self.earlier.fill(missing):
+        if not self.earlier.suffice(missing):
             shards = (read_shard(shard.path, self.classes) for shard in self.other_shards)
             self.others = [row.sentence for rows in shards for row in rows]
             self.lexicon = read_lexicon([*self.text, *self.others])
@@ -272,7 +272,7 @@ class EditedSource:
             if sentence:
                 yield Candidate(sentence, Origin(self.kind, tuple(edits)), parent)
 
-    def labelled(self, rows: list[LabelledSentence]) -> None:
+    def observe(self, rows: list[LabelledSentence]) -> None:
         self.stats = self.stats.add(rows)
 
     def top_k_targets(self, sentences: list[str]) -> None:
