@@ -59,7 +59,7 @@ class Corpus:
 
 
 def load_corpus(
-    data: str = "auto",
+    data: str | Path = "auto",
     text_column: str | None = None,
     label_column: str | None = None,
 ) -> Corpus:
@@ -68,7 +68,8 @@ def load_corpus(
     >>> corpus = load_corpus("minicola")
     >>> corpus
     Corpus('MiniCoLA', labels=('unacceptable', 'acceptable'), train=3000, dev=500, ood=500, ...)
-    >>> corpus.splits["train"].sentences, corpus.splits["train"].labels
+    >>> corpus.splits["train"]  # has .sentences, .labels and .sources
+    Split(3000 sentences, labels {0: 903, 1: 2097})
 
     Args:
         data: a file, a folder, "minicola", "cola" (in data/, else downloaded), or "auto": CoLA if
@@ -103,7 +104,7 @@ def load_corpus(
 
 
 def load_evaluation(
-    data: str,
+    data: str | Path,
     labels: tuple[str, ...],
     text_column: str | None = None,
     label_column: str | None = None,
@@ -165,7 +166,7 @@ def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     return split.take(sorted(order[count:])), split.take(sorted(order[:count]))
 
 
-def _find(data: str) -> tuple[Path, str]:
+def _find(data: str | Path) -> tuple[Path, str]:
     """Return the file or folder that `data` means, and why `auto` chose it."""
     if data == "minicola":
         return MINICOLA, ""
