@@ -38,7 +38,7 @@ class TestFirstRun:
         assert "(auto: what the teacher was tuned on)" in runs.stdout["distil"]
         assert "auto" not in runs.stdout["rnn"]
         # The little base has 64 positions, fewer than --max_length would allow.
-        assert "sentences of train are cut at --max_length 64 tokens" in runs.stdout["LoRA"]
+        assert "sentences of train are truncated to --max_length 64 tokens" in runs.stdout["LoRA"]
 
     @pytest.mark.parametrize(
         ("name", "groups", "own"),
@@ -120,7 +120,7 @@ class TestFirstRun:
             assert named(runs.stdout[command]) == ["dev", *whole, "out of domain", *whole]
         first = [names[0], names[1], "majority class"]
         assert named(runs.stdout["distil"]) == ["dev", *first, "out of domain", *first]
-        assert "the control, which `potstill rnn 7` would train" in runs.stdout["distil"]
+        assert "no baseline to compare with; run `potstill rnn 7`" in runs.stdout["distil"]
         assert (
             max(map(len, runs.stdout["distil again"].split("MiniCoLA, SR 7")[1].split("\n"))) < 80
         )
@@ -142,12 +142,12 @@ class TestFirstRun:
         labels = task.train.labels
         logits = load(folder).logits(task.train.sentences)
         bias = np.array(read_json(folder / "results.json")["bias"], np.float32)
-        called = [np.bincount(x.argmax(1)).tolist() for x in (logits, logits - bias)]
-        assert called[0] == np.bincount(labels).tolist()
+        predicted = [np.bincount(x.argmax(1)).tolist() for x in (logits, logits - bias)]
+        assert predicted[0] == np.bincount(labels).tolist()
         assert bias[0] == 0 and float(bias[1])
-        shares = [f"{100 * counts[1] / len(labels):.1f} %" for counts in called]
-        told = f"acceptable {shares[0]} ({shares[1]} without a shift of {float(bias[1]):+.2f})"
-        assert told in runs.stdout[name]
+        percentages = [f"{100 * counts[1] / len(labels):.1f} %" for counts in predicted]
+        line = f"acceptable {percentages[0]} (was {percentages[1]}, bias {float(bias[1]):+.2f})"
+        assert line in runs.stdout[name]
 
     @pytest.mark.parametrize("name", TRAINING_COMMANDS)
     def test_evaluate_gives_the_scores_of_the_run(self, name: str, runs: TrainedRuns) -> None:
@@ -191,10 +191,10 @@ class TestFirstRun:
             lines = run_ok("predict", "--file", "dev.txt", "--json").splitlines()
         finally:
             Path("dev.txt").unlink()
-        called = [int(json.loads(line)["label"] == "acceptable") for line in lines]
+        predicted = [int(json.loads(line)["label"] == "acceptable") for line in lines]
         scores = json.loads(run_ok("evaluate", "--json"))["scores"]["dev"]
-        assert scores["accuracy"] == pytest.approx(accuracy_score(dev.labels, called))
-        assert scores["mcc"] == pytest.approx(matthews_corrcoef(dev.labels, called))
+        assert scores["accuracy"] == pytest.approx(accuracy_score(dev.labels, predicted))
+        assert scores["mcc"] == pytest.approx(matthews_corrcoef(dev.labels, predicted))
 
     def test_evaluate_prints_tables(self, runs: TrainedRuns) -> None:
         out = run_ok("evaluate")

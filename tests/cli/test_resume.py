@@ -38,7 +38,7 @@ class TestResume:
             patch.setattr(_run, "epoch_lines", interrupt)
             stopped = run(*toy_task.args(command, 5, "cut"))
         assert stopped.code == 130
-        assert "the same command with --resume goes on" in stopped.out
+        assert "the same command with --resume continues" in stopped.out
         assert stopped.err.strip() == "potstill: interrupted."
         kept = files() - before
         assert kept
@@ -89,7 +89,7 @@ class TestResume:
             stopped = run(*args("cut"))
         assert stopped.code == 130
         assert Path("cut.unfinished").exists() == (batches >= 2)
-        assert ("with --resume goes on" in stopped.out) == (batches >= 2)
+        assert ("with --resume continues" in stopped.out) == (batches >= 2)
         if batches < 2:
             result = run(*args("cut", "--resume"))
             assert result.code == 1

@@ -30,20 +30,22 @@ def into(folder: str, args: list[object]) -> list[object]:
 
 def test_sentences_held_out_are_left_out(distil: list[object]) -> None:
     out = run_ok(*distil)
-    learned = int(re.search(r"transfer set: (\d+) sentences of set", out)[1])  # type: ignore[index]
+    learned = int(re.search(r"transfer set: (\d+) sentences from set", out)[1])  # type: ignore[index]
     config = read_json("student/config.json")
     assert sum(config["transfer_set"]["sentences"].values()) == learned <= 92
     assert learned < len(read_transfer_set(Path("set")).sentences)
-    assert f"; {92 - learned} others came of" in out
+    assert f"; {92 - learned} more are left out" in out
     run_ok("evaluate", "--model_path", "student")
 
 
 def test_pretraining_takes_fewer_epochs_of_so_much_text(
     distil: list[object], toy_task: ToyTask
 ) -> None:
-    assert "language model first: 3 epochs over" in run_ok(*distil)
+    assert "pretrained as a language model: 3 epochs over" in run_ok(*distil)
     assert read_json("student/config.json")["settings"]["pretrain_epochs"] == 3
-    assert "language model first: 6 epochs over" in run_ok(*toy_task.args("rnn", 2, "control"))
+    assert "pretrained as a language model: 6 epochs over" in run_ok(
+        *toy_task.args("rnn", 2, "control")
+    )
     assert read_json("control/config.json")["settings"]["pretrain_epochs"] == 6
 
 
@@ -75,7 +77,7 @@ def test_missing_word_logits_are_refused_unless_their_weight_is_0(distil: list[o
 
 def test_pretraining_learns_from_top_k_targets(distil_briefly: list[object]) -> None:
     out = run_ok(*distil_briefly)
-    percent = int(re.search(r"; (\d+)% of the next tokens by the decoder's chances", out)[1])  # type: ignore[index]
+    percent = int(re.search(r"; soft targets for (\d+)% of the tokens", out)[1])  # type: ignore[index]
     assert 10 < percent < 100  # not the tokens of the labelled sentences
 
 
@@ -87,7 +89,7 @@ def test_missing_top_k_targets_are_refused_unless_targets_are_hard(
     assert (refused.code, refused.err.count("\n")) == (1, 1)
     assert "5 sampled sentences of the transfer set in set lack the decod" in refused.err
     out = run_ok(*distil_briefly, "--pretrain_targets", "hard")
-    assert "1 epochs over" in out and "by the decoder's chances" not in out
+    assert "1 epochs over" in out and "soft targets" not in out
 
 
 def test_damaged_top_k_targets_are_named(distil_briefly: list[object]) -> None:

@@ -1,4 +1,4 @@
-"""The student as a language model first: text without any labels teaches it words and syntax.
+"""Pretraining of the student as a language model: unlabelled text teaches it words and syntax.
 
 Dai and Le 2015, *Semi-supervised Sequence Learning*, section 2; in both directions as in Peters et
 al. 2018, *Deep contextualized word representations*, section 3.1; from a decoder's probabilities of

@@ -37,13 +37,11 @@ def _relatives(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     teacher = config.get("teacher")
     if not (sibling / "results.json").is_file():
         if sibling_command == "rnn":
-            logger.info(
-                f"not in the table: the control, which `potstill rnn {config['SR']}` would train"
-            )
+            logger.info(f"no baseline to compare with; run `potstill rnn {config['SR']}`")
     else:
         sibling_config = read_json(sibling / "config.json")
         if differences := _differences(sibling_config, config):
-            logger.info(f"not in the table: {sibling}, which differs in {', '.join(differences)}")
+            logger.info(f"not compared with {sibling}, which differs in {', '.join(differences)}")
         else:
             rows[TITLES[sibling_command]] = _row(sibling)
             teacher = teacher or sibling_config.get("teacher")

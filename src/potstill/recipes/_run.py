@@ -172,7 +172,7 @@ def resumable(checkpoint: Checkpoint) -> Iterator[None]:
     except KeyboardInterrupt:
         if checkpoint.folder.exists():
             logger.info(
-                "the finished epochs are kept; the same command with `resume` goes on after them"
+                "the finished epochs are saved; the same command with `resume` continues after them"
             )
         raise
 

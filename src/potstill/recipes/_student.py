@@ -90,10 +90,10 @@ def pretrain_student(
     soft = ""
     if text.targets:
         fraction = text.targets.soft_fraction()
-        soft = f"; {fraction:.0%} of the next tokens by the decoder's chances"
+        soft = f"; soft targets for {fraction:.0%} of the tokens"
     logger.info(
-        f"language model first: {epochs} epochs over {len(text)} sentences, {seconds:.0f} s, "
-        f"{loss:.3f} nats a token{soft}"
+        f"pretrained as a language model: {epochs} epochs over {len(text)} sentences, "
+        f"{seconds:.0f} s, {loss:.3f} nats per token{soft}"
     )
     return replace(run, settings=replace(run.settings, resume=False))
 
@@ -113,11 +113,11 @@ def match_prevalence(model: DistilRNN, labelled: LabelledDataset, classes: Seque
         for answers in (labelled.labels, logits.argmax(1))
     )
     frequencies = ", ".join(
-        f"{name} {100 * now:.1f} % ({100 * before:.1f} % without a shift of {shift:+.2f})"
+        f"{name} {100 * now:.1f} % (was {100 * before:.1f} %, bias {shift:+.2f})"
         for name, now, before, shift in zip(classes, true, predicted, bias.tolist(), strict=True)
         if shift
     )
     logger.info(
-        f"called as often as they are, in train: {frequencies or 'all classes as they were learnt'}"
+        f"predicted = true frequency on train: {frequencies or 'all classes, without a bias'}"
     )
     return bias

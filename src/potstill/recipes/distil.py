@@ -161,8 +161,10 @@ def _without_scored(transfer_set: TransferSet, folder: Path, task: Task) -> Tran
     """Leave out the sentences that are scored or held out, or were made of one of these."""
     kept = transfer_set.without([s for split in task.scored.values() for s in split.sentences])
     left_out = len(transfer_set.sentences) - len(kept.sentences)
-    why = f"; {left_out} others came of sentences held out or scored" if left_out else ""
-    logger.info(f"transfer set: {len(kept.sentences)} sentences of {folder}{why}")
+    why = (
+        f"; {left_out} more are left out, edits of held-out or scored sentences" if left_out else ""
+    )
+    logger.info(f"transfer set: {len(kept.sentences)} sentences from {folder}{why}")
     return kept
 
 
@@ -189,8 +191,7 @@ def _label(
             logits[name] = torch.stack(labelled)
         n_computed += computed
     logger.info(
-        f"teacher logits: {n_computed} sentences labelled now, the others kept in "
-        f"{cache.file.parent}"
+        f"teacher logits: {n_computed} sentences computed, the others read from {cache.file.parent}"
     )
     return logits, word_logits
 

@@ -66,7 +66,9 @@ def tune(
     for name, split in task.splits().items():
         tokens, cut = encode(tokenizer, split.sentences, max_length, start)
         if cut:
-            logger.info(f"{cut} sentences of {name} are cut at `max_length` {max_length} tokens")
+            logger.info(
+                f"{cut} sentences of {name} are truncated to `max_length` {max_length} tokens"
+            )
         evaluations[name] = LabelledDataset(tokens, split.labels)
     dataset = evaluations.pop("train")
 
@@ -103,7 +105,7 @@ def tune(
 def _arithmetic(precision: torch.dtype) -> str:
     name = str(precision).removeprefix("torch.")
     if precision == torch.bfloat16 and kernels.compiler_missing():
-        return f"{name} (with a C compiler, cc or $CC, it would be faster)"
+        return f"{name} (faster with a C compiler, cc or $CC)"
     return name
 
 

@@ -36,7 +36,11 @@ def epoch_lines(record: dict[str, Any], majority: dict[str, float]) -> str:
 def summary_lines(results: dict[str, Any]) -> str:
     """Return a run's scores by split: of the chosen epoch, and of the last if it is another."""
     last = results["last"]
-    reason = "by the MCC on held-out" if "holdout" in last else "the last, as nothing is held out"
+    reason = (
+        "by the MCC on held-out sentences"
+        if "holdout" in last
+        else "the last, as nothing is held out"
+    )
     lines = [f"chosen epoch: {results['chosen_epoch']} of {last['epoch']} ({reason})"]
     unshifted = ", biases not shifted" if any(results["bias"]) else ""
     for split, scores in results["chosen"].items():

@@ -202,7 +202,7 @@ class GraphedStep:
             while cause.__context__:
                 cause = cause.__context__
             reason = str(cause).strip().partition("\n")[0]
-            logger.warning(f"slower than it could be: CUDA graphs can't be had here ({reason})")
+            logger.warning(f"slower than it could be: CUDA graphs are not available ({reason})")
 
     def _set_capturable(self, capturable: bool) -> None:
         for group in self.optimizer.param_groups:
