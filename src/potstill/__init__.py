@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from potstill.decoder.lora import LoRALinear
     from potstill.inference.classifier import Classifier
     from potstill.inference.load import load
+    from potstill.recipes.distil import distil
+    from potstill.recipes.lora import finetune
+    from potstill.recipes.rnn import train_baseline
     from potstill.settings import (
         DataSettings,
         DistilSettings,
@@ -42,8 +45,11 @@ __all__ = [
     "UsageError",
     "UserError",
     "__version__",
+    "distil",
+    "finetune",
     "load",
     "load_corpus",
+    "train_baseline",
 ]
 
 # Where the public names are. Each is imported when it is first used, so that `import potstill`
@@ -62,8 +68,11 @@ _MODULES = {
     "TrainSettings": "potstill.settings",
     "TransferSet": "potstill.transfer.dataset",
     "TransferSettings": "potstill.settings",
+    "distil": "potstill.recipes.distil",
+    "finetune": "potstill.recipes.lora",
     "load": "potstill.inference.load",
     "load_corpus": "potstill.data.corpus",
+    "train_baseline": "potstill.recipes.rnn",
 }
 
 

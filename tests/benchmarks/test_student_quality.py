@@ -14,7 +14,7 @@ from sklearn.metrics import matthews_corrcoef
 from potstill.cli import main
 from potstill.data.corpus import load_corpus
 from potstill.inference.classifier import Classifier
-from potstill.recipes import rnn
+from potstill.recipes import _comparison, rnn
 from potstill.settings import PretrainSettings, StudentSettings
 from potstill.transfer.dataset import check_top_k, read_transfer_set
 from potstill.transfer.sentences import LabelledSentence, Origin, SourceKind
@@ -132,7 +132,8 @@ def test_a_rows_own_flags_win_over_those_of_all_rows(tmp_path, monkeypatch):
     recipe = student_recipes.Recipe("plain", ["rnn", "--pretrain_epochs", "0"])
     student_recipes.train(recipe, 1, tmp_path, ["--pretrain_epochs", "3", "--layers", "1"], 1)
     given = {}
-    monkeypatch.setattr(rnn, "train_baseline", lambda **settings: given.update(settings))
+    monkeypatch.setattr(rnn, "train_baseline", lambda data, **settings: given.update(settings))
+    monkeypatch.setattr(_comparison, "report", lambda folder, plot: None)
     main(args=orders[0][3:])
     assert given["pretraining"] == PretrainSettings(pretrain_epochs=0)
     assert given["student"] == StudentSettings(layers=1)

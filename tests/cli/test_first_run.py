@@ -138,7 +138,7 @@ class TestFirstRun:
     ) -> None:
         """In train; without the shift, a student that is otherwise the same does not."""
         folder = Path(f"runs/{name}-7")
-        task = _run.read_task(DataSettings(data="minicola"), 7)
+        task, _ = _run.read_task("minicola", DataSettings(), 7)
         labels = task.train.labels
         logits = load(folder).logits(task.train.sentences)
         bias = np.array(read_json(folder / "results.json")["bias"], np.float32)

@@ -22,6 +22,7 @@ from potstill.cli.options import (
     Variant,
 )
 from potstill.errors import UsageError
+from potstill.recipes.console import progress_bar
 from potstill.settings import (
     DataSettings,
     DistilSettings,
@@ -81,14 +82,16 @@ def LoRA(
     _prepare_libraries()
     from potstill.recipes import lora as recipe
 
-    recipe.tune(
+    recipe.train_adapter(
         gpt_variant,
+        data.data,
         seed=SR,
         lora=lora,
-        data=data,
+        data_settings=data,
         train=train,
         folder=folder,
         plots_path=plots_path,
+        progress=progress_bar,
     )
 
 
@@ -179,20 +182,24 @@ def distil(
     folder = student_path or Path(f"runs/distil-{SR}")
     _prepare_libraries()
     from potstill.recipes import distil as recipe
+    from potstill.recipes._comparison import report
 
     recipe.distil(
         teacher,
+        data.data,
         seed=SR,
+        transfer_set=transfer_set,
         distillation=distillation,
         student=student,
         pretraining=pretraining,
-        data=data,
+        data_settings=data,
         train=train,
         gpt_variant=gpt_variant,
-        transfer_path=transfer_set,
-        folder=folder,
+        output=folder,
         plots_path=plots_path,
+        progress=progress_bar,
     )
+    report(folder, plots_path / "distilrnn_training_plot.png")
 
 
 def rnn(
@@ -214,16 +221,20 @@ def rnn(
     folder = student_path or Path(f"runs/rnn-{SR}")
     _prepare_libraries()
     from potstill.recipes import rnn as recipe
+    from potstill.recipes._comparison import report
 
     recipe.train_baseline(
+        data.data,
         seed=SR,
         student=student,
         pretraining=pretraining,
-        data=data,
+        data_settings=data,
         train=train,
-        folder=folder,
+        output=folder,
         plots_path=plots_path,
+        progress=progress_bar,
     )
+    report(folder, plots_path / "rnn_training_plot.png")
 
 
 def evaluate(

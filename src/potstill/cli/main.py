@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 import tyro
 
 from potstill.cli import commands
-from potstill.cli.options import ALIASES, Adapters, Sentences, Serial
+from potstill.cli.options import ALIASES, OUTPUT, Adapters, Sentences, Serial
 from potstill.errors import UsageError, UserError, missing_extra
 from potstill.recipes.console import echo
 
@@ -106,6 +106,8 @@ def _flags(command: Callable[..., None], typed: Collection[str] = ()) -> dict[st
         elif parameter.annotation not in (Serial, Sentences, Adapters):
             alias = next((a for kind, a in ALIASES if kind == parameter.annotation), "")
             flags[name] = alias if alias and alias in typed else f"--{name}"
+            if alias == OUTPUT:  # so the functions for Python call it
+                flags["output"] = flags[name]
     return flags
 
 

@@ -41,6 +41,8 @@ class DecoderClassifier(Classifier):
             speeds it up.
 
     Attributes:
+        folder: Folder of the adapter.
+        rank: Rank of the adapter.
         sha256: Hash of all that determines the logits: base model, adapter, and how texts are
             tokenised.
 
@@ -53,8 +55,10 @@ class DecoderClassifier(Classifier):
         check("precision", precision, valid, "auto, bf16 or fp32")
         has_config = (folder / "config.json").is_file()
         self.config = read_json(folder / "config.json") if has_config else {}
+        self.folder = folder
         self._adapter_config = read_json(folder / ADAPTER_CONFIG)
         try:
+            self.rank = int(self._adapter_config["r"])
             recorded = self.config.get("decoder") or {}
             name = (
                 gpt_variant

@@ -14,15 +14,16 @@ TITLES = {"distil": "DistilRNN, distilled", "rnn": "DistilRNN, no teacher"}
 logger = logging.getLogger(__name__)
 
 
-def print_comparison(folder: Path) -> None:
+def report(folder: Path, plot: Path) -> None:
     """Print the scores of the student in `folder` beside those of its teacher and of the student
-    trained the other way, if that was done on the same terms."""
+    trained the other way, if that was done on the same terms; then where everything is."""
     config = read_json(folder / "config.json")
     rows = {TITLES[config["command"]]: _row(folder)} | _relatives(folder, config)
     # Distilled above its baseline, whichever was trained just now, and the teacher above both.
     order = sorted(rows, key=lambda name: (name in TITLES.values(), name))
     title = f"{config['data']['name']}, SR {config['SR']}"
     comparison_table(title, {name: rows[name] for name in order})
+    logger.info(f"student: {folder}\nplot: {plot}")
 
 
 def _row(folder: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ from potstill.files import (
 )
 from potstill.metrics import evaluation, majority_share, score
 from potstill.ops import kernels
+from potstill.progress import Progress, no_progress
 from potstill.recipes import plots
-from potstill.recipes.console import log_choice, progress_bar
+from potstill.recipes.console import log_choice
 from potstill.recipes.tables import EPOCH_HEADER, epoch_lines, summary_lines
 from potstill.settings import DataSettings, TrainSettings
 from potstill.training.checkpoint import Checkpoint, TrainResult
@@ -60,30 +61,46 @@ class Task:
         return {name: majority_share(split.labels) for name, split in self.splits().items()}
 
 
-def read_task(data: DataSettings, seed: int, reason: str = "") -> Task:
-    """Read the corpus, log which one it is, and hold out a slice of train."""
-    with process().main_process_first():
-        corpus = load_corpus(data.data, data.text_column, data.label_column)
+def read_task(
+    data: Corpus | str | Path, settings: DataSettings, seed: int, reason: str = ""
+) -> tuple[Task, DataSettings]:
+    """Read the corpus, log which one it is, and hold out a slice of train.
+
+    Args:
+        data: A corpus, or what names one.
+        settings: How to read it; `data` takes the place of its own.
+        seed: Determines the slice.
+        reason: Why it was chosen where nobody named it.
+
+    Returns:
+        The task, and the settings that name its data.
+    """
+    if isinstance(data, Corpus):
+        corpus, settings = data, replace(settings, data=data.path)
+    else:
+        settings = replace(settings, data=str(data))
+        with process().main_process_first():
+            corpus = load_corpus(settings.data, settings.text_column, settings.label_column)
     sizes = ", ".join(f"{name} {len(split)}" for name, split in corpus.splits.items())
     log_choice("data", f"{corpus.name}, sentences: {sizes}", reason or corpus.reason)
     train = corpus.splits["train"]
     scored = {name: split for name, split in corpus.splits.items() if name != "train"}
-    if data.holdout:
-        train, held = hold_out(train, data.holdout, seed)
+    if settings.holdout:
+        train, held = hold_out(train, settings.holdout, seed)
         scored = {"holdout": held} | scored
-    return Task(corpus, train, scored)
+    return Task(corpus, train, scored), settings
 
 
-def check_target(folder: Path, field: str, plots_path: Path, resume: bool) -> None:
+def check_target(folder: Path, plots_path: Path, resume: bool) -> None:
     """Raise UserError unless a run can write its results, replaces nothing but a run, and finds
     what it is to resume.
 
-    This is checked before training, not after. field: the setting that names `folder`.
+    This is checked before training, not after.
     """
     if resume and not _unfinished(folder).exists():
         raise UserError(f"`resume`: no interrupted run in {_unfinished(folder)}; run without it.")
-    check_replaceable(folder, f"`{field}`")
-    check_writable(folder.parent, f"`{field}`")
+    check_replaceable(folder, "`output`")
+    check_writable(folder.parent, "`output`")
     check_writable(plots_path, "`plots_path`")
     check_writable(cache_folder(), "POTSTILL_CACHE")
 
@@ -140,7 +157,9 @@ def fit(
     dataset: Any,
     evaluations: dict[str, LabelledDataset],
     loss_function: LossFunction,
+    *,
     microbatch_tokens: int | None = None,
+    progress: Progress = no_progress,
 ) -> TrainResult:
     """Train `model` as in `train`, log the metrics of every epoch, and leave the chosen epoch's
     weights in the model."""
@@ -158,7 +177,7 @@ def fit(
             checkpoint=checkpoint,
             report=lambda metrics: logger.info(epoch_lines(metrics, majority)),
             microbatch_tokens=microbatch_tokens,
-            progress=progress_bar,
+            progress=progress,
         )
     result.restore(model)
     return result

@@ -15,8 +15,8 @@ from potstill.data.batching import LabelledDataset
 from potstill.distillation.lm_targets import LMDataset
 from potstill.distillation.pretrain import pretrain
 from potstill.metrics import prevalence_bias
+from potstill.progress import Progress, no_progress
 from potstill.recipes._run import Run, Task, resumable
-from potstill.recipes.console import progress_bar
 from potstill.settings import PretrainSettings, StudentSettings, TrainSettings
 from potstill.student.model import DistilRNN, StudentConfig
 from potstill.student.tokenizer import encode
@@ -67,7 +67,11 @@ def network(settings: StudentSettings, tokenizer: Tokenizer, task: Task) -> dict
 
 
 def pretrain_student(
-    run: Run, model: DistilRNN, text: LMDataset, settings: PretrainSettings
+    run: Run,
+    model: DistilRNN,
+    text: LMDataset,
+    settings: PretrainSettings,
+    progress: Progress = no_progress,
 ) -> Run:
     """Train `model` as a language model, unless that is turned off or done; return the run as it
     goes on from there."""
@@ -84,7 +88,7 @@ def pretrain_student(
             epochs=epochs,
             seed=run.config["SR"],
             checkpoint=checkpoint,
-            progress=progress_bar,
+            progress=progress,
         )
     seconds = time.perf_counter() - started
     soft = ""

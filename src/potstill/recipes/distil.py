@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from potstill.data.batching import UNLABELLED, LabelledDataset
+from potstill.data.corpus import Corpus
 from potstill.decoder.classifier import parameter_counts
 from potstill.distillation.dataset import DistillationDataset
 from potstill.distillation.lm_targets import soft_targets
@@ -19,11 +20,11 @@ from potstill.distillation.logit_cache import LogitCache, label_sentences
 from potstill.distillation.losses import distillation_loss
 from potstill.distillation.word_targets import word_targets
 from potstill.errors import UserError
-from potstill.files import ADAPTER_CONFIG, read_json
 from potstill.inference.decoder import DecoderClassifier
+from potstill.inference.student import StudentClassifier
 from potstill.inference.teacher import load_teacher
 from potstill.metrics import evaluation
-from potstill.recipes._comparison import print_comparison
+from potstill.progress import Progress, no_progress
 from potstill.recipes._corpus import trained_on
 from potstill.recipes._run import (
     Run,
@@ -42,7 +43,7 @@ from potstill.recipes._student import (
     pretrain_student,
     resolve_epochs,
 )
-from potstill.recipes.console import format_count, log_choice, progress_bar
+from potstill.recipes.console import format_count, log_choice
 from potstill.settings import (
     DataSettings,
     DistilSettings,
@@ -67,51 +68,79 @@ logger = logging.getLogger(__name__)
 
 
 def distil(
-    teacher_path: Path,
+    teacher: DecoderClassifier | str | Path,
+    data: Corpus | str | Path = "auto",
     *,
     seed: int,
-    distillation: DistilSettings,
-    student: StudentSettings,
-    pretraining: PretrainSettings,
-    data: DataSettings,
-    train: TrainSettings,
-    gpt_variant: str | None,
-    transfer_path: Path | None,
-    folder: Path,
-    plots_path: Path,
-) -> None:
-    """Distil a tuned decoder and write the student to `folder`; see `commands.distil`."""
-    check_target(folder, "student_path", plots_path, train.resume)
-    transfer_set = read_transfer_set(transfer_path) if transfer_path else None
-    teacher = load_teacher(teacher_path, gpt_variant=gpt_variant, precision=train.precision)
-    log_choice("teacher", f"{teacher.title} in {teacher_path}")
-    data, reason = _resolve_data(data, teacher)
-    task = read_task(data, seed, reason)
-    _check_labels(task, teacher, teacher_path)
+    transfer_set: str | Path | None = None,
+    distillation: DistilSettings = DistilSettings(),
+    student: StudentSettings = StudentSettings(),
+    pretraining: PretrainSettings = PretrainSettings(),
+    data_settings: DataSettings = DataSettings(),
+    train: TrainSettings = TrainSettings(batch_size=64),
+    gpt_variant: str | None = None,
+    output: str | Path | None = None,
+    plots_path: str | Path = "plots",
+    progress: Progress = no_progress,
+) -> StudentClassifier:
+    """Distil a tuned decoder into a DistilRNN.
+
+    Args:
+        teacher: A tuned decoder, or the folder of its adapter.
+        data: Labelled sentences: a corpus, a file, a folder, "cola", "minicola", or "auto": the
+            data that the teacher was tuned on.
+        seed: Determines the held-out slice, the first weights and the order of the sentences.
+        transfer_set: Folder of a transfer set to learn from as well.
+        data_settings: The columns of a file, the held-out slice and the maximum length; `data`
+            takes the place of its own.
+        train: How it is trained; the default is `TrainSettings` with a batch size of 64.
+        gpt_variant: Base model of an adapter in a folder. Default: the one recorded there.
+        output: Folder to write the run to. Default: runs/distil-SEED. A run that is there is
+            replaced.
+        plots_path: Folder for distilrnn_training_plot.png.
+        progress: Shows how far it is.
+
+    Returns:
+        The student, loaded from `output`.
+
+    Raises:
+        UserError: The teacher, the data or the transfer set is missing, damaged or of another
+            task, or `output` holds anything but a run.
+    """
+    folder, plots_path = Path(output or f"runs/distil-{seed}"), Path(plots_path)
+    check_target(folder, plots_path, train.resume)
+    transfer_path = Path(transfer_set) if transfer_set else None
+    unlabelled = read_transfer_set(transfer_path) if transfer_path else None
+    if not isinstance(teacher, DecoderClassifier):
+        teacher = load_teacher(Path(teacher), gpt_variant=gpt_variant, precision=train.precision)
+    log_choice("teacher", f"{teacher.title} in {teacher.folder}")
+    data, data_settings, reason = _resolve_data(data, data_settings, teacher)
+    task, data_settings = read_task(data, data_settings, seed, reason)
+    _check_labels(task, teacher)
     soft_lm = pretraining.pretrain_epochs != 0 and pretraining.pretrain_targets == "soft"
     words = distillation.word_loss_weight > 0
-    if transfer_set and transfer_path:
-        check_teacher(transfer_set, transfer_path, teacher.sha256)
+    if unlabelled and transfer_path:
+        check_teacher(unlabelled, transfer_path, teacher.sha256)
         if soft_lm:
-            check_top_k(transfer_set, transfer_path)
+            check_top_k(unlabelled, transfer_path)
         if words:
-            check_words(transfer_set, transfer_path)
-        transfer_set = _without_scored(transfer_set, transfer_path, task)
-    logits, word_logits = _label(teacher, task, words)
-    train, pretraining = resolve_epochs(train, pretraining, transfer_set is not None)
+            check_words(unlabelled, transfer_path)
+        unlabelled = _without_scored(unlabelled, transfer_path, task)
+    logits, word_logits = _label(teacher, task, words, progress)
+    train, pretraining = resolve_epochs(train, pretraining, unlabelled is not None)
 
-    sentences = task.train.sentences + (transfer_set.sentences if transfer_set else [])
+    sentences = task.train.sentences + (unlabelled.sentences if unlabelled else [])
     tokenizer = train_tokenizer(sentences, student.vocab_size)
-    max_length = data.max_length
+    max_length = data_settings.max_length
     evaluations = encode_splits(tokenizer, task, max_length)
     labelled = evaluations.pop("train")
     dataset = _labelled_dataset(tokenizer, task, labelled, logits["train"], word_logits, max_length)
-    if transfer_set and transfer_path:
+    if unlabelled and transfer_path:
         vocabulary = []
-        if soft_lm and any(transfer_set.top_k):
+        if soft_lm and any(unlabelled.top_k):
             vocabulary = read_vocabulary(transfer_path)
         dataset = dataset.concat(
-            _transfer_dataset(tokenizer, transfer_set, vocabulary, words, max_length)
+            _transfer_dataset(tokenizer, unlabelled, vocabulary, words, max_length)
         )
     model = build_student(student, tokenizer, task, seed=seed, precision=train.precision)
     learner = WordHead(model) if words else model
@@ -119,40 +148,39 @@ def distil(
     ratio = f"1/{teacher.n_parameters / total:.0f} of {teacher.title}"
     logger.info(f"student: DistilRNN, {format_count(total)} parameters; {ratio}")
 
-    settings = [distillation, student, pretraining, data, train]
+    settings = [distillation, student, pretraining, data_settings, train]
     config = describe_run("distil", seed, task.corpus, settings)
-    config["teacher"] = _describe_teacher(teacher, teacher_path, task, logits)
-    if transfer_set and transfer_path:
-        config["transfer_set"] = _describe_transfer_set(transfer_set, transfer_path)
+    config["teacher"] = _describe_teacher(teacher, task, logits)
+    if unlabelled and transfer_path:
+        config["transfer_set"] = _describe_transfer_set(unlabelled, transfer_path)
     config["student"] = network(student, tokenizer, task)
     config["parameters"] = {"total": total, "trainable": total}
-    rank = read_json(teacher_path / ADAPTER_CONFIG)["r"]
-    title = f"DistilRNN from {teacher.title} rank {rank}, on {task.corpus.name}, SR {seed}"
+    title = f"DistilRNN from {teacher.title} rank {teacher.rank}, on {task.corpus.name}, SR {seed}"
     run = Run(task, config, train, folder, plots_path / "distilrnn_training_plot.png", title)
 
-    run = pretrain_student(run, model, dataset.text(), pretraining)
-    trained = fit(
-        run, learner, dataset, evaluations, partial(distillation_loss, settings=distillation)
-    )
+    run = pretrain_student(run, model, dataset.text(), pretraining, progress)
+    loss_function = partial(distillation_loss, settings=distillation)
+    trained = fit(run, learner, dataset, evaluations, loss_function, progress=progress)
     bias = match_prevalence(model, labelled, config["labels"]) if student.match_prevalence else None
     save = partial(save_student, model, tokenizer)
     write_run(run, learner, evaluations, trained, save=save, bias=bias)
-    print_comparison(folder)
-    logger.info(f"student: {run.folder}\nplot: {run.plot}")
+    return StudentClassifier(folder)
 
 
-def _resolve_data(data: DataSettings, teacher: DecoderClassifier) -> tuple[DataSettings, str]:
-    """Return the settings with the teacher's own data in place of "auto", and why."""
-    if data.data != "auto" or "data" not in teacher.config:
-        return data, ""
+def _resolve_data(
+    data: Corpus | str | Path, settings: DataSettings, teacher: DecoderClassifier
+) -> tuple[Corpus | str | Path, DataSettings, str]:
+    """Return the teacher's own data and its columns in place of "auto", and the reason."""
+    if data != "auto" or "data" not in teacher.config:
+        return data, settings, ""
     columns = {k: teacher.config["settings"][k] for k in ("text_column", "label_column")}
-    return replace(data, data=trained_on(teacher), **columns), "what the teacher was tuned on"
+    return trained_on(teacher), replace(settings, **columns), "what the teacher was tuned on"
 
 
-def _check_labels(task: Task, teacher: DecoderClassifier, teacher_path: Path) -> None:
+def _check_labels(task: Task, teacher: DecoderClassifier) -> None:
     if task.corpus.labels != tuple(teacher.classes_):
         raise UserError(
-            f"the teacher in {teacher_path} knows {', '.join(teacher.classes_)}, "
+            f"the teacher in {teacher.folder} knows {', '.join(teacher.classes_)}, "
             f"but {task.corpus.path} is labelled {', '.join(task.corpus.labels)}."
         )
 
@@ -169,7 +197,7 @@ def _without_scored(transfer_set: TransferSet, folder: Path, task: Task) -> Tran
 
 
 def _label(
-    teacher: DecoderClassifier, task: Task, words: bool
+    teacher: DecoderClassifier, task: Task, words: bool, progress: Progress
 ) -> tuple[dict[str, Tensor], list[np.ndarray]]:
     """Return the teacher's (N, classes) logits of every split and, if `words`, for each sentence of
     train those after each of its words, (W, classes)."""
@@ -179,14 +207,14 @@ def _label(
         if name == "train" and words:
             word_cache = LogitCache(teacher.sha256, "-words")
             labelled, computed = label_sentences(
-                split.sentences, word_cache, teacher.word_logits, progress=progress_bar
+                split.sentences, word_cache, teacher.word_logits, progress=progress
             )
             rows = [flat.view(-1, len(teacher.classes_)) for flat in labelled]
             logits[name] = torch.stack([row[-1] for row in rows])
             word_logits = [row[:-1].numpy() for row in rows]
         else:
             labelled, computed = label_sentences(
-                split.sentences, cache, teacher.logits, progress=progress_bar
+                split.sentences, cache, teacher.logits, progress=progress
             )
             logits[name] = torch.stack(labelled)
         n_computed += computed
@@ -247,11 +275,11 @@ def _transfer_dataset(
 
 
 def _describe_teacher(
-    teacher: DecoderClassifier, path: Path, task: Task, logits: dict[str, Tensor]
+    teacher: DecoderClassifier, task: Task, logits: dict[str, Tensor]
 ) -> dict[str, Any]:
     scores = {n: evaluation(logits[n].numpy(), s.labels) for n, s in task.scored.items()}
     return {
-        "path": str(path),
+        "path": str(teacher.folder),
         "sha256": teacher.sha256,
         "title": teacher.title,
         "parameters": teacher.n_parameters,

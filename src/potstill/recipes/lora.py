@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from potstill.data.batching import LabelledDataset
+from potstill.data.corpus import Corpus
 from potstill.decoder.adapter import load_adapter_weights, save_adapter, teacher_hash
 from potstill.decoder.base import max_positions
 from potstill.decoder.classifier import (
@@ -17,10 +18,12 @@ from potstill.decoder.classifier import (
     encode,
     parameter_counts,
 )
-from potstill.decoder.hub import find_base_model
+from potstill.decoder.hub import BaseModel, find_base_model
 from potstill.distillation.logit_cache import LogitCache
 from potstill.files import ADAPTER_WEIGHTS
+from potstill.inference.decoder import DecoderClassifier
 from potstill.ops import kernels
+from potstill.progress import Progress, no_progress
 from potstill.recipes._run import (
     Run,
     check_target,
@@ -40,26 +43,82 @@ EPOCHS = 3
 logger = logging.getLogger(__name__)
 
 
-def tune(
-    base_name: str,
+def finetune(
+    base: BaseModel | str | Path = "auto",
+    data: Corpus | str | Path = "auto",
+    *,
+    seed: int,
+    lora: LoRASettings = LoRASettings(),
+    data_settings: DataSettings = DataSettings(),
+    train: TrainSettings = TrainSettings(lr=6e-4),
+    output: str | Path | None = None,
+    plots_path: str | Path = "plots",
+    progress: Progress = no_progress,
+) -> DecoderClassifier:
+    """Tune a base model on labelled sentences with LoRA (low-rank adaptation).
+
+    Args:
+        base: A base model, or its name: "gpt2" and its sizes, "distilgpt2", "smollm2", any causal
+            language model of the Hugging Face Hub, a local folder, or "auto": GPT-2 if it is
+            cached or can be downloaded, else SmolLM2.
+        data: Labelled sentences: a corpus, a file, a folder, "cola", "minicola", or "auto": CoLA
+            if it is in data/ or can be downloaded, else MiniCoLA.
+        seed: Determines the held-out slice, the first weights and the order of the sentences.
+        data_settings: The columns of a file, the held-out slice and the maximum length; `data`
+            takes the place of its own.
+        train: How it is trained; the default is `TrainSettings` with a learning rate of 6e-4.
+        output: Folder to write the run to. Default: runs/LoRA-SEED. A run that is there is
+            replaced.
+        plots_path: Folder for lora_training_plot.png.
+        progress: Shows how far it is.
+
+    Returns:
+        The tuned decoder, loaded from `output`.
+
+    Raises:
+        UserError: The base model or the data is missing or damaged, or `output` holds anything
+            but a run.
+    """
+    folder = Path(output or f"runs/LoRA-{seed}")
+    train_adapter(
+        base,
+        data,
+        seed=seed,
+        lora=lora,
+        data_settings=data_settings,
+        train=train,
+        folder=folder,
+        plots_path=Path(plots_path),
+        progress=progress,
+    )
+    variant = str(base.folder) if isinstance(base, BaseModel) else None
+    return DecoderClassifier(folder, gpt_variant=variant, precision=train.precision)
+
+
+def train_adapter(
+    base_model: BaseModel | str | Path,
+    data: Corpus | str | Path,
     *,
     seed: int,
     lora: LoRASettings,
-    data: DataSettings,
+    data_settings: DataSettings,
     train: TrainSettings,
     folder: Path,
     plots_path: Path,
+    progress: Progress,
 ) -> None:
-    """Tune a base decoder and write the adapter to `folder`; see `commands.LoRA`."""
-    check_target(folder, "model_path", plots_path, train.resume)
-    with process().main_process_first():
-        base_model = find_base_model(base_name)
+    """Do as `finetune`, without loading the result a second time."""
+    check_target(folder, plots_path, train.resume)
+    if not isinstance(base_model, BaseModel):
+        with process().main_process_first():
+            base_model = find_base_model(str(base_model))
     log_choice("base", base_model.title, base_model.reason)
-    task = read_task(data, seed)
+    task, data_settings = read_task(data, data_settings, seed)
 
     base, tokenizer = base_model.base(), base_model.tokenizer()
-    max_length = min(data.max_length, max_positions(base, default=data.max_length))
-    data = replace(data, max_length=max_length)
+    max_length = data_settings.max_length
+    max_length = min(max_length, max_positions(base, default=max_length))
+    data_settings = replace(data_settings, max_length=max_length)
     train = replace(train, epochs=train.epochs or EPOCHS)
     start = tokenizer.bos_token_id
     evaluations = {}
@@ -83,14 +142,22 @@ def tune(
     total, trainable = parameter_counts(model)
     logger.info(f"{parameter_line(total, trainable)}; arithmetic: {_arithmetic(precision)}")
 
-    config = describe_run("LoRA", seed, task.corpus, [lora, data, train])
+    config = describe_run("LoRA", seed, task.corpus, [lora, data_settings, train])
     config["decoder"] = base_model.describe()
     config["start_token"] = start
     config["parameters"] = {"total": total, "trainable": trainable}
     title = f"{base_model.title}, LoRA rank {lora.LoRA_rank}, on {task.corpus.name}, SR {seed}"
     run = Run(task, config, train, folder, plots_path / "lora_training_plot.png", title)
 
-    trained = fit(run, model, dataset, evaluations, classification_loss, MICROBATCH_TOKENS)
+    trained = fit(
+        run,
+        model,
+        dataset,
+        evaluations,
+        classification_loss,
+        microbatch_tokens=MICROBATCH_TOKENS,
+        progress=progress,
+    )
     save = partial(_save_and_reload, model, str(base_model.folder))
     result = write_run(run, model, evaluations, trained, save=save)
     logger.info(f"adapter: {folder}\nplot: {run.plot}")

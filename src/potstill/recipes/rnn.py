@@ -4,9 +4,11 @@ import logging
 from functools import partial
 from pathlib import Path
 
+from potstill.data.corpus import Corpus
 from potstill.decoder.classifier import parameter_counts
 from potstill.distillation.lm_targets import LMDataset
-from potstill.recipes._comparison import print_comparison
+from potstill.inference.student import StudentClassifier
+from potstill.progress import Progress, no_progress
 from potstill.recipes._run import Run, check_target, describe_run, fit, read_task, write_run
 from potstill.recipes._student import (
     build_student,
@@ -26,37 +28,58 @@ logger = logging.getLogger(__name__)
 
 
 def train_baseline(
+    data: Corpus | str | Path = "auto",
     *,
     seed: int,
-    student: StudentSettings,
-    pretraining: PretrainSettings,
-    data: DataSettings,
-    train: TrainSettings,
-    folder: Path,
-    plots_path: Path,
-) -> None:
-    """Train the student that `distil` would, on the labels alone; see `commands.rnn`."""
-    check_target(folder, "student_path", plots_path, train.resume)
-    task = read_task(data, seed)
+    student: StudentSettings = StudentSettings(),
+    pretraining: PretrainSettings = PretrainSettings(),
+    data_settings: DataSettings = DataSettings(),
+    train: TrainSettings = TrainSettings(batch_size=64),
+    output: str | Path | None = None,
+    plots_path: str | Path = "plots",
+    progress: Progress = no_progress,
+) -> StudentClassifier:
+    """Train the student that `distil` would, on the labels alone.
+
+    Args:
+        data: Labelled sentences: a corpus, a file, a folder, "cola", "minicola", or "auto": CoLA
+            if it is in data/ or can be downloaded, else MiniCoLA.
+        seed: Determines the held-out slice, the first weights and the order of the sentences.
+        data_settings: The columns of a file, the held-out slice and the maximum length; `data`
+            takes the place of its own.
+        train: How it is trained; the default is `TrainSettings` with a batch size of 64.
+        output: Folder to write the run to. Default: runs/rnn-SEED. A run that is there is
+            replaced.
+        plots_path: Folder for rnn_training_plot.png.
+        progress: Shows how far it is.
+
+    Returns:
+        The student, loaded from `output`.
+
+    Raises:
+        UserError: The data is missing or damaged, or `output` holds anything but a run.
+    """
+    folder, plots_path = Path(output or f"runs/rnn-{seed}"), Path(plots_path)
+    check_target(folder, plots_path, train.resume)
+    task, data_settings = read_task(data, data_settings, seed)
     train, pretraining = resolve_epochs(train, pretraining, transfer_set=False)
 
     tokenizer = train_tokenizer(task.train.sentences, student.vocab_size)
-    evaluations = encode_splits(tokenizer, task, data.max_length)
+    evaluations = encode_splits(tokenizer, task, data_settings.max_length)
     labelled = evaluations.pop("train")
     model = build_student(student, tokenizer, task, seed=seed, precision=train.precision)
     total, _ = parameter_counts(model)
     logger.info(f"student: DistilRNN, {format_count(total)} parameters")
 
-    config = describe_run("rnn", seed, task.corpus, [student, pretraining, data, train])
+    config = describe_run("rnn", seed, task.corpus, [student, pretraining, data_settings, train])
     config["student"] = network(student, tokenizer, task)
     config["parameters"] = {"total": total, "trainable": total}
     title = f"DistilRNN without a teacher, on {task.corpus.name}, SR {seed}"
     run = Run(task, config, train, folder, plots_path / "rnn_training_plot.png", title)
 
-    run = pretrain_student(run, model, LMDataset(labelled.tokens), pretraining)
-    trained = fit(run, model, labelled, evaluations, classification_loss)
+    run = pretrain_student(run, model, LMDataset(labelled.tokens), pretraining, progress)
+    trained = fit(run, model, labelled, evaluations, classification_loss, progress=progress)
     bias = match_prevalence(model, labelled, config["labels"]) if student.match_prevalence else None
     save = partial(save_student, model, tokenizer)
     write_run(run, model, evaluations, trained, save=save, bias=bias)
-    print_comparison(folder)
-    logger.info(f"student: {run.folder}\nplot: {run.plot}")
+    return StudentClassifier(folder)
