@@ -1,55 +1,14 @@
 """The compiled kernels against the plain formulas, in fp32, on the same rounded numbers."""
 
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from potstill.decoder.fused_linear import FusedLinear
-from potstill.decoder.lora import LoRALinear
 from potstill.ops import cross_entropy, kernels
 from potstill.ops.attention import PlainAttention, attention
 from potstill.ops.fused import RMSNorm, SwiGLU, gelu
-
-# Rounding to bf16 has a relative error of 2^-9; the sums here add a few of these.
-ROUNDED = {"rtol": 2**-7, "atol": 2**-7}
-
-RUNNABLE = torch.cpu._is_avx512_bf16_supported() and sys.platform == "linux"
-
-needed = pytest.mark.skipif(
-    kernels.load_library() is None, reason="no C compiler, or a CPU without bf16"
-)
-
-
-def outcome(function: Any, weights: Tensor, *inputs: Tensor) -> list[Tensor]:
-    """The output, and the gradients of `inputs` under a weighted sum of it, all in fp32."""
-    leaves = [x.detach().clone().requires_grad_() for x in inputs]
-    y = function(*leaves)
-    grads = torch.autograd.grad(y, leaves, weights.to(y.dtype))
-    return [x.detach().float() for x in (y, *grads)]
-
-
-def check(ours: Any, plain: Any, weights: Tensor, *inputs: Tensor) -> None:
-    actual = outcome(ours, weights, *inputs)
-    expected = outcome(plain, weights, *(x.float() for x in inputs))
-    for our, theirs in zip(actual, expected, strict=True):
-        scale = float(theirs.abs().max()) or 1.0
-        torch.testing.assert_close(our / scale, theirs / scale, **ROUNDED)
-
-
-def bf16(*shape: int, scale: float = 1.0) -> Tensor:
-    """Random bf16 numbers."""
-    return (scale * torch.randn(shape)).bfloat16()
-
-
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.manual_seed(0)
+from tests.ops.conftest import FusedLayers, bf16, check, needed
 
 
 @needed
@@ -134,47 +93,6 @@ def test_attention_that_takes_one_key() -> None:
     torch.testing.assert_close(y.float(), plain, rtol=2**-7, atol=1e-3)
 
 
-class FusedLayers:
-    """Adapters of several ranks on layers that share their input, one layer without."""
-
-    def __init__(self, ranks: tuple[int, ...], inputs: int = 48, dropout: float = 0.0):
-        self.layers: list[Any] = [nn.Linear(inputs, 16, bias=False).requires_grad_(False)]
-        for i, rank in enumerate(ranks):
-            layer = LoRALinear(nn.Linear(inputs, 32 + 16 * i), rank, 3.0 + i, dropout)
-            nn.init.normal_(layer.V)
-            self.layers.insert(i, layer)
-        for layer in self.layers:
-            (layer.base if isinstance(layer, LoRALinear) else layer).bfloat16()
-        self.product = FusedLinear(self.layers)
-
-    def plain(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """LoRALinear's formula, layer by layer."""
-        outputs = []
-        for layer in self.layers:
-            base = layer.base if isinstance(layer, LoRALinear) else layer
-            bias = None if base.bias is None else base.bias.float()
-            y = F.linear(x, base.weight.float(), bias)
-            if isinstance(layer, LoRALinear):
-                dropped = x if mask is None else x * mask
-                y = y + layer.scaling * (dropped @ layer.U.T @ layer.V.T)
-            outputs.append(y)
-        return torch.cat(outputs, dim=-1)
-
-    def check(self, x: Tensor, mask: Tensor | None = None) -> None:
-        assert self.product.adapters
-        weights = bf16(*x.shape[:-1], self.product.outputs)
-        x, wide = x.clone().requires_grad_(), x.float().requires_grad_()
-        y = self.product(x)
-        reference = self.plain(wide, mask)
-        factors = self.product.factors
-        actual = [y, *torch.autograd.grad(y, [x, *factors], weights)]
-        grads = torch.autograd.grad(reference, [wide, *factors], weights.float())
-        for ours, theirs in zip(actual, [reference, *grads], strict=True):
-            assert ours.shape == theirs.shape
-            scale = float(theirs.detach().abs().max())
-            torch.testing.assert_close(ours.float() / scale, theirs / scale, **ROUNDED)
-
-
 @needed
 @pytest.mark.parametrize("rows", [(1,), (3,), (2, 4), (5, 11)])
 @pytest.mark.parametrize("ranks", [(4,), (1, 3), (4, 4, 4), (5, 8)])
@@ -250,55 +168,3 @@ def test_supports_bf16_on_the_cpu_of_fitting_width(monkeypatch: pytest.MonkeyPat
     assert not kernels.supports(bf16(2, 24), 24)
     assert not kernels.supports(torch.randn(2, 48), 48)
     assert not kernels.supports(torch.empty(2, 48, dtype=torch.bfloat16, device="meta"), 48)
-
-
-@pytest.fixture
-def fresh_kernel_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A cache folder of its own, with nothing compiled yet."""
-    monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path / "cache"))
-    kernels.load_library.cache_clear()
-    yield tmp_path
-    kernels.load_library.cache_clear()
-
-
-@needed
-def test_kernels_are_compiled_once(
-    fresh_kernel_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert kernels.load_library() and not kernels.compiler_missing()
-    (file,) = (fresh_kernel_cache / "cache").iterdir()
-    assert file.name.startswith("kernels-") and file.suffix == ".so"
-    kernels.load_library.cache_clear()
-    monkeypatch.setattr(kernels.subprocess, "run", None)
-    assert kernels.load_library()
-
-
-@pytest.mark.parametrize("fault", ["no compiler", "it fails", "no room", "no bf16"])
-def test_without_kernels_pytorchs_operations_are_used(
-    fault: str, fresh_kernel_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if fault == "no compiler":
-        monkeypatch.setenv("CC", "no-such-compiler --flag")
-    elif fault == "it fails":
-        monkeypatch.setenv("CC", "false")
-    elif fault == "no room":
-        (fresh_kernel_cache / "cache").write_text("a file where the folder should be")
-    else:
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert kernels.load_library() is None
-    assert kernels.compiler_missing() == (fault != "no bf16" and RUNNABLE)
-    assert (
-        fault == "no room"
-        or not (fresh_kernel_cache / "cache").exists()
-        or not any(fresh_kernel_cache.glob("cache/*"))
-    )
-    fused = FusedLayers((4, 4))
-    assert not fused.product.adapters
-    x = bf16(3, 5, 48)
-    torch.testing.assert_close(
-        fused.product(x).float(), fused.plain(x.float()), rtol=2**-5, atol=2**-4
-    )
-    assert SwiGLU.apply(bf16(2, 64)).shape == (2, 32)
-    assert RMSNorm.apply(bf16(2, 48), torch.ones(48), 1e-5).shape == (2, 48)
-    assert gelu(bf16(2, 48)).shape == (2, 48)
-    assert attention(bf16(1, 3, 48), 1, 1).shape == (1, 3, 16)

@@ -108,7 +108,7 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class CompiledAttention(torch.autograd.Function):
-    """`attention` in bf16 by kernels.c; only its input is saved for the backward pass."""
+    """`attention` in bf16 by csrc/attention.c; only its input is saved for the backward pass."""
 
     @staticmethod
     def forward(ctx, qkv, heads, kv_heads, rotary, last):

@@ -1,4 +1,4 @@
-"""The functions of kernels.c, compiled when they are first needed and stored in the cache folder.
+"""The C functions of csrc/, compiled when they are first needed and stored in the cache folder.
 
 They are for CPUs with bf16 instructions (AVX-512), where matrix products are so fast that the time
 of everything else matters. Without a C compiler, PyTorch's operations compute the same more slowly.
@@ -22,14 +22,14 @@ from torch import Tensor
 
 from potstill.files import cache_folder, write_bytes
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCES = sorted(Path(__file__).with_name("csrc").glob("*.[ch]"))
 FLAGS = ["-O3", "-march=x86-64-v4", "-mavx512bf16", "-mprefer-vector-width=512"]
 FLAGS += ["-shared", "-fPIC", "-fvisibility=hidden"]
 WIDTH = 16  # numbers in a vector; every width must be a multiple of it
 
 
 class Adapter(ctypes.Structure):
-    """The struct `adapter` of kernels.c."""
+    """The struct `adapter` of csrc/lora.c."""
 
     _fields_ = (
         ("U", ctypes.c_void_p),
@@ -55,14 +55,16 @@ def load_library() -> Any:
     if shutil.which(compiler[0]) is None:
         return None
     command = [*compiler, *FLAGS]
-    key = hashlib.sha256(SOURCE.read_bytes() + " ".join(command).encode()).hexdigest()[:16]
+    code = b"".join(file.read_bytes() for file in SOURCES)
+    key = hashlib.sha256(code + " ".join(command).encode()).hexdigest()[:16]
     file = cache_folder() / f"kernels-{key}.so"
     try:
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory() as folder:
                 compiled = Path(folder) / file.name
-                call = [*command, str(SOURCE), "-o", str(compiled), "-lm"]
+                sources = [str(file) for file in SOURCES if file.suffix == ".c"]
+                call = [*command, *sources, "-o", str(compiled), "-lm"]
                 subprocess.run(call, check=True, capture_output=True, timeout=120)
                 write_bytes(file, compiled.read_bytes())
         library = ctypes.CDLL(str(file))
