@@ -37,7 +37,7 @@ class TestNewSet:
         # One of the user's own three is a training sentence.
         kinds = read_transfer_set(Path("set")).kinds()
         assert kinds == {"own": 2, "sampled": 30, "edited": 60}
-        assert f"sampled: {kinds[SourceKind.SAMPLED]} sentences; by the teacher" in out
+        assert f"sampled: {kinds[SourceKind.SAMPLED]} sentences, labelled" in out
 
     def test_no_sentence_of_the_corpus_is_in_it(
         self, transfer_set: Path, toy_task: ToyTask
@@ -71,7 +71,7 @@ class TestNewSet:
         ("body", "words"),
         [
             (b"", r"own\.txt is empty"),
-            (b"One.\n\nTwo.\n", r"own\.txt:2: the line is empty; give a sentence a line"),
+            (b"One.\n\nTwo.\n", r"own\.txt:2: the line is empty; write one sentence per line"),
             (b"One.\n" + b"word " * 300, r"own\.txt:2: 1500 characters are no sentence"),
             (b"One.\nCaf\xe9.\n", r"own\.txt:2: not UTF-8 text"),
         ],
@@ -88,7 +88,7 @@ class TestNewSet:
     def test_show(self, transfer_set: Path) -> None:
         shown = run_ok("transfer", 1, "--transfer_path", transfer_set, "--show", 8)
         assert shown.count(" %, ") == 8
-        assert "sampled: 30 sentences; by the teacher" in shown
+        assert "sampled: 30 sentences, labelled" in shown
 
 
 class TestSetThatIsThere:
@@ -181,10 +181,10 @@ class TestSetThatIsThere:
         [
             (
                 ("--temperature", 0.5),
-                r"set holds a transfer set of another temperature \(1\.0, not",
+                r"transfer set in set was made with another --temperature \(1\.0, not",
             ),
-            (("--unlabelled", "other.txt"), "set holds a transfer set of another own"),
-            (("--model_path", "teacher"), "set holds a transfer set of another teacher"),
+            (("--unlabelled", "other.txt"), "set was made with another --unlabelled"),
+            (("--model_path", "teacher"), "set was made with another teacher"),
         ],
     )
     def test_other_settings_are_refused(
@@ -215,7 +215,7 @@ class TestSetThatIsThere:
         )
         result = run(*transfer_args)
         assert result.code == 1
-        assert "set holds a transfer set of another shard_size (25, not 30)" in result.err
+        assert "set was made with another shard_size (25, not 30)" in result.err
         assert bodies("set") == before
 
 

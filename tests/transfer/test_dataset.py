@@ -31,8 +31,8 @@ def test_read_without_duplicates(set_folder: Path) -> None:
         assert word_logits.dtype == np.float32
     assert transfer_set.kinds() == {"sampled": 2, "edited": 1}
     assert transfer_set.summary() == [
-        "sampled: 2 sentences; by the teacher 0 % bad, 100 % good",
-        "edited: 1 sentences; by the teacher 100 % bad, 0 % good",
+        "sampled: 2 sentences, labelled 0 % bad, 100 % good",
+        "edited: 1 sentences, labelled 100 % bad, 0 % good",
     ]
 
 

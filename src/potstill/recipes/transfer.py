@@ -46,6 +46,14 @@ from potstill.transfer.top_k import write_top_k
 LABELLED_AT_ONCE = 512  # sentences
 MAX_TRIES = 50  # candidates per sentence that is still to be found, before a source counts as dry
 
+# The settings that a set's description calls otherwise.
+FIELDS = {
+    "temperature": "`temperature`",
+    "lm_epochs": "`sampler_epochs`",
+    "own": "`unlabelled`",
+    "sentences_of": "`relabel`",
+}
+
 logger = logging.getLogger(__name__)
 
 
@@ -171,8 +179,9 @@ def write_description(folder: Path, description: dict[str, Any]) -> None:
             old, new = ((value or {}).get("sha256") for value in (old, new))
         if key != "sentences" and old != new:  # a set may grow
             raise UserError(
-                f"{folder} holds a transfer set of another {key} ({_short(old)}, not "
-                f"{_short(new)}); repeat its settings, or name another `transfer_path`."
+                f"the transfer set in {folder} was made with another {FIELDS.get(key, key)} "
+                f"({_short(old)}, not {_short(new)}); repeat its settings, or name another "
+                "`transfer_path`."
             )
     process().wait_for_everyone()
     if process().is_main_process:

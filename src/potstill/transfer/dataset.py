@@ -113,7 +113,7 @@ class TransferSet:
             percent = ", ".join(
                 f"{100 * counts[i] / total:.0f} % {label}" for i, label in enumerate(labels)
             )
-            lines.append(f"{kind}: {total} sentences; by the teacher {percent}")
+            lines.append(f"{kind}: {total} sentences, labelled {percent}")
         return lines
 
 
@@ -135,7 +135,7 @@ def read_transfer_set(folder: Path) -> TransferSet:
     if missing:
         raise UserError(
             f"the transfer set in {folder} is unfinished: {len(missing)} of {len(shards)} shards "
-            f"are missing ({missing[0].name}, …); the command that made it goes on with it."
+            f"are missing ({missing[0].name}, …); repeat the command that made it, to continue."
         )
     unique: dict[str, tuple[LabelledSentence, TopKTargets | None]] = {}
     for shard in shards:

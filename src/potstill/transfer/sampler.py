@@ -117,7 +117,7 @@ def load_sampler(
         tokens, _ = classifier.encode(tokenizer, sentences, max_tokens(model))
         settings = TrainSettings(lr=SAMPLER_LR)
         loss = tune_language_model(model, tokens, settings, epochs, seed, progress)
-        logger.info("language model: tuned on %d sentences, %.3f nats a token", len(tokens), loss)
+        logger.info("language model: tuned on %d sentences, %.3f nats per token", len(tokens), loss)
         write_tensors(file, trainable_parameters(model))
     process().wait_for_everyone()
     model = untuned()

@@ -67,11 +67,11 @@ def read_unlabelled(file: Path) -> list[str]:
     sentences = []
     for number, line in read_lines(file):
         if not line.strip():
-            raise UserError(f"{file}:{number}: the line is empty; give a sentence a line.")
+            raise UserError(f"{file}:{number}: the line is empty; write one sentence per line.")
         if len(line) > MAX_CHARACTERS:
             raise UserError(
                 f"{file}:{number}: {len(line)} characters are no sentence (at most "
-                f"{MAX_CHARACTERS}); give a sentence a line."
+                f"{MAX_CHARACTERS}); write one sentence per line."
             )
         sentences.append(line.strip())
     return sentences
