@@ -97,8 +97,8 @@ class LoRASettings:
 
 
 @dataclass(frozen=True)
-class StudentSettings:
-    """DistilRNN: an embedding, recurrent layers and a linear layer."""
+class NetworkSettings:
+    """The network of a DistilRNN."""
 
     cell: Literal["rnn", "gru", "lstm"] = "gru"
     """Type of the recurrent layers."""
@@ -112,15 +112,24 @@ class StudentSettings:
     """Read the sentence in both directions."""
     dropout: float = 0.2
     """Dropout on embeddings, between layers and before the linear layer."""
+
+    def __post_init__(self) -> None:
+        for field in ("hidden_size", "embedding_size", "layers"):
+            check(field, getattr(self, field), getattr(self, field) >= 1, "1 or more")
+        check("dropout", self.dropout, 0 <= self.dropout < 1, "0 to below 1")
+
+
+@dataclass(frozen=True)
+class StudentSettings(NetworkSettings):
+    """DistilRNN: an embedding, recurrent layers and a linear layer."""
+
     vocab_size: int = 8000
     """Maximum vocabulary of the student's own byte-level BPE tokenizer."""
     match_prevalence: bool = True
     """After training, shift class biases so that predicted and true frequencies on train agree."""
 
     def __post_init__(self) -> None:
-        for field in ("hidden_size", "embedding_size", "layers"):
-            check(field, getattr(self, field), getattr(self, field) >= 1, "1 or more")
-        check("dropout", self.dropout, 0 <= self.dropout < 1, "0 to below 1")
+        super().__post_init__()
         check("vocab_size", self.vocab_size, self.vocab_size > 257, "more than 257")
 
     def model_kwargs(self) -> dict[str, Any]:

@@ -126,9 +126,8 @@ def test_a_language_model_learns_from_them_forwards(tiny_decoder: BaseModel) -> 
     soft = soft_targets(tokenizer, words, SENTENCES, found, mine)
     assert 0 < soft.soft_fraction() < 1
     torch.manual_seed(0)
-    model = NextTokenHead(
-        DistilRNN(StudentConfig(300, 2, "gru", 6, 5, 1, True, dropout=0.0))
-    ).eval()
+    config = StudentConfig("gru", 5, 6, 1, dropout=0.0, vocab_size=300, classes=2)
+    model = NextTokenHead(DistilRNN(config)).eval()
     index = torch.tensor([0, 2, 3])
     batch = collate(mine, index.tolist())
     likely = soft.batch(

@@ -40,7 +40,8 @@ def test_the_loss_of_both(random_tokens):
     A sentence without words, as where its first is cut off, counts among the sentences.
     """
     torch.manual_seed(0)
-    learner = WordHead(DistilRNN(StudentConfig(30, 2, "gru", 6, 5, 2, True, dropout=0.0)))
+    config = StudentConfig("gru", 5, 6, 2, dropout=0.0, vocab_size=30, classes=2)
+    learner = WordHead(DistilRNN(config))
     tokens = [[t % 30 for t in s] for s in random_tokens([4, 1, 2, 5])]
     places, logits = some_targets()
     index = torch.tensor([3, 0, 1, 2])

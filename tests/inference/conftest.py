@@ -25,7 +25,9 @@ def student(tmp_path: Path) -> Path:
     """Folder of a student as a run leaves it."""
     tokenizer = train_tokenizer(SENTENCES, 500)
     torch.manual_seed(0)
-    config = StudentConfig(tokenizer.get_vocab_size(), 2, embedding_size=12, hidden_size=16)
+    config = StudentConfig(
+        embedding_size=12, hidden_size=16, vocab_size=tokenizer.get_vocab_size(), classes=2
+    )
     folder = tmp_path / "student"
     folder.mkdir()
     save_student(DistilRNN(config), tokenizer, folder)

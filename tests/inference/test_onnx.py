@@ -11,7 +11,7 @@ from potstill.cli import main
 from potstill.errors import UserError
 from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER, STUDENT_WEIGHTS
 from potstill.inference.onnx import OnnxClassifier
-from potstill.student.io import read_student
+from potstill.student.io import load_student
 from potstill.student.tokenizer import encode
 from tests.inference.conftest import SENTENCES
 
@@ -39,7 +39,7 @@ def test_export_into_the_student_s_own_folder(student, capsys):
     main(args=["export", "--model_path", str(student)])
     assert (student / STUDENT_ONNX).read_bytes() == first
     exported = OnnxClassifier(student)
-    model, tokenizer = read_student(student)
+    model, tokenizer, _ = load_student(student)
     found = exported.logits(SENTENCES)
     for sentence, row in zip(SENTENCES, found, strict=True):
         tokens = torch.tensor(encode(tokenizer, [sentence], 16))

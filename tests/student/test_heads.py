@@ -13,7 +13,8 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
 def student(bidirectional: bool = True, cell: str = "gru", layers: int = 1) -> DistilRNN:
     torch.manual_seed(0)
-    return DistilRNN(StudentConfig(30, 2, cell, 6, 5, layers, bidirectional, dropout=0.0))
+    config = StudentConfig(cell, 5, 6, layers, bidirectional, 0.0, vocab_size=30, classes=2)
+    return DistilRNN(config)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])

@@ -18,7 +18,7 @@ from potstill.student.onnx import write_onnx
 def test_onnx_computes_what_torch_does(tmp_path, cell, layers, bidirectional, int8):
     """Sentences of unlike length in one batch, padded."""
     torch.manual_seed(1)
-    config = StudentConfig(50, 3, cell, 8, 16, layers, bidirectional)
+    config = StudentConfig(cell, 16, 8, layers, bidirectional, vocab_size=50, classes=3)
     model = DistilRNN(config).eval()
     write_onnx(model, tmp_path / "m.onnx", int8)
     session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
@@ -34,7 +34,9 @@ def test_onnx_computes_what_torch_does(tmp_path, cell, layers, bidirectional, in
 
 def test_int8_rounds_each_row_to_its_own_scale(tmp_path):
     """By the formula: at most half a step of 1/127 of the row's largest number."""
-    model = DistilRNN(StudentConfig(40, 2, embedding_size=8, hidden_size=8)).eval()
+    model = DistilRNN(
+        StudentConfig(embedding_size=8, hidden_size=8, vocab_size=40, classes=2)
+    ).eval()
     with torch.no_grad():
         model.embedding.weight[3] *= 100
         model.embedding.weight[4] = 0

@@ -10,7 +10,7 @@ import torch
 from potstill.data.batching import collate
 from potstill.errors import UserError
 from potstill.files import STUDENT_TOKENIZER, STUDENT_WEIGHTS
-from potstill.student.io import read_student, save_student
+from potstill.student.io import load_student, save_student
 from potstill.student.model import DistilRNN, StudentConfig
 from potstill.student.tokenizer import encode, train_tokenizer
 
@@ -24,8 +24,14 @@ SHAPES = pytest.mark.parametrize(
 
 def random_student(cell="gru", layers=1, bidirectional=True, classes=2, vocab_size=300):
     torch.manual_seed(0)
-    config = StudentConfig(vocab_size, classes, cell, 6, 5, layers, bidirectional)
+    sizes = {"vocab_size": vocab_size, "classes": classes}
+    config = StudentConfig(cell, 5, 6, layers, bidirectional, **sizes)
     return DistilRNN(config).eval()
+
+
+def write_config(folder, network):
+    config = {"student": network, "labels": ["bad", "good"], "max_length": 128}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 @pytest.fixture
@@ -34,7 +40,7 @@ def saved(tmp_path):
     tokenizer = train_tokenizer(SENTENCES, 280)
     model = random_student("lstm", 2, vocab_size=tokenizer.get_vocab_size())
     save_student(model, tokenizer, tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({"student": asdict(model.config)}))
+    write_config(tmp_path, asdict(model.config))
     return tmp_path, model, tokenizer
 
 
@@ -66,7 +72,7 @@ def test_vocabulary_is_no_larger_than_asked(vocab_size):
 
 
 def test_vocabulary_without_room_for_the_bytes_is_refused():
-    with pytest.raises(UserError, match="--vocab_size 256"):
+    with pytest.raises(UserError, match="`vocab_size` 256"):
         train_tokenizer(SENTENCES, 256)
 
 
@@ -140,7 +146,7 @@ def test_classifies_by_each_direction_at_its_end_and_by_each_units_maximum(
 
 def test_round_trip_is_exact(saved):
     folder, model, tokenizer = saved
-    loaded, its_tokenizer = read_student(folder)
+    loaded, its_tokenizer, _ = load_student(folder)
     assert not loaded.training
     assert loaded.config == model.config
     assert its_tokenizer.to_str() == tokenizer.to_str()
@@ -159,7 +165,7 @@ def test_damaged_student_is_named(saved, file, damage):
     else:
         (folder / file).write_bytes(body[: len(body) // 2 if damage == "cut" else 0])
     with pytest.raises(UserError) as caught:
-        read_student(folder)
+        load_student(folder)
     assert str(folder) in str(caught.value)
     assert str(caught.value).endswith(".")
 
@@ -171,13 +177,13 @@ def test_damaged_student_is_named(saved, file, damage):
 )
 def test_description_that_does_not_fit_the_weights_is_named(saved, change):
     folder, model, _ = saved
-    (folder / "config.json").write_text(json.dumps({"student": asdict(model.config) | change}))
+    write_config(folder, asdict(model.config) | change)
     with pytest.raises(UserError) as caught:
-        read_student(folder)
+        load_student(folder)
     assert str(folder) in str(caught.value)
 
 
 def test_folder_of_something_else_is_no_student(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="holds no student"):
-        read_student(tmp_path)
+        load_student(tmp_path)

@@ -34,7 +34,8 @@ TRAIN, HOLDOUT, DEV = examples(), examples(30, 1), examples(30, 2)
 
 def student(dropout=0.0, hidden=8) -> DistilRNN:
     torch.manual_seed(3)
-    return DistilRNN(StudentConfig(20, 2, "gru", 8, hidden, layers=1, dropout=dropout))
+    config = StudentConfig("gru", hidden, 8, 1, dropout=dropout, vocab_size=20, classes=2)
+    return DistilRNN(config)
 
 
 def scaled_loss(factor):

@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -56,14 +55,9 @@ def build_student(
 ) -> DistilRNN:
     """Return a student with random weights."""
     torch.manual_seed(seed)
-    config = StudentConfig(**network(settings, tokenizer, task))
-    return DistilRNN(config, product_dtype=resolve_precision(precision))
-
-
-def network(settings: StudentSettings, tokenizer: Tokenizer, task: Task) -> dict[str, Any]:
-    """Return what config.json says of the network, all it takes to build one."""
     sizes = {"vocab_size": tokenizer.get_vocab_size(), "classes": len(task.corpus.labels)}
-    return settings.model_kwargs() | sizes
+    config = StudentConfig(**settings.model_kwargs() | sizes)
+    return DistilRNN(config, product_dtype=resolve_precision(precision))
 
 
 def pretrain_student(

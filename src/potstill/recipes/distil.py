@@ -1,7 +1,7 @@
 """The command distil: a teacher, its sentences and a transfer set in, a student out."""
 
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,6 @@ from potstill.recipes._student import (
     build_student,
     encode_splits,
     match_prevalence,
-    network,
     pretrain_student,
     resolve_epochs,
 )
@@ -153,7 +152,7 @@ def distil(
     config["teacher"] = _describe_teacher(teacher, task, logits)
     if unlabelled and transfer_path:
         config["transfer_set"] = _describe_transfer_set(unlabelled, transfer_path)
-    config["student"] = network(student, tokenizer, task)
+    config["student"] = asdict(model.config)
     config["parameters"] = {"total": total, "trainable": total}
     title = f"DistilRNN from {teacher.title} rank {teacher.rank}, on {task.corpus.name}, SR {seed}"
     run = Run(task, config, train, folder, plots_path / "distilrnn_training_plot.png", title)

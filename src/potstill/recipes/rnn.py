@@ -1,6 +1,7 @@
 """The command rnn: the student that distil would train, without a teacher."""
 
 import logging
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from potstill.recipes._student import (
     build_student,
     encode_splits,
     match_prevalence,
-    network,
     pretrain_student,
     resolve_epochs,
 )
@@ -72,7 +72,7 @@ def train_baseline(
     logger.info(f"student: DistilRNN, {format_count(total)} parameters")
 
     config = describe_run("rnn", seed, task.corpus, [student, pretraining, data_settings, train])
-    config["student"] = network(student, tokenizer, task)
+    config["student"] = asdict(model.config)
     config["parameters"] = {"total": total, "trainable": total}
     title = f"DistilRNN without a teacher, on {task.corpus.name}, SR {seed}"
     run = Run(task, config, train, folder, plots_path / "rnn_training_plot.png", title)

@@ -12,22 +12,27 @@ from potstill.student.model import DistilRNN, StudentConfig
 
 
 def save_student(model: DistilRNN, tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes weights and tokenizer into `folder`."""
+    """Write weights and tokenizer into `folder`."""
     write_tensors(folder / STUDENT_WEIGHTS, model.state_dict())
     tokenizer.save(str(folder / STUDENT_TOKENIZER))
 
 
-def read_student(folder: Path) -> tuple[DistilRNN, Tokenizer]:
-    """A saved student in evaluation mode, and its tokenizer.
+def load_student(folder: Path) -> tuple[DistilRNN, Tokenizer, dict[str, Any]]:
+    """Return a saved student in evaluation mode, its tokenizer and its config.json.
 
     Raises:
-        UserError: no student there, or one that is damaged.
+        UserError: There is no student, it is damaged, or its files do not fit each other.
     """
-    shape = read_json(folder / "config.json").get("student")
-    if shape is None:
+    config = read_json(folder / "config.json")
+    if isinstance(config, dict) and "student" not in config:
         raise UserError(f"{folder} holds no student (config.json does not describe one).")
     try:
-        model = DistilRNN(StudentConfig(**shape))
+        network = config["student"]
+        n_labels, max_length = len(config["labels"]), int(config["max_length"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}/config.json is damaged ({error}); train it again.") from error
+    try:
+        model = DistilRNN(StudentConfig(**network))
         model.load_state_dict(load_file(folder / STUDENT_WEIGHTS))
         tokenizer = Tokenizer.from_file(str(folder / STUDENT_TOKENIZER))
     except Exception as error:  # safetensors and tokenizers raise their own kinds
@@ -35,20 +40,11 @@ def read_student(folder: Path) -> tuple[DistilRNN, Tokenizer]:
         raise UserError(
             f"the student in {folder} can't be read: {reason[:300]}; train it again."
         ) from error
-    return model.eval(), tokenizer
-
-
-def load_student(folder: Path) -> tuple[DistilRNN, Tokenizer, dict[str, Any]]:
-    """A student, its tokenizer and its config.json, once they fit each other."""
-    config = read_json(folder / "config.json")
-    try:
-        model, tokenizer = read_student(folder)
-        shape = (len(config["labels"]), tokenizer.get_vocab_size(), int(config["max_length"]) > 0)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder}/config.json is damaged ({error}); train it again.") from error
-    if shape != (model.config.classes, model.config.vocab_size, True):
+    n_tokens = tokenizer.get_vocab_size()
+    expected = (model.config.classes, model.config.vocab_size)
+    if (n_labels, n_tokens) != expected or max_length <= 0:
         raise UserError(
-            f"the files in {folder} do not belong together: {shape[0]} labels and {shape[1]} "
+            f"the files in {folder} do not belong together: {n_labels} labels and {n_tokens} "
             f"tokens for a student of {model.config.classes} and {model.config.vocab_size}."
         )
-    return model, tokenizer, config
+    return model.eval(), tokenizer, config

@@ -1,7 +1,7 @@
 """DistilRNN, the student: Embedding, recurrent layers, Linear."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,28 +9,22 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from potstill.ops.dropout import Dropout
 from potstill.ops.gru import gru
-from potstill.settings import StudentSettings
+from potstill.settings import NetworkSettings
 
 CELLS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
-@dataclass(frozen=True)
-class StudentConfig:
-    """Shape of a DistilRNN: all it takes to build one."""
+@dataclass(frozen=True, kw_only=True)
+class StudentConfig(NetworkSettings):
+    """All it takes to build a DistilRNN."""
 
     vocab_size: int
     classes: int
-    cell: Literal["rnn", "gru", "lstm"] = StudentSettings.cell
-    embedding_size: int = StudentSettings.embedding_size
-    hidden_size: int = StudentSettings.hidden_size
-    layers: int = StudentSettings.layers
-    bidirectional: bool = StudentSettings.bidirectional
-    dropout: float = StudentSettings.dropout
 
 
 class DistilRNN(nn.Module):
-    """Reads the tokens one by one and classifies by its last state (of each direction) and by the
-    largest value that each unit has had on the way.
+    """A recurrent network that classifies by its last state (of each direction) and by the largest
+    value that each unit has had on the way.
 
     The student of Tang et al. 2019, *Distilling Task-Specific Knowledge from BERT into Simple
     Neural Networks*, section 3.1, with the kind of recurrence left open; the maximum is that of
@@ -58,11 +52,11 @@ class DistilRNN(nn.Module):
         self.score = nn.Linear(2 * config.hidden_size * self.directions, config.classes)
 
     def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
-        """(B, L) tokens, padded on the right, and their (B,) lengths to (B, classes) logits."""
+        """Return (B, classes) logits of (B, L) tokens, padded on the right, of (B,) lengths."""
         return self.classify(self.states(input_ids, lengths), lengths)
 
     def classify(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """(B, classes) logits from the states of whole sentences, as `states` gives them."""
+        """Return (B, classes) logits from the states of whole sentences, as from `states`."""
         B, H = len(lengths), self.config.hidden_size
         last = states[torch.arange(B, device=states.device), lengths - 1, :H]
         if self.config.bidirectional:  # backwards the first token is read last
@@ -74,14 +68,14 @@ class DistilRNN(nn.Module):
         return self.score(self.dropout(torch.cat([last, largest], dim=1)))
 
     def states(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
-        """(B, L, directions · hidden) of the last recurrent layer; what stands in the padding means
-        nothing."""
+        """Return the (B, L, directions · hidden) states of the last recurrent layer; those in the
+        padding are arbitrary."""
         x: Any = self.dropout(self.embedding(input_ids))
         if self.config.cell == "gru" and x.is_cpu:
             dtype = self.product_dtype if self.training else x.dtype
-            ways = self.directions
+            n = self.directions
             for layer in range(self.config.layers):
-                weights = self.rnn.all_weights[layer * ways : (layer + 1) * ways]
+                weights = self.rnn.all_weights[layer * n : (layer + 1) * n]
                 x = gru(self.dropout(x) if layer else x, lengths, weights, dtype)
             return x
         if bool((lengths < input_ids.shape[1]).any()):

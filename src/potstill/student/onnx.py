@@ -8,18 +8,19 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from potstill.files import write_bytes
-from potstill.student.model import DistilRNN
+from potstill.student.model import CELLS, DistilRNN
 
 OPSET = 17
-# ONNX's order of a cell's gates, as places in torch's.
+# ONNX's order of a cell's gates, as indices in torch's.
 GATES = {"rnn": [0], "gru": [1, 0, 2], "lstm": [0, 3, 1, 2]}
+assert GATES.keys() == CELLS.keys(), "a cell needs an entry here, to be exported"
 
 
 def write_onnx(model: DistilRNN, file: Path, int8: bool) -> None:
-    """Writes `model` as ONNX: input_ids (B, L) int64 and lengths (B,) int32 to logits (B, classes).
+    """Write `model` as ONNX: input_ids (B, L) int64 and lengths (B,) int32 to logits (B, classes).
 
-    int8: keeps every matrix as 8-bit integers with a scale for each row (for each token and each
-    gate's unit), a quarter of the size; the arithmetic stays fp32.
+    int8: store every matrix as 8-bit integers with a scale for each row (for each token and each
+        gate's unit), a quarter of the size; the arithmetic stays fp32.
     """
     config, graph = model.config, _Graph(int8)
     graph.matrix("embedding", _array(model.embedding.weight))
@@ -30,7 +31,7 @@ def write_onnx(model: DistilRNN, file: Path, int8: bool) -> None:
     graph.integers("flat", [0, 0, width])
     for layer in range(config.layers):
         _recurrent_layer(graph, model, layer, directions)
-        # (L, directions, B, hidden) side by side again, for the next layer.
+        # (L, directions, B, hidden) to (L, B, directions · hidden), for the next layer.
         graph.node("Transpose", [f"y{layer}"], [f"t{layer}"], perm=[0, 2, 1, 3])
         graph.node("Reshape", [f"t{layer}", "flat"], [f"x{layer + 1}"])
     graph.node("Transpose", [f"last{config.layers - 1}"], ["last"], perm=[1, 0, 2])
@@ -48,33 +49,33 @@ def _recurrent_layer(graph: "_Graph", model: DistilRNN, layer: int, directions: 
     config = model.config
 
     def gates(name: str) -> list[np.ndarray]:
-        """A parameter of each direction, its gates in ONNX's order."""
-        found = []
+        """Return a parameter of each direction, its gates in ONNX's order."""
+        arrays = []
         for direction in directions:
             array = _array(getattr(model.rnn, f"{name}_l{layer}{direction}"))
             parts = np.split(array, len(GATES[config.cell]))
-            found.append(np.concatenate([parts[i] for i in GATES[config.cell]]))
-        return found
+            arrays.append(np.concatenate([parts[i] for i in GATES[config.cell]]))
+        return arrays
 
     graph.matrix(f"W{layer}", np.stack(gates("weight_ih")))
     graph.matrix(f"R{layer}", np.stack(gates("weight_hh")))
     both = zip(gates("bias_ih"), gates("bias_hh"), strict=True)
     graph.vector(f"B{layer}", np.stack([np.concatenate(pair) for pair in both]))
     # torch applies the reset gate after the recurrent product, cuDNN's way.
-    more = {"linear_before_reset": 1} if config.cell == "gru" else {}
+    attributes = {"linear_before_reset": 1} if config.cell == "gru" else {}
     graph.node(
         config.cell.upper(),
         [f"x{layer}", f"W{layer}", f"R{layer}", f"B{layer}", "lengths"],
         [f"y{layer}", f"last{layer}"],
         hidden_size=config.hidden_size,
         direction="bidirectional" if config.bidirectional else "forward",
-        **more,
+        **attributes,
     )
 
 
 def _largest(graph: "_Graph", states: str) -> None:
-    """The largest of each unit's `states` (L, B, width) outside the padding, where ONNX leaves 0:
-    (B, width)."""
+    """Add "largest", (B, width): the maximum of each unit's `states` (L, B, width) outside the
+    padding, where ONNX leaves 0."""
     for name, value in (("0", 0), ("1", 1)):
         graph.vector(name, np.array(value, np.int64))
     graph.vector("nothing", np.array(-np.inf, np.float32))
@@ -92,7 +93,7 @@ def _largest(graph: "_Graph", states: str) -> None:
 
 
 class _Graph:
-    """Nodes and constants of a graph in the making."""
+    """The nodes and constants of a graph that is being built."""
 
     def __init__(self, int8: bool):
         self.int8 = int8
@@ -109,7 +110,7 @@ class _Graph:
         self.vector(name, np.array(values, np.int64))
 
     def matrix(self, name: str, array: np.ndarray) -> None:
-        """A constant of two or more dimensions, quantised by rows where that is asked for."""
+        """Add a constant of two or more dimensions, quantised by rows if int8 is asked for."""
         if not self.int8:
             self.vector(name, array)
             return

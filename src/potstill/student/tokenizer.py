@@ -9,15 +9,21 @@ from potstill.errors import UserError
 
 
 def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE over `sentences`, of at most `vocab_size` tokens; no token is unknown to it.
+    """Train a byte-level BPE tokenizer on `sentences`; it has no unknown token.
 
     Sennrich, Haddow and Birch 2016, *Neural Machine Translation of Rare Words with Subword Units*,
     section 3.2; on bytes as in Radford et al. 2019 (GPT-2), section 2.2.
+
+    Args:
+        vocab_size: Maximum number of tokens.
+
+    Raises:
+        UserError: `vocab_size` does not even hold the bytes.
     """
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size <= len(alphabet):
         raise UserError(
-            f"--vocab_size {vocab_size} is too small: bytes alone take {len(alphabet)}."
+            f"`vocab_size` {vocab_size} is too small: bytes alone take {len(alphabet)}."
         )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -34,13 +40,13 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def encode(tokenizer: Tokenizer, sentences: list[str], max_length: int) -> list[list[int]]:
-    """Tokens of each sentence, cut at `max_length`."""
+    """Return the tokens of each sentence, truncated to `max_length`."""
     return [e.ids[:max_length] for e in tokenizer.encode_batch(sentences)]
 
 
 def word_end_positions(
     tokenizer: Tokenizer, sentences: list[str], max_length: int
 ) -> list[list[int]]:
-    """Of each sentence the places of its words' last tokens among those that `encode` gives."""
-    encoded = zip(sentences, tokenizer.encode_batch(sentences), strict=True)
-    return [word_ends(s, [end for _, end in e.offsets[:max_length]]) for s, e in encoded]
+    """Return for each sentence the positions of its words' last tokens among those of `encode`."""
+    encodings = zip(sentences, tokenizer.encode_batch(sentences), strict=True)
+    return [word_ends(s, [end for _, end in e.offsets[:max_length]]) for s, e in encodings]
