@@ -1,11 +1,13 @@
 """Training that was interrupted."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from potstill.recipes import _run
 from potstill.training import epoch as training_epoch
 from potstill.training import lm_loop, optim, steps
 from tests.cli.conftest import (
@@ -19,23 +21,32 @@ from tests.cli.conftest import (
 )
 
 
+@contextmanager
+def interrupt_at(text: str) -> Iterator[None]:
+    """Interrupt the command when it logs a line with `text`."""
+
+    class Interrupt(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if text in record.getMessage():
+                raise KeyboardInterrupt
+
+    logger, handler = logging.getLogger("potstill"), Interrupt()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
 class TestResume:
     @pytest.mark.parametrize("command", TRAINING_COMMANDS)
     @pytest.mark.parametrize("epoch", [1, 3])
     def test_an_interrupted_run_resumes_to_the_same_weights(
-        self, command: str, epoch: int, toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
+        self, command: str, epoch: int, toy_task: ToyTask
     ) -> None:
         run_ok(*toy_task.args(command, 5, "whole"))
         before = files()
-        report = _run.epoch_lines
-
-        def interrupt(record: dict[str, Any], majority: dict[str, float]) -> str:
-            if record["epoch"] == epoch:
-                raise KeyboardInterrupt
-            return report(record, majority)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(_run, "epoch_lines", interrupt)
+        with interrupt_at(f"{epoch:5d}  train"):
             stopped = run(*toy_task.args(command, 5, "cut"))
         assert stopped.code == 130
         assert "the same command with --resume continues" in stopped.out
@@ -53,7 +64,7 @@ class TestResume:
     def test_an_interrupt_in_the_first_epoch_leaves_nothing(
         self, toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def interrupt(*args: object) -> None:
+        def interrupt(*args: object, **kwargs: object) -> None:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
@@ -77,11 +88,11 @@ class TestResume:
         run_ok(*args("whole"))
         update, left = optim.update, [batches]
 
-        def interrupt(*arguments: Any) -> None:
+        def interrupt(*args: Any, **kwargs: Any) -> None:
             left[0] -= 1
             if left[0] < 0:
                 raise KeyboardInterrupt
-            update(*arguments)
+            update(*args, **kwargs)
 
         with monkeypatch.context() as patch:
             patch.setattr(lm_loop, "update", interrupt)
@@ -108,14 +119,8 @@ class TestResume:
         assert result.code == 1
         assert "no interrupted run in cut.unfinished; run without it" in result.err
 
-    def test_resume_with_other_settings_is_refused(
-        self, toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def interrupt(*args: object) -> str:
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            patch.setattr(_run, "epoch_lines", interrupt)
+    def test_resume_with_other_settings_is_refused(self, toy_task: ToyTask) -> None:
+        with interrupt_at("    1  train"):
             run(*toy_task.args("rnn", 5, "out"))
         for flags, words in ((["--lr", 0.1], "had lr 0.001, not 0.1"), ([], "had SR 5, not 6")):
             result = run(*toy_task.args("rnn", 6 - len(flags) // 2, "out", "--resume", *flags))
