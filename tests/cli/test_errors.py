@@ -59,6 +59,9 @@ REFUSED = {
         "--LoRA_rank 33 is out of range: .* takes 1 to 32"
     ),
     "LoRA 1 --model_path file": "--model_path: file is a file; name a folder",
+    "LoRA 1 --output file": "--output: file is a file; name a folder",
+    "distil 1 --teacher {teacher} --output file": "--output: file is a file; name a folder",
+    "distil 1 --teacher nowhere": "--teacher nowhere: there is no such folder",
     "LoRA 1 --model_path foreign": "foreign is not empty and not a run; name another folder",
     "rnn 1 --data nowhere": "--data nowhere: there is no such file or folder",
     "rnn 1 --data foreign": r"foreign has no in_domain_train\.tsv and no train\.tsv",

@@ -20,6 +20,7 @@ class TestFlags:
             ("`LoRA_rank` 0 is out of range.", "--LoRA_rank 0 is out of range."),
             ("name a `transfer_set` or `model_path`.", "name a --transfer_set or --model_path."),
             ("`student_path`: x is a file.", "--student_path: x is a file."),
+            ("`output`: x is a file.", "--output: x is a file."),
             ("no baseline; run `potstill rnn 1`", "no baseline; run `potstill rnn 1`"),
             ("`no_such_field` and `sentences`", "`no_such_field` and `sentences`"),
             ("data and model_path", "data and model_path"),
@@ -42,6 +43,9 @@ class TestFlags:
             ),
             ("distil 1 --teacher x", "`model_path` `student_path`", "--teacher --student_path"),
             ("rnn 1 --output y", "`model_path` `student_path`", "--model_path --output"),
+            ("rnn 1 --output y", "`output` y", "--output y"),
+            ("rnn 1 --student_path y", "`output` y", "--student_path y"),
+            ("evaluate", "`output`", "--output"),
             ("brew --output y", "`model_path`", "--model_path"),
         ],
     )

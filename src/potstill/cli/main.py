@@ -92,13 +92,14 @@ def name_flags(message: str, args: Sequence[str] = ()) -> str:
     flags: dict[str, str] = {}
     for command in COMMANDS.values():
         flags |= _flags(command)
+    flags["output"] = OUTPUT
     if args and args[0] in COMMANDS:
         flags |= _flags(COMMANDS[args[0]], {arg.partition("=")[0] for arg in args})
     return re.sub(r"`(\w+)`", lambda match: flags.get(match[1], match[0]), message)
 
 
 def _flags(command: Callable[..., None], typed: Collection[str] = ()) -> dict[str, str]:
-    """Return the flag of each field of a command, its alias if that is among those `typed`."""
+    """Return the flag of each field of a command, or its alias if that is among those `typed`."""
     flags: dict[str, str] = {}
     for name, parameter in inspect.signature(command).parameters.items():
         if is_dataclass(parameter.annotation):  # a group of settings
@@ -106,7 +107,7 @@ def _flags(command: Callable[..., None], typed: Collection[str] = ()) -> dict[st
         elif parameter.annotation not in (Serial, Sentences, Adapters):
             alias = next((a for kind, a in ALIASES if kind == parameter.annotation), "")
             flags[name] = alias if alias and alias in typed else f"--{name}"
-            if alias == OUTPUT:  # so the functions for Python call it
+            if alias == OUTPUT:  # its name in the functions for Python
                 flags["output"] = flags[name]
     return flags
 
