@@ -18,7 +18,7 @@ from tests.transfer.language_models import language_model
 def tune(
     model: LanguageModel, tokens: list[list[int]], settings: TrainSettings, epochs: int = 1
 ) -> float:
-    return tune_language_model(model, tokens, settings, epochs, 0)
+    return tune_language_model(model, tokens, settings, epochs=epochs, seed=0)
 
 
 def test_tuning_starts_from_transformers_loss_and_lowers_it(tiny_decoder: BaseModel) -> None:

@@ -112,7 +112,7 @@ def test_first_tokens_come_with_their_probability(
     with torch.no_grad():
         probs = model.head(model(torch.tensor([[model.start]])))[0, 0].softmax(0)
     sentences = 60 if slots == 1 else 1000
-    sampled = tokens_of(sample(model, sentences, 5, 1.0, MAX_TOKENS))
+    sampled = tokens_of(sample(model, sentences, 5, temperature=1.0, max_tokens=MAX_TOKENS))
     assert all(len(tokens) <= MAX_TOKENS and model.end not in tokens for tokens in sampled)
     # The first draw decides whether a sentence ends at once.
     ended = sum(not tokens for tokens in sampled) / sentences
@@ -121,9 +121,11 @@ def test_first_tokens_come_with_their_probability(
 
 
 def test_seed_determines_the_sentences(model: LanguageModel) -> None:
-    first, again = (tokens_of(sample(model, 40, 7, 1.0, MAX_TOKENS)) for _ in range(2))
+    first, again = (
+        tokens_of(sample(model, 40, 7, temperature=1.0, max_tokens=MAX_TOKENS)) for _ in range(2)
+    )
     assert first == again
-    assert first != tokens_of(sample(model, 40, 8, 1.0, MAX_TOKENS))
+    assert first != tokens_of(sample(model, 40, 8, temperature=1.0, max_tokens=MAX_TOKENS))
 
 
 @torch.no_grad()
@@ -136,7 +138,7 @@ def test_top_k_targets_are_those_of_transformers(
     for _, layer in lora_layers(model):
         layer.V.zero_()
     whole = AutoModelForCausalLM.from_pretrained(tiny_decoder.folder)
-    sentences = list(sample(model, 40, 5, 1.0, MAX_TOKENS))
+    sentences = list(sample(model, 40, 5, temperature=1.0, max_tokens=MAX_TOKENS))
     assert max(len(sampled.tokens) for sampled in sentences) > 3
     for sampled in sentences:
         assert sampled.top_k
@@ -170,9 +172,12 @@ def test_near_zero_temperature_equals_greedy_decoding_of_transformers(
         eos_token_id=-1,
     )[0, 1:].tolist()
     model.end = out[-1]
-    assert tokens_of(sample(model, 7, 0, 1e-4, 20)) == [out[: out.index(model.end)]] * 7
+    assert (
+        tokens_of(sample(model, 7, 0, temperature=1e-4, max_tokens=20))
+        == [out[: out.index(model.end)]] * 7
+    )
     model.end = -1
-    assert tokens_of(sample(model, 7, 0, 1e-4, 20)) == []
+    assert tokens_of(sample(model, 7, 0, temperature=1e-4, max_tokens=20)) == []
 
 
 def test_decoder_that_is_not_fused(tiny_gpt2: str) -> None:
@@ -186,6 +191,6 @@ def test_decoder_that_is_not_fused(tiny_gpt2: str) -> None:
     torch.testing.assert_close(
         model(torch.tensor([[1, 2, 3]])).float(), expected, rtol=0.1, atol=0.1
     )
-    sampled = tokens_of(sample(model, 20, 1, 1.0, MAX_TOKENS))
+    sampled = tokens_of(sample(model, 20, 1, temperature=1.0, max_tokens=MAX_TOKENS))
     assert sampled
     assert all(len(tokens) <= MAX_TOKENS and model.end not in tokens for tokens in sampled)

@@ -41,7 +41,7 @@ def test_earlier_sentences_shard_by_shard(set_folder: Path, tmp_path: Path) -> N
 
 def test_user_sentences_follow_the_earlier_ones(tmp_path: Path) -> None:
     shards = list_shards(tmp_path, describe(own=5) | {"shard_size": 2})
-    source = UserSource(NAMES, None)
+    source = UserSource(NAMES)
     source.prepare(shards, shards)
     sentences = [[c.sentence for c in source.candidates(shard)] for shard in shards]
     assert sentences == [["Ann", "Bob"], ["Mary", "Tom"], ["Eve"]]
@@ -77,7 +77,7 @@ def test_edits_of_a_shard_depend_on_nothing_but_it(tmp_path: Path, others: list[
         return drawn
 
     def source() -> EditedSource:
-        made = EditedSource(3, text, 2, user, None)
+        made = EditedSource(3, text, 2, user)
         made.prepare(edited, edited)
         return made
 

@@ -61,7 +61,10 @@ def test_targets_from_sampling_equal_those_of_another_pass(tiny_decoder: BaseMod
     tokenizer = tiny_decoder.tokenizer()
     model = language_model(tiny_decoder, adapters=False)
     model.end = most_probable_first_token(model)
-    drawn = {tokenizer.decode(each.tokens): each for each in sample(model, 200, 1, 1.0, 6)}
+    drawn = {
+        tokenizer.decode(each.tokens): each
+        for each in sample(model, 200, 1, temperature=1.0, max_tokens=6)
+    }
     sampled = {text: sampled_top_k(tokenizer, text, each) for text, each in drawn.items()}
     texts = [text for text, targets in sampled.items() if targets and len(targets.offsets)]
     assert len(texts) > 3

@@ -99,7 +99,14 @@ def make_transfer_set(
     corpus = training_corpus(teacher_path, teacher)
     log_choice("data", corpus.name, corpus.reason)
     classes, text = len(teacher.classes_), corpus.splits["train"].sentences
-    description = describe_set(seed, settings, teacher_path, teacher, corpus, user_sentences)
+    description = describe_set(
+        seed,
+        settings,
+        teacher_path=teacher_path,
+        teacher=teacher,
+        corpus=corpus,
+        user_sentences=user_sentences,
+    )
     if earlier:
         description["sentences_of"] = earlier.sha256()
     if shard_size != SHARD_SIZE:
@@ -112,7 +119,7 @@ def make_transfer_set(
         write_json(folder / VOCABULARY, vocabulary(tokenizer))
     other_shards = [shard for shard in shards if shard.kind is not SourceKind.EDITED]
     sources: list[Source] = [
-        UserSource(user_sentences, earlier),
+        UserSource(user_sentences, earlier=earlier),
         SampledSource(
             seed,
             settings,
@@ -126,7 +133,7 @@ def make_transfer_set(
             progress=progress_bar,
         ),
         # Last: edits are made of the sentences of the others.
-        EditedSource(seed, text, classes, other_shards, earlier),
+        EditedSource(seed, text, classes, other_shards, earlier=earlier),
     ]
     seen = {normal(s) for split in corpus.splits.values() for s in split.sentences}
     for shard in shards:
@@ -142,6 +149,7 @@ def make_transfer_set(
 def describe_set(
     seed: int,
     settings: TransferSettings,
+    *,
     teacher_path: Path,
     teacher: DecoderClassifier,
     corpus: Corpus,

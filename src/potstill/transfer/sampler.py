@@ -54,8 +54,10 @@ class Sampler:
 
         The targets are None where sampling doesn't give them; `top_k_targets` does then.
         """
-        drawn = sample(self.model, sentences, seed, temperature, max_tokens(self.model))
-        for sampled in drawn:
+        limit = max_tokens(self.model)
+        for sampled in sample(
+            self.model, sentences, seed, temperature=temperature, max_tokens=limit
+        ):
             text = self._decode(sampled)
             yield text, sampled_top_k(self.tokenizer, text, sampled)
 
@@ -116,7 +118,9 @@ def load_sampler(
         model.fuse()
         tokens, _ = classifier.encode(tokenizer, sentences, max_tokens(model))
         settings = TrainSettings(lr=SAMPLER_LR)
-        loss = tune_language_model(model, tokens, settings, epochs, seed, progress)
+        loss = tune_language_model(
+            model, tokens, settings, epochs=epochs, seed=seed, progress=progress
+        )
         logger.info("language model: tuned on %d sentences, %.3f nats per token", len(tokens), loss)
         write_tensors(file, trainable_parameters(model))
     process().wait_for_everyone()
@@ -139,6 +143,7 @@ def tune_language_model(
     model: LanguageModel,
     tokens: list[list[int]],
     settings: TrainSettings,
+    *,
     epochs: int,
     seed: int,
     progress: Progress = no_progress,

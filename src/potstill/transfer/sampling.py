@@ -33,7 +33,7 @@ class Sampled:
 
 @torch.no_grad()
 def sample(
-    model: LanguageModel, sentences: int, seed: int, temperature: float, max_tokens: int
+    model: LanguageModel, sentences: int, seed: int, *, temperature: float, max_tokens: int
 ) -> Iterator[Sampled]:
     """Begin as many `sentences` and yield each that ends within `max_tokens`.
 
@@ -41,7 +41,7 @@ def sample(
     sentence is left to begin, the slots that have ended leave the batch.
     """
     if model.fused is None:
-        yield from _generate(model, sentences, seed, temperature, max_tokens)
+        yield from _generate(model, sentences, seed, temperature=temperature, max_tokens=max_tokens)
         return
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
@@ -145,7 +145,7 @@ def _locate(weights: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _generate(
-    model: LanguageModel, sentences: int, seed: int, temperature: float, max_tokens: int
+    model: LanguageModel, sentences: int, seed: int, *, temperature: float, max_tokens: int
 ) -> Iterator[Sampled]:
     """`sample` by transformers' own modules, for a decoder that is not fused."""
     torch.manual_seed(seed)

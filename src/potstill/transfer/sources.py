@@ -97,7 +97,7 @@ class UserSource:
 
     kind = SourceKind.USER
 
-    def __init__(self, sentences: list[str], earlier: TransferSet | None):
+    def __init__(self, sentences: list[str], *, earlier: TransferSet | None = None):
         self.sentences = sentences
         self.earlier = EarlierSentences(earlier, self.kind)
 
@@ -235,7 +235,8 @@ class EditedSource:
         text: list[str],
         classes: int,
         other_shards: list[Shard],
-        earlier: TransferSet | None,
+        *,
+        earlier: TransferSet | None = None,
     ):
         self.seed, self.text = seed, text
         self.classes, self.other_shards = classes, other_shards
