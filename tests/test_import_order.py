@@ -15,7 +15,7 @@ ORDER = [
     {"distillation"},
     {"inference"},
     {"recipes"},
-    {"cli"},
+    {"cli", "estimator"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 

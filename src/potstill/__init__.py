@@ -8,6 +8,7 @@ from potstill.errors import PotstillError, UsageError, UserError, missing_extra
 if TYPE_CHECKING:
     from potstill.data.corpus import Corpus, load_corpus
     from potstill.decoder.lora import LoRALinear
+    from potstill.estimator import DistilRNNClassifier
     from potstill.inference.classifier import Classifier
     from potstill.inference.load import load
     from potstill.recipes.distil import distil
@@ -32,6 +33,7 @@ __all__ = [
     "Corpus",
     "DataSettings",
     "DistilRNN",
+    "DistilRNNClassifier",
     "DistilSettings",
     "LoRALinear",
     "LoRASettings",
@@ -59,6 +61,7 @@ _MODULES = {
     "Corpus": "potstill.data.corpus",
     "DataSettings": "potstill.settings",
     "DistilRNN": "potstill.student.model",
+    "DistilRNNClassifier": "potstill.estimator",
     "DistilSettings": "potstill.settings",
     "LoRALinear": "potstill.decoder.lora",
     "LoRASettings": "potstill.settings",

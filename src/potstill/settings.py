@@ -4,7 +4,7 @@ They import nothing heavy, so that `--help` answers at once.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from tyro.conf import FlagCreatePairsOff, arg
 
@@ -14,6 +14,9 @@ from potstill.errors import UsageError
 OptionalText = Annotated[str | None, arg(help_behavior_hint="")]
 OptionalInt = Annotated[int | None, arg(help_behavior_hint="")]
 OptionalFloat = Annotated[float | None, arg(help_behavior_hint="")]
+Cell = Literal["rnn", "gru", "lstm"]
+LMTargets = Literal["soft", "hard"]
+Loss = Literal["kl", "mse"]
 Precision = Literal["auto", "bf16", "fp32"]
 Switch = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
 
@@ -22,6 +25,12 @@ def check(field: str, value: object, valid: bool, expected: str) -> None:
     """Raise a `UsageError` that says what `field` takes, unless its value is `valid`."""
     if not valid:
         raise UsageError(f"`{field}` {value} is out of range: it takes {expected}.")
+
+
+def check_choice(field: str, value: object, choices: Any) -> None:
+    """Raise a `UsageError` unless the value of `field` is one of `choices`, a `Literal`."""
+    *names, last = get_args(choices)
+    check(field, value, value in (*names, last), f"{', '.join(names)} or {last}")
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ class TrainSettings:
         check("lr", self.lr, 0 < self.lr < 1, "more than 0 and less than 1")
         check("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
         check("warmup", self.warmup, 0 <= self.warmup <= 1, "0 to 1")
+        check_choice("precision", self.precision, Precision)
         check("clip", self.clip, self.clip > 0, "more than 0")
 
 
@@ -100,7 +110,7 @@ class LoRASettings:
 class NetworkSettings:
     """The network of a DistilRNN."""
 
-    cell: Literal["rnn", "gru", "lstm"] = "gru"
+    cell: Cell = "gru"
     """Type of the recurrent layers."""
     hidden_size: int = 256
     """Hidden units of each direction."""
@@ -114,6 +124,7 @@ class NetworkSettings:
     """Dropout on embeddings, between layers and before the linear layer."""
 
     def __post_init__(self) -> None:
+        check_choice("cell", self.cell, Cell)
         for field in ("hidden_size", "embedding_size", "layers"):
             check(field, getattr(self, field), getattr(self, field) >= 1, "1 or more")
         check("dropout", self.dropout, 0 <= self.dropout < 1, "0 to below 1")
@@ -145,10 +156,11 @@ class PretrainSettings:
     """Passes over the text, labelled or not; 0 skips it. Default: 6, with a transfer set 3."""
     pretrain_lr: float = 8e-3
     """Peak learning rate of pretraining."""
-    pretrain_targets: Literal["soft", "hard"] = "soft"
+    pretrain_targets: LMTargets = "soft"
     """Targets in sampled text: the decoder's top-32 probabilities (soft) or the tokens (hard)."""
 
     def __post_init__(self) -> None:
+        check_choice("pretrain_targets", self.pretrain_targets, LMTargets)
         valid = self.pretrain_epochs is None or self.pretrain_epochs >= 0
         check("pretrain_epochs", self.pretrain_epochs, valid, "0 or more")
         valid = 0 < self.pretrain_lr < 1
@@ -159,7 +171,7 @@ class PretrainSettings:
 class DistilSettings:
     """Knowledge distillation (Hinton, Vinyals and Dean 2015)."""
 
-    loss: Literal["kl", "mse"] = "kl"
+    loss: Loss = "kl"
     """Loss against the teacher: KL divergence, or mean squared error of the logits."""
     temperature: float = 1.0
     """Temperature of the KL loss; above 1 softens both distributions."""
@@ -172,6 +184,7 @@ class DistilSettings:
         check("temperature", self.temperature, self.temperature > 0, "more than 0")
         check("alpha", self.alpha, 0 <= self.alpha <= 1, "0 to 1")
         valid = self.word_loss_weight >= 0
+        check_choice("loss", self.loss, Loss)
         check("word_loss_weight", self.word_loss_weight, valid, "0 or more")
 
 

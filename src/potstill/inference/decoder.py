@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from potstill.files import (
     write_json,
 )
 from potstill.inference.classifier import Classifier, check_texts
-from potstill.settings import DataSettings, Precision, check
+from potstill.settings import DataSettings, Precision, check_choice
 from potstill.training.distributed import predict, predict_logits, process
 from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
 
@@ -51,8 +50,7 @@ class DecoderClassifier(Classifier):
     """
 
     def __init__(self, folder: Path, *, gpt_variant: str | None = None, precision: str = "auto"):
-        valid = precision in get_args(Precision)
-        check("precision", precision, valid, "auto, bf16 or fp32")
+        check_choice("precision", precision, Precision)
         has_config = (folder / "config.json").is_file()
         self.config = read_json(folder / "config.json") if has_config else {}
         self.folder = folder

@@ -91,7 +91,7 @@ def read_task(
     return Task(corpus, train, scored), settings
 
 
-def check_target(folder: Path, plots_path: Path, resume: bool) -> None:
+def check_target(folder: Path, plots_path: Path | None, resume: bool) -> None:
     """Raise UserError unless a run can write its results, replaces nothing but a run, and finds
     what it is to resume.
 
@@ -101,7 +101,8 @@ def check_target(folder: Path, plots_path: Path, resume: bool) -> None:
         raise UserError(f"`resume`: no interrupted run in {_unfinished(folder)}; run without it.")
     check_replaceable(folder, "`output`")
     check_writable(folder.parent, "`output`")
-    check_writable(plots_path, "`plots_path`")
+    if plots_path:
+        check_writable(plots_path, "`plots_path`")
     check_writable(cache_folder(), "POTSTILL_CACHE")
 
 
@@ -130,14 +131,14 @@ def describe_run(command: str, seed: int, corpus: Corpus, settings: list[Any]) -
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its task, its config.json, how it trains, the folder and the plot that it writes,
-    and the plot's title. All of it is known before training begins."""
+    """One run: its task, its config.json, how it trains, the folder that it writes, its plot, if
+    there is to be one, and the plot's title. All of it is known before training begins."""
 
     task: Task
     config: Mapping[str, Any]
     settings: TrainSettings
     folder: Path
-    plot: Path
+    plot: Path | None
     title: str
 
     def checkpoint(self, stage: str = "state") -> Checkpoint:
@@ -230,8 +231,10 @@ def write_run(
         lines = "".join(json.dumps(metrics) + "\n" for metrics in trained.history)
         write_text(folder / "metrics.jsonl", lines)
     if process().is_main_process:
-        majority = run.task.majority()
-        plots.training_plot(trained.history, trained.chosen_epoch, majority, run.title, run.plot)
+        if run.plot:
+            plots.training_plot(
+                trained.history, trained.chosen_epoch, run.task.majority(), run.title, run.plot
+            )
         checkpoint.remove()
     process().wait_for_everyone()
     logger.info(summary_lines(result.results))

@@ -79,7 +79,7 @@ def distil(
     train: TrainSettings = TrainSettings(batch_size=64),
     gpt_variant: str | None = None,
     output: str | Path | None = None,
-    plots_path: str | Path = "plots",
+    plots_path: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> StudentClassifier:
     """Distil a tuned decoder into a DistilRNN.
@@ -96,7 +96,7 @@ def distil(
         gpt_variant: Base model of an adapter in a folder. Default: the one recorded there.
         output: Folder to write the run to. Default: runs/distil-SEED. A run that is there is
             replaced.
-        plots_path: Folder for distilrnn_training_plot.png.
+        plots_path: Folder for distilrnn_training_plot.png. Default: no plot.
         progress: Shows how far it is.
 
     Returns:
@@ -106,8 +106,9 @@ def distil(
         UserError: The teacher, the data or the transfer set is missing, damaged or of another
             task, or `output` holds anything but a run.
     """
-    folder, plots_path = Path(output or f"runs/distil-{seed}"), Path(plots_path)
-    check_target(folder, plots_path, train.resume)
+    folder = Path(output or f"runs/distil-{seed}")
+    plots_folder = Path(plots_path) if plots_path else None
+    check_target(folder, plots_folder, train.resume)
     transfer_path = Path(transfer_set) if transfer_set else None
     unlabelled = read_transfer_set(transfer_path) if transfer_path else None
     if not isinstance(teacher, DecoderClassifier):
@@ -155,7 +156,8 @@ def distil(
     config["student"] = asdict(model.config)
     config["parameters"] = {"total": total, "trainable": total}
     title = f"DistilRNN from {teacher.title} rank {teacher.rank}, on {task.corpus.name}, SR {seed}"
-    run = Run(task, config, train, folder, plots_path / "distilrnn_training_plot.png", title)
+    plot = plots_folder / "distilrnn_training_plot.png" if plots_folder else None
+    run = Run(task, config, train, folder, plot, title)
 
     run = pretrain_student(run, model, dataset.text(), pretraining, progress)
     loss_function = partial(distillation_loss, settings=distillation)

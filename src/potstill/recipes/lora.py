@@ -52,7 +52,7 @@ def finetune(
     data_settings: DataSettings = DataSettings(),
     train: TrainSettings = TrainSettings(lr=6e-4),
     output: str | Path | None = None,
-    plots_path: str | Path = "plots",
+    plots_path: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> DecoderClassifier:
     """Tune a base model on labelled sentences with LoRA (low-rank adaptation).
@@ -69,7 +69,7 @@ def finetune(
         train: How it is trained; the default is `TrainSettings` with a learning rate of 6e-4.
         output: Folder to write the run to. Default: runs/LoRA-SEED. A run that is there is
             replaced.
-        plots_path: Folder for lora_training_plot.png.
+        plots_path: Folder for lora_training_plot.png. Default: no plot.
         progress: Shows how far it is.
 
     Returns:
@@ -88,7 +88,7 @@ def finetune(
         data_settings=data_settings,
         train=train,
         folder=folder,
-        plots_path=Path(plots_path),
+        plots_path=Path(plots_path) if plots_path else None,
         progress=progress,
     )
     variant = str(base.folder) if isinstance(base, BaseModel) else None
@@ -104,7 +104,7 @@ def train_adapter(
     data_settings: DataSettings,
     train: TrainSettings,
     folder: Path,
-    plots_path: Path,
+    plots_path: Path | None,
     progress: Progress,
 ) -> None:
     """Do as `finetune`, without loading the result a second time."""
@@ -147,7 +147,8 @@ def train_adapter(
     config["start_token"] = start
     config["parameters"] = {"total": total, "trainable": trainable}
     title = f"{base_model.title}, LoRA rank {lora.LoRA_rank}, on {task.corpus.name}, SR {seed}"
-    run = Run(task, config, train, folder, plots_path / "lora_training_plot.png", title)
+    plot = plots_path / "lora_training_plot.png" if plots_path else None
+    run = Run(task, config, train, folder, plot, title)
 
     trained = fit(
         run,
@@ -160,7 +161,9 @@ def train_adapter(
     )
     save = partial(_save_and_reload, model, str(base_model.folder))
     result = write_run(run, model, evaluations, trained, save=save)
-    logger.info(f"adapter: {folder}\nplot: {run.plot}")
+    logger.info(f"adapter: {folder}")
+    if plot:
+        logger.info(f"plot: {plot}")
     # These logits need not be computed again when this model becomes a teacher.
     if process().is_main_process:
         weights, sha256 = folder / ADAPTER_WEIGHTS, config["decoder"]["sha256"]

@@ -51,8 +51,9 @@ def training_plot(
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
         axis.grid(alpha=0.25)
-    dev = majority["dev"]
-    axes[1].axhline(dev, color="black", linestyle="--", linewidth=1, label="majority class (dev)")
+    reference = "dev" if "dev" in majority else list(majority)[-1]
+    label = f"majority class ({SPLITS[reference][0]})"
+    axes[1].axhline(majority[reference], color="black", linestyle="--", linewidth=1, label=label)
     axes[2].axhline(0, color="black", linestyle="--", linewidth=1)
     handles, labels = axes[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)

@@ -36,7 +36,7 @@ def train_baseline(
     data_settings: DataSettings = DataSettings(),
     train: TrainSettings = TrainSettings(batch_size=64),
     output: str | Path | None = None,
-    plots_path: str | Path = "plots",
+    plots_path: str | Path | None = None,
     progress: Progress = no_progress,
 ) -> StudentClassifier:
     """Train the student that `distil` would, on the labels alone.
@@ -50,7 +50,7 @@ def train_baseline(
         train: How it is trained; the default is `TrainSettings` with a batch size of 64.
         output: Folder to write the run to. Default: runs/rnn-SEED. A run that is there is
             replaced.
-        plots_path: Folder for rnn_training_plot.png.
+        plots_path: Folder for rnn_training_plot.png. Default: no plot.
         progress: Shows how far it is.
 
     Returns:
@@ -59,8 +59,9 @@ def train_baseline(
     Raises:
         UserError: The data is missing or damaged, or `output` holds anything but a run.
     """
-    folder, plots_path = Path(output or f"runs/rnn-{seed}"), Path(plots_path)
-    check_target(folder, plots_path, train.resume)
+    folder = Path(output or f"runs/rnn-{seed}")
+    plots_folder = Path(plots_path) if plots_path else None
+    check_target(folder, plots_folder, train.resume)
     task, data_settings = read_task(data, data_settings, seed)
     train, pretraining = resolve_epochs(train, pretraining, transfer_set=False)
 
@@ -75,7 +76,8 @@ def train_baseline(
     config["student"] = asdict(model.config)
     config["parameters"] = {"total": total, "trainable": total}
     title = f"DistilRNN without a teacher, on {task.corpus.name}, SR {seed}"
-    run = Run(task, config, train, folder, plots_path / "rnn_training_plot.png", title)
+    plot = plots_folder / "rnn_training_plot.png" if plots_folder else None
+    run = Run(task, config, train, folder, plot, title)
 
     run = pretrain_student(run, model, LMDataset(labelled.tokens), pretraining, progress)
     trained = fit(run, model, labelled, evaluations, classification_loss, progress=progress)

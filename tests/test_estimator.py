@@ -1,0 +1,261 @@
+"""DistilRNNClassifier as scikit-learn uses it."""
+
+import inspect
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone, is_classifier
+from sklearn.exceptions import NotFittedError, SkipTestWarning
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import estimator_checks
+
+from potstill import DistilRNNClassifier, UsageError, UserError, load
+from potstill.settings import DistilSettings, PretrainSettings, StudentSettings, TrainSettings
+
+SMALL: dict[str, Any] = {
+    "hidden_size": 8,
+    "embedding_size": 8,
+    "layers": 1,
+    "vocab_size": 300,
+    "epochs": 3,
+    "pretrain_epochs": 1,
+    "batch_size": 8,
+}
+NOUNS = ("cat", "cats", "dog", "dogs", "book", "books")
+TEXTS = [f"The {NOUNS[i % 6]} number {i} {('is', 'are')[i % 7 % 2]} old." for i in range(48)]
+AGREES = np.array([("s number" in text) == (" are " in text) for text in TEXTS])
+LABELS = np.where(AGREES, "good", "bad")
+
+
+@pytest.fixture(scope="module")
+def fitted() -> DistilRNNClassifier:
+    return DistilRNNClassifier(**SMALL).fit(TEXTS, LABELS)
+
+
+class TestFit:
+    @pytest.mark.parametrize(
+        "labels",
+        [
+            LABELS,
+            LABELS.tolist(),
+            LABELS.astype(object),
+            AGREES,
+            AGREES.tolist(),
+            np.where(AGREES, 10, 9),
+            np.arange(48) % 3,
+            np.where(AGREES, 1.0, 0.0),
+        ],
+        ids=["str", "list", "object", "bool", "list of bool", "int", "three", "float"],
+    )
+    def test_labels_of_any_kind_are_kept_as_they_came(self, labels: Any) -> None:
+        classifier = DistilRNNClassifier(**SMALL, seed=1).fit(np.array(TEXTS), labels)
+        expected = np.unique(labels)
+        assert classifier.classes_.dtype == expected.dtype
+        np.testing.assert_array_equal(classifier.classes_, expected)
+        predictions = classifier.predict(TEXTS)
+        assert predictions.dtype == expected.dtype
+        assert set(predictions) <= set(expected)
+        probabilities = classifier.predict_proba(TEXTS)
+        assert probabilities.shape == (48, len(expected))
+        np.testing.assert_allclose(probabilities.sum(1), 1)
+        np.testing.assert_array_equal(expected[probabilities.argmax(1)], predictions)
+        assert classifier.score(TEXTS, labels) == np.mean(predictions == np.asarray(labels))
+
+    def test_columns_are_in_the_order_of_the_classes(self) -> None:
+        """Numbers are sorted as numbers, and their names as text would be."""
+        labels = np.where([" are " in text for text in TEXTS], 10, 9)
+        settings = SMALL | {"hidden_size": 16, "embedding_size": 16, "epochs": 30, "lr": 0.01}
+        classifier = DistilRNNClassifier(**settings).fit(TEXTS, labels)
+        assert classifier.score(TEXTS, labels) == 1
+
+    def test_the_seed_determines_the_weights(self, fitted: DistilRNNClassifier) -> None:
+        expected = fitted.predict_proba(TEXTS)
+        again = DistilRNNClassifier(**SMALL).fit(TEXTS, LABELS)
+        np.testing.assert_array_equal(again.predict_proba(TEXTS), expected)
+        again.fit(TEXTS, LABELS)  # fitted twice
+        np.testing.assert_array_equal(again.predict_proba(TEXTS), expected)
+        other = DistilRNNClassifier(**SMALL, seed=1).fit(TEXTS, LABELS)
+        assert abs(other.predict_proba(TEXTS) - expected).max() > 1e-4
+
+    def test_it_is_silent_and_leaves_nothing(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        temporary = tmp_path / "tmp"
+        temporary.mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(temporary))
+        torch.manual_seed(3)
+        state = torch.get_rng_state()
+        DistilRNNClassifier(**SMALL).fit(TEXTS, LABELS)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert capfd.readouterr() == ("", "")
+        assert list(tmp_path.iterdir()) == [temporary]
+        assert not list(temporary.iterdir())
+
+    def test_a_student_can_be_saved_and_exported(
+        self, fitted: DistilRNNClassifier, tmp_path: Path
+    ) -> None:
+        fitted.student_.save_pretrained(tmp_path / "tiny")
+        np.testing.assert_array_equal(load(tmp_path / "tiny").predict(TEXTS), fitted.predict(TEXTS))
+        exported = fitted.student_.export_onnx(tmp_path / "onnx")
+        np.testing.assert_array_equal(exported.predict(TEXTS), fitted.predict(TEXTS))
+
+    @pytest.mark.parametrize(
+        ("X", "y", "error", "message"),
+        [
+            (TEXTS, ["good"] * 48, UserError, "y has one class only, 'good'"),
+            (TEXTS, LABELS[:-1], ValueError, "inconsistent numbers of samples"),
+            (TEXTS, np.linspace(0, 1, 48), ValueError, "Unknown label type"),
+            (TEXTS, np.stack([AGREES, AGREES], 1), ValueError, "1d array"),
+            (TEXTS, None, ValueError, "y"),
+            ([*TEXTS[:-1], ""], LABELS, UserError, "text 48 of 48 is empty"),
+            (np.ones((48, 2)), LABELS, UserError, "not ndarray; of a table give the column"),
+            ("One.", ["good"], UserError, "not one string"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(
+        self, X: Any, y: Any, error: type[Exception], message: str
+    ) -> None:
+        with pytest.raises(error, match=message):
+            DistilRNNClassifier(**SMALL).fit(X, y)
+
+    @pytest.mark.parametrize(
+        ("parameter", "message"),
+        [
+            ({"epochs": 0}, "`epochs` 0 is out of range"),
+            ({"hidden_size": 0}, "`hidden_size` 0 is out of range"),
+            ({"cell": "transformer"}, "`cell` transformer is out of range"),
+            ({"seed": -1}, "`seed` -1 is out of range"),
+            ({"transfer_set": "runs/transfer-1"}, "`transfer_set` .* `teacher`"),
+        ],
+    )
+    def test_parameters_are_checked_by_fit(self, parameter: dict[str, Any], message: str) -> None:
+        classifier = DistilRNNClassifier(**SMALL | parameter)
+        with pytest.raises(UsageError, match=message):
+            classifier.fit(TEXTS, LABELS)
+
+    def test_defaults_are_those_of_the_commands(self) -> None:
+        groups = (StudentSettings(), PretrainSettings(), DistilSettings(), TrainSettings())
+        for name, value in DistilRNNClassifier().get_params().items():
+            for group in groups:
+                if hasattr(group, name) and name != "batch_size":
+                    assert value == getattr(group, name), name
+
+
+class TestTeacher:
+    def test_a_base_model_is_fine_tuned_first(self, tiny_gpt2: Path) -> None:
+        classifier = DistilRNNClassifier(**SMALL, teacher=str(tiny_gpt2)).fit(TEXTS, LABELS)
+        assert classifier.classes_.tolist() == ["bad", "good"]
+        assert classifier.student_.config["teacher"]["title"] == "tiny-gpt2 + LoRA"
+        alone = DistilRNNClassifier(**SMALL).fit(TEXTS, LABELS)
+        assert abs(classifier.predict_proba(TEXTS) - alone.predict_proba(TEXTS)).max() > 1e-4
+
+    def test_a_teacher_that_is_no_model_is_named(self) -> None:
+        with pytest.raises(UserError, match=r"`teacher` no/where .* base model"):
+            DistilRNNClassifier(**SMALL, teacher="no/where").fit(TEXTS, LABELS)
+
+
+class TestScikitLearn:
+    """With the library's own tools and checks."""
+
+    def test_it_is_cloned_and_pickled(self, fitted: DistilRNNClassifier) -> None:
+        copy = clone(fitted.set_params(seed=5))
+        fitted.set_params(seed=0)
+        assert copy.get_params() == fitted.get_params() | {"seed": 5}
+        assert not hasattr(copy, "classes_")
+        pickled = pickle.loads(pickle.dumps(fitted))
+        expected = fitted.predict_proba(TEXTS)
+        np.testing.assert_array_equal(pickled.predict_proba(TEXTS), expected)
+
+    def test_it_works_in_a_pipeline_under_cross_validation(self) -> None:
+        pipeline = make_pipeline(
+            FunctionTransformer(lambda texts: [text.lower() for text in texts]),
+            DistilRNNClassifier(**SMALL),
+        )
+        scores = cross_val_score(pipeline, TEXTS, LABELS, cv=2, error_score="raise")
+        assert scores.shape == (2,)
+        assert ((scores >= 0) & (scores <= 1)).all()
+
+    def test_its_parameters_are_searched(self) -> None:
+        search = GridSearchCV(
+            DistilRNNClassifier(**SMALL),
+            {"hidden_size": [4, 8], "cell": ["gru", "rnn"]},
+            cv=2,
+            error_score="raise",
+        ).fit(np.array(TEXTS), LABELS)
+        assert search.best_estimator_.student_.model.config.hidden_size in (4, 8)
+        assert len(search.cv_results_["params"]) == 4
+
+    def test_it_is_a_classifier_of_texts(self) -> None:
+        assert is_classifier(DistilRNNClassifier())
+        tags, theirs = (e.__sklearn_tags__() for e in (DistilRNNClassifier(), TfidfVectorizer()))
+        assert tags.input_tags == theirs.input_tags
+
+    def test_check_estimator_has_nothing_to_say(self) -> None:
+        """scikit-learn's own checks need numbers, so that it skips all of them for texts."""
+        with pytest.warns(SkipTestWarning, match="Can't test estimator DistilRNNClassifier"):
+            estimator_checks.check_estimator(DistilRNNClassifier())
+
+    # Those of scikit-learn's checks that need no table of numbers.
+    @pytest.mark.parametrize(
+        "check",
+        [
+            estimator_checks.check_do_not_raise_errors_in_init_or_set_params,
+            estimator_checks.check_estimator_cloneable,
+            estimator_checks.check_estimator_repr,
+            estimator_checks.check_estimator_tags_renamed,
+            estimator_checks.check_get_params_invariance,
+            estimator_checks.check_mixin_order,
+            estimator_checks.check_no_attributes_set_in_init,
+            estimator_checks.check_parameters_default_constructible,
+            estimator_checks.check_set_params,
+            estimator_checks.check_valid_tag_types,
+        ],
+        ids=lambda check: check.__name__,
+    )
+    def test_their_checks(self, check: Any) -> None:
+        check("DistilRNNClassifier", DistilRNNClassifier(**SMALL))
+
+    # And those that do, with texts in place of the numbers.
+    def test_unfitted_it_says_so(self) -> None:
+        for method in ("predict", "predict_proba", "score"):
+            arguments = (TEXTS, LABELS) if method == "score" else (TEXTS,)
+            with pytest.raises(NotFittedError):
+                getattr(DistilRNNClassifier(), method)(*arguments)
+
+    def test_fit_returns_self_and_changes_no_parameter(self) -> None:
+        classifier = DistilRNNClassifier(**SMALL)
+        before = classifier.get_params()
+        assert classifier.fit(TEXTS, LABELS) is classifier
+        assert classifier.get_params() == before
+        fitted = {name for name in vars(classifier) if name not in before}
+        assert fitted == {"classes_", "student_"}
+
+    def test_predictions_do_not_depend_on_order_or_batch(self, fitted: DistilRNNClassifier) -> None:
+        expected = fitted.predict_proba(TEXTS)
+        order = np.random.default_rng(0).permutation(len(TEXTS))
+        shuffled = fitted.predict_proba([TEXTS[i] for i in order])
+        np.testing.assert_allclose(shuffled, expected[order], rtol=1e-5)
+        alone = np.concatenate([fitted.predict_proba([text]) for text in TEXTS])
+        np.testing.assert_allclose(alone, expected, rtol=1e-5)
+
+    def test_predict_changes_nothing(self, fitted: DistilRNNClassifier) -> None:
+        before = dict(vars(fitted))
+        fitted.predict(TEXTS)
+        assert vars(fitted) == before
+
+
+def test_every_parameter_is_documented() -> None:
+    documented = inspect.getdoc(DistilRNNClassifier) or ""
+    for name in DistilRNNClassifier().get_params():
+        assert f"    {name}: " in documented
