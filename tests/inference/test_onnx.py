@@ -128,4 +128,4 @@ def test_export_without_a_student_says_so(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as stop:
             main(args=["export", *args])
         assert stop.value.code == 1
-        assert "train one, or name it by --model_path" in capsys.readouterr().err
+        assert "train one, or name it with --model_path" in capsys.readouterr().err
