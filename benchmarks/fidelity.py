@@ -62,7 +62,7 @@ def losses(path: str, decoder: str, steps: int) -> list[float]:
                 dataset,
                 loss_function,
                 {},
-                settings,
+                settings=settings,
                 epochs=1,
                 seed=0,
                 checkpoint=Checkpoint(Path(scratch) / "state", {}),

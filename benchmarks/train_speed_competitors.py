@@ -139,7 +139,7 @@ def potstill_epoch(model, tokens: list[list[int]], settings, microbatch_tokens=N
             LabelledDataset(tokens, [i % 2 for i in range(len(tokens))]),
             classification_loss,
             {},
-            settings,
+            settings=settings,
             epochs=1,
             seed=0,
             checkpoint=Checkpoint(Path(scratch) / "state", {}),

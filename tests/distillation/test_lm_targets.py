@@ -57,7 +57,13 @@ def test_the_decoders_tokens_become_the_students(student_tokenizer: Tokenizer) -
         one_sentence([[0.5, 0.125]], [[2, 3]], [2], [1]),  # it is not
         one_sentence(chances, [[1, 2, 3]], [3], [1]),  # no token of the decoder's ends there
     ]
-    soft = soft_targets(student_tokenizer, theirs, ["it rains", "it rains", "it rain"], found, mine)
+    soft = soft_targets(
+        student_tokenizer,
+        ["it rains", "it rains", "it rain"],
+        mine,
+        top_k=found,
+        vocabulary=theirs,
+    )
     assert soft.soft_fraction() == pytest.approx(2 / 3)
     cat = student_tokenizer.model.tokenize("Ġcat")[0].id
     following = torch.tensor([own["Ġrains"], own["Ġrain"], own["Ġrains"]])
@@ -80,7 +86,7 @@ def test_where_other_tokens_follow_the_sentence_alone_teaches(student_tokenizer:
     mine = encode(student_tokenizer, ["it rains"], 9)
     found = [one_sentence([[0.5]], [[1]], [2], [4])]
     theirs = ["it", "Ġrains", "Ġrain", "Ġcat", "Ġr"]
-    soft = soft_targets(student_tokenizer, theirs, ["it rains"], found, mine)
+    soft = soft_targets(student_tokenizer, ["it rains"], mine, top_k=found, vocabulary=theirs)
     assert soft.soft_fraction() == 0
     places, shares = soft.batch([0], torch.tensor([mine[0][1]]))
     assert shares.sum() == 1 and places[0][shares[0] > 0].tolist() == [mine[0][1]]
@@ -105,7 +111,7 @@ def test_over_many_draws_the_targets_are_the_chances() -> None:
         )
         for i in draws
     ]
-    soft = soft_targets(tokenizer, letters, sentences, found, mine)
+    soft = soft_targets(tokenizer, sentences, mine, top_k=found, vocabulary=letters)
     assert soft.soft_fraction() == 1
     places, shares = soft.batch(range(len(draws)), torch.from_numpy(draws))
     mean = torch.zeros(60).scatter_add_(0, places.flatten(), shares.flatten()) / len(draws)
@@ -123,7 +129,7 @@ def test_a_language_model_learns_from_them_forwards(tiny_decoder: BaseModel) -> 
     found: list[TopKTargets | None] = [*found_in(tiny_decoder, SENTENCES)]
     found[3] = None
     words = vocabulary(tiny_decoder.tokenizer())
-    soft = soft_targets(tokenizer, words, SENTENCES, found, mine)
+    soft = soft_targets(tokenizer, SENTENCES, mine, top_k=found, vocabulary=words)
     assert 0 < soft.soft_fraction() < 1
     torch.manual_seed(0)
     config = StudentConfig("gru", 5, 6, 1, dropout=0.0, vocab_size=300, classes=2)

@@ -21,7 +21,11 @@ def test_the_plot_is_a_png_of_sane_size(epochs: int, splits: list[str], tmp_path
     file = tmp_path / "plot.png"
     majority = {split: 0.69 for split in ("train", "dev", *splits)}
     training_plot(
-        records(epochs, ["train", "dev", *splits]), 1, majority, r"A folder named $\frac$", file
+        records(epochs, ["train", "dev", *splits]),
+        chosen_epoch=1,
+        majority=majority,
+        title=r"A folder named $\frac$",
+        file=file,
     )
     with Image.open(file) as picture:
         picture.load()
@@ -38,7 +42,8 @@ def test_an_earlier_plot_is_replaced(tmp_path: Path) -> None:
     file = tmp_path / "plot.png"
     bodies = []
     for title in ("One", "Two"):
-        training_plot(records(2, ["train", "dev"]), 2, {"dev": 0.5}, title, file)
+        history = records(2, ["train", "dev"])
+        training_plot(history, chosen_epoch=2, majority={"dev": 0.5}, title=title, file=file)
         bodies.append(file.read_bytes())
     assert bodies[0] != bodies[1]
 
@@ -49,7 +54,13 @@ def test_every_split_and_baseline_is_in_the_legend(
     figures = []
     monkeypatch.setattr(plt, "close", figures.append)
     splits = ["train", "holdout", "dev", "ood"]
-    training_plot(records(2, splits), 2, dict.fromkeys(splits, 0.5), "A title", tmp_path / "p.png")
+    training_plot(
+        records(2, splits),
+        chosen_epoch=2,
+        majority=dict.fromkeys(splits, 0.5),
+        title="A title",
+        file=tmp_path / "p.png",
+    )
     (figure,) = figures
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {
         "train (running)",

@@ -64,7 +64,7 @@ def compare(decoder, batches, dropout=0.0):
     model = tuned(decoder, dropout)
     longest = max(int(batch.lengths.max()) for batch in batches)
     graphed = GraphedStep(
-        model, classification_loss, adamw(model, SETTINGS), SETTINGS.clip, longest
+        model, classification_loss, adamw(model, SETTINGS), SETTINGS.clip, longest=longest
     )
     rates = [group["lr"] for group in graphed.optimizer.param_groups]
     # All at the end: no answer may be overwritten by a later one.

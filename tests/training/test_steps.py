@@ -31,7 +31,7 @@ def test_batches_in_parts_give_the_gradients_of_the_whole(
         model.zero_grad(set_to_none=True)
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
         passed = backward_in_microbatches(
-            model, TRAIN, np.array(index), classification_loss, microbatch_tokens
+            model, TRAIN, np.array(index), classification_loss, microbatch_tokens=microbatch_tokens
         )
         assert torch.cat([indices for indices, _ in passed]).tolist() == index
         torch.testing.assert_close(torch.cat([part for _, part in passed]), logits.detach())
@@ -54,7 +54,7 @@ def test_dropout_in_threads_is_repeatable(tiny_decoder, monkeypatch):
         torch.manual_seed(seed)
         index = np.arange(20)
         passed = backward_in_microbatches(
-            model, TRAIN, index, classification_loss, microbatch_tokens
+            model, TRAIN, index, classification_loss, microbatch_tokens=microbatch_tokens
         )
         grads = [p.grad for p in model.parameters() if p.requires_grad]
         return torch.cat([of_part for _, of_part in passed]), grads

@@ -84,18 +84,20 @@ class LMTargets:
 
 def soft_targets(
     tokenizer: Tokenizer,
-    vocabulary: list[str],
     sentences: list[str],
-    top_k: Sequence[TopKTargets | None],
     tokens: list[list[int]],
+    *,
+    top_k: Sequence[TopKTargets | None],
+    vocabulary: list[str],
 ) -> LMTargets:
     """Return the targets of sentences from the decoder's.
 
     Args:
         tokenizer: The student's.
+        sentences: The texts.
+        tokens: The student's tokens of each.
+        top_k: The decoder's targets of each, None where they are not known.
         vocabulary: The decoder's tokens.
-        top_k: The decoder's targets of each of `sentences`, None where they are not known.
-        tokens: Of each sentence, by the student's tokenizer.
     """
     own = tokenizer.get_vocab()
     student_ids = np.array([own[t] if t in own else _first(tokenizer, t) for t in vocabulary])

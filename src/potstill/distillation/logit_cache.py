@@ -61,6 +61,7 @@ def label_sentences(
     sentences: list[str],
     cache: LogitCache,
     label: Callable[[list[str]], Iterable[np.ndarray | Tensor]],
+    *,
     chunk: int = 512,
     progress: Progress = no_progress,
 ) -> tuple[list[Tensor], int]:

@@ -157,8 +157,8 @@ def fit(
     model: nn.Module,
     dataset: Any,
     evaluations: dict[str, LabelledDataset],
-    loss_function: LossFunction,
     *,
+    loss_function: LossFunction,
     microbatch_tokens: int | None = None,
     progress: Progress = no_progress,
 ) -> TrainResult:
@@ -172,7 +172,7 @@ def fit(
             dataset,
             loss_function,
             evaluations,
-            run.settings,
+            settings=run.settings,
             epochs=run.config["settings"]["epochs"],
             seed=run.config["SR"],
             checkpoint=checkpoint,
@@ -225,7 +225,7 @@ def write_run(
     checkpoint = run.checkpoint()
     with _new_folder(run.folder) as folder:
         save(folder)
-        result = _score(run, model, evaluations, trained, bias)
+        result = _score(run, model, evaluations, trained, bias=bias)
         write_json(folder / "config.json", dict(run.config))
         write_json(folder / "results.json", result.results)
         lines = "".join(json.dumps(metrics) + "\n" for metrics in trained.history)
@@ -233,7 +233,11 @@ def write_run(
     if process().is_main_process:
         if run.plot:
             plots.training_plot(
-                trained.history, trained.chosen_epoch, run.task.majority(), run.title, run.plot
+                trained.history,
+                chosen_epoch=trained.chosen_epoch,
+                majority=run.task.majority(),
+                title=run.title,
+                file=run.plot,
             )
         checkpoint.remove()
     process().wait_for_everyone()
@@ -258,6 +262,7 @@ def _score(
     model: nn.Module,
     evaluations: dict[str, LabelledDataset],
     trained: TrainResult,
+    *,
     bias: Tensor | None,
 ) -> RunResult:
     """Score the saved weights, by all processes together."""

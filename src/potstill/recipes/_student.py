@@ -65,6 +65,7 @@ def pretrain_student(
     model: DistilRNN,
     text: LMDataset,
     settings: PretrainSettings,
+    *,
     progress: Progress = no_progress,
 ) -> Run:
     """Train `model` as a language model, unless that is turned off or done; return the run as it

@@ -134,13 +134,22 @@ def distil(
     max_length = data_settings.max_length
     evaluations = encode_splits(tokenizer, task, max_length)
     labelled = evaluations.pop("train")
-    dataset = _labelled_dataset(tokenizer, task, labelled, logits["train"], word_logits, max_length)
+    dataset = _labelled_dataset(
+        tokenizer,
+        task,
+        labelled,
+        teacher_logits=logits["train"],
+        word_logits=word_logits,
+        max_length=max_length,
+    )
     if unlabelled and transfer_path:
         vocabulary = []
         if soft_lm and any(unlabelled.top_k):
             vocabulary = read_vocabulary(transfer_path)
         dataset = dataset.concat(
-            _transfer_dataset(tokenizer, unlabelled, vocabulary, words, max_length)
+            _transfer_dataset(
+                tokenizer, unlabelled, vocabulary=vocabulary, words=words, max_length=max_length
+            )
         )
     model = build_student(student, tokenizer, task, seed=seed, precision=train.precision)
     learner = WordHead(model) if words else model
@@ -159,9 +168,11 @@ def distil(
     plot = plots_folder / "distilrnn_training_plot.png" if plots_folder else None
     run = Run(task, config, train, folder, plot, title)
 
-    run = pretrain_student(run, model, dataset.text(), pretraining, progress)
+    run = pretrain_student(run, model, dataset.text(), pretraining, progress=progress)
     loss_function = partial(distillation_loss, settings=distillation)
-    trained = fit(run, learner, dataset, evaluations, loss_function, progress=progress)
+    trained = fit(
+        run, learner, dataset, evaluations, loss_function=loss_function, progress=progress
+    )
     bias = match_prevalence(model, labelled, config["labels"]) if student.match_prevalence else None
     save = partial(save_student, model, tokenizer)
     write_run(run, learner, evaluations, trained, save=save, bias=bias)
@@ -229,7 +240,8 @@ def _labelled_dataset(
     tokenizer: Tokenizer,
     task: Task,
     labelled: LabelledDataset,
-    logits: Tensor,
+    *,
+    teacher_logits: Tensor,
     word_logits: list[np.ndarray],
     max_length: int,
 ) -> DistillationDataset:
@@ -242,7 +254,7 @@ def _labelled_dataset(
         labelled.tokens,
         labelled.labels,
         is_text=[True] * len(labelled),
-        teacher_logits=logits,
+        teacher_logits=teacher_logits,
         word_targets=targets,
     )
 
@@ -250,6 +262,7 @@ def _labelled_dataset(
 def _transfer_dataset(
     tokenizer: Tokenizer,
     transfer_set: TransferSet,
+    *,
     vocabulary: list[str],
     words: bool,
     max_length: int,
@@ -263,7 +276,9 @@ def _transfer_dataset(
         positions = word_end_positions(tokenizer, sentences, max_length)
         targets = word_targets(positions, transfer_set.word_logits)
     if vocabulary:
-        lm_targets = soft_targets(tokenizer, vocabulary, sentences, transfer_set.top_k, tokens)
+        lm_targets = soft_targets(
+            tokenizer, sentences, tokens, top_k=transfer_set.top_k, vocabulary=vocabulary
+        )
     return DistillationDataset(
         tokens,
         [UNLABELLED] * len(tokens),

@@ -155,7 +155,7 @@ def train_adapter(
         model,
         dataset,
         evaluations,
-        classification_loss,
+        loss_function=classification_loss,
         microbatch_tokens=MICROBATCH_TOKENS,
         progress=progress,
     )

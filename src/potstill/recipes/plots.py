@@ -24,6 +24,7 @@ PANELS = {"loss": "loss (nats)", "accuracy": "accuracy", "mcc": "Matthews correl
 
 def training_plot(
     history: list[dict[str, Any]],
+    *,
     chosen_epoch: int,
     majority: dict[str, float],
     title: str,

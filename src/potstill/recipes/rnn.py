@@ -79,8 +79,11 @@ def train_baseline(
     plot = plots_folder / "rnn_training_plot.png" if plots_folder else None
     run = Run(task, config, train, folder, plot, title)
 
-    run = pretrain_student(run, model, LMDataset(labelled.tokens), pretraining, progress)
-    trained = fit(run, model, labelled, evaluations, classification_loss, progress=progress)
+    text = LMDataset(labelled.tokens)
+    run = pretrain_student(run, model, text, pretraining, progress=progress)
+    trained = fit(
+        run, model, labelled, evaluations, loss_function=classification_loss, progress=progress
+    )
     bias = match_prevalence(model, labelled, config["labels"]) if student.match_prevalence else None
     save = partial(save_student, model, tokenizer)
     write_run(run, model, evaluations, trained, save=save, bias=bias)

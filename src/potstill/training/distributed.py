@@ -46,6 +46,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 def predict_logits(
     model: nn.Module,
     tokens: Sequence[Sequence[int]],
+    *,
     batch_tokens: int = 1024,
     together: bool = True,
 ) -> Tensor:
@@ -55,13 +56,14 @@ def predict_logits(
     def logits(batch: Batch) -> Tensor:
         return model(batch.input_ids, batch.lengths).float().cpu()
 
-    return torch.stack(predict(model, tokens, logits, batch_tokens, together))
+    return torch.stack(predict(model, tokens, logits, batch_tokens=batch_tokens, together=together))
 
 
 def predict(
     model: nn.Module,
     tokens: Sequence[Sequence[int]],
     answer: Callable[[Batch], Iterable[Any]],
+    *,
     batch_tokens: int = 1024,
     together: bool = True,
 ) -> list[Any]:

@@ -28,8 +28,8 @@ def train(
     dataset: Any,
     loss_function: LossFunction,
     evaluations: dict[str, LabelledDataset],
-    settings: TrainSettings,
     *,
+    settings: TrainSettings,
     epochs: int,
     seed: int,
     checkpoint: Checkpoint,
@@ -61,13 +61,22 @@ def train(
     alone = accelerator.device.type if accelerator.num_processes == 1 else None
     step: Step
     if microbatch_tokens and alone == "cpu":
-        step = MicrobatchStep(model, loss_function, optimizer, settings.clip, microbatch_tokens)
+        step = MicrobatchStep(
+            model, loss_function, optimizer, settings.clip, microbatch_tokens=microbatch_tokens
+        )
     elif microbatch_tokens and alone == "cuda":
         longest = max(map(len, dataset.tokens))
-        step = GraphedStep(model, loss_function, optimizer, settings.clip, longest)
+        step = GraphedStep(model, loss_function, optimizer, settings.clip, longest=longest)
     else:
         parameters = list(trainable.values())
-        step = PlainStep(prepared, loss_function, optimizer, settings.clip, parameters, accelerator)
+        step = PlainStep(
+            prepared,
+            loss_function,
+            optimizer,
+            settings.clip,
+            parameters=parameters,
+            accelerator=accelerator,
+        )
     with progress(epochs * len(dataset.tokens)) as show:
         for epoch in range(len(result.history) + 1, epochs + 1):
             model.train()

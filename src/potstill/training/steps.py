@@ -70,7 +70,11 @@ class MicrobatchStep:
 
     def __call__(self, dataset: Dataset, indices: np.ndarray) -> list[BatchLogits]:
         outputs = backward_in_microbatches(
-            self.model, dataset, indices, self.loss_function, self.microbatch_tokens
+            self.model,
+            dataset,
+            indices,
+            self.loss_function,
+            microbatch_tokens=self.microbatch_tokens,
         )
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         update(self.optimizer, parameters, self.clip)
@@ -82,6 +86,7 @@ def backward_in_microbatches(
     dataset: Dataset,
     indices: np.ndarray,
     loss_function: LossFunction,
+    *,
     microbatch_tokens: int,
 ) -> list[BatchLogits]:
     """Set the gradients of the mean loss over the batch at `indices`.
@@ -145,6 +150,7 @@ class GraphedStep:
         loss_function: LossFunction,
         optimizer: Any,
         clip: float,
+        *,
         longest: int,
     ):
         self.model, self.loss_function = model, loss_function
