@@ -16,8 +16,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks
 
-from potstill import DistilRNNClassifier, UsageError, UserError, load
-from potstill.settings import DistilSettings, PretrainSettings, StudentSettings, TrainSettings
+from potstill import (
+    Corpus,
+    DistilRNNClassifier,
+    TrainSettings,
+    UsageError,
+    UserError,
+    finetune,
+    load,
+)
+from potstill.cli import main
+from potstill.data.splits import Split
+from potstill.settings import DistilSettings, PretrainSettings, StudentSettings
 
 SMALL: dict[str, Any] = {
     "hidden_size": 8,
@@ -110,6 +120,16 @@ class TestFit:
         exported = fitted.student_.export_onnx(tmp_path / "onnx")
         np.testing.assert_array_equal(exported.predict(TEXTS), fitted.predict(TEXTS))
 
+    def test_a_saved_student_says_that_its_data_is_gone(
+        self, fitted: DistilRNNClassifier, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        fitted.student_.save_pretrained(tmp_path / "tiny")
+        with pytest.raises(SystemExit):
+            main(args=["evaluate", "--model_path", str(tmp_path / "tiny")])
+        message = capsys.readouterr().err
+        assert "data in memory, which" in message
+        assert "tiny was trained on, is not here; name" in message
+
     @pytest.mark.parametrize(
         ("X", "y", "error", "message"),
         [
@@ -159,6 +179,23 @@ class TestTeacher:
         assert classifier.student_.config["teacher"]["title"] == "tiny-gpt2 + LoRA"
         alone = DistilRNNClassifier(**SMALL).fit(TEXTS, LABELS)
         assert abs(classifier.predict_proba(TEXTS) - alone.predict_proba(TEXTS)).max() > 1e-4
+
+    def test_an_adapter_may_have_its_classes_in_another_order(
+        self, tiny_gpt2: Path, tmp_path: Path
+    ) -> None:
+        split = Split(TEXTS, [int(label == "bad") for label in LABELS])
+        corpus = Corpus("toy", ("good", "bad"), {"train": split}, "", "")
+        train = TrainSettings(epochs=1, lr=6e-4)
+        finetune(str(tiny_gpt2), corpus, seed=1, train=train, output=tmp_path / "teacher")
+        settings = SMALL | {"teacher": tmp_path / "teacher", "epochs": 30, "lr": 0.01, "alpha": 0.0}
+        settings |= {"word_loss_weight": 0.0, "hidden_size": 16, "embedding_size": 16}
+        classifier = DistilRNNClassifier(**settings).fit(TEXTS, LABELS)
+        assert classifier.classes_.tolist() == ["bad", "good"]
+        assert classifier.student_.classes_.tolist() == ["good", "bad"]
+        np.testing.assert_array_equal(classifier.predict(TEXTS), classifier.student_.predict(TEXTS))
+        assert classifier.score(TEXTS, LABELS) > 0.9
+        with pytest.raises(UserError, match="knows good, bad, but y has False, True"):
+            DistilRNNClassifier(**settings).fit(TEXTS, AGREES)
 
     def test_a_teacher_that_is_no_model_is_named(self) -> None:
         with pytest.raises(UserError, match=r"`teacher` no/where .* base model"):
