@@ -15,7 +15,7 @@ from transformers import GPT2Model, LlamaModel
 from potstill.decoder.fused_linear import FusedLinear
 from potstill.decoder.lora import linear_names
 from potstill.ops.attention import attention, cached_attention
-from potstill.ops.fused import SwiGLU, gelu, layer_norm, rms_norm
+from potstill.ops.fused import gelu, layer_norm, rms_norm, swiglu
 
 
 @dataclass(frozen=True)
@@ -189,4 +189,4 @@ def _llama(base: Any) -> FusedDecoder:
     def embed(input_ids: Tensor, positions: Tensor) -> Tensor:
         return base.embed_tokens(input_ids)
 
-    return FusedDecoder(embed, blocks, norm, SwiGLU.apply, heads, kv_heads, rotary)
+    return FusedDecoder(embed, blocks, norm, swiglu, heads, kv_heads, rotary)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from potstill.ops import kernels
+from potstill.ops import gpu, kernels
 
 # Up to this length the plain product is faster than PyTorch's attention.
 PLAIN_ATTENTION_TOKENS = 256
@@ -37,6 +37,9 @@ def attention(
         (B, L, heads · size), or (B, 1, heads · size) with `last`.
     """
     size = qkv.shape[2] // (heads + 2 * kv_heads)
+    fused = gpu.inference_kernels(qkv)
+    if fused and last is None and qkv.shape[1] <= fused.SHORT:
+        return fused.short_attention(qkv, heads, kv_heads, rotary)
     if qkv.shape[1] <= PLAIN_ATTENTION_TOKENS and kernels.supports(qkv, size):
         return CompiledAttention.apply(qkv, heads, kv_heads, rotary, last)
     if qkv.is_cpu and qkv.shape[1] <= PLAIN_ATTENTION_TOKENS:
@@ -78,6 +81,8 @@ def cached_attention(
     Returns:
         (B, heads · size)
     """
+    if fused := gpu.inference_kernels(qkv):
+        return fused.decode_attention(qkv, keys, values, positions, rotary)
     B, kv_heads, _, size = keys.shape
     heads = qkv.shape[1] // size - 2 * kv_heads
     q, k, v = qkv.view(B, -1, size).split([heads, kv_heads, kv_heads], dim=1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from potstill.ops import kernels
+from potstill.ops import gpu, kernels
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -46,7 +46,13 @@ def layer_norm(norm: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
 
 def rms_norm(norm: Any) -> Callable[[Tensor], Tensor]:
     """Return a function that applies `norm`, an RMSNorm of transformers; see `RMSNorm`."""
-    return lambda x: RMSNorm.apply(x, norm.weight, norm.variance_epsilon)
+
+    def apply(x: Tensor) -> Tensor:
+        if fused := gpu.inference_kernels(x):
+            return fused.rms_norm(x, norm.weight, norm.variance_epsilon)
+        return RMSNorm.apply(x, norm.weight, norm.variance_epsilon)
+
+    return apply
 
 
 class RMSNorm(torch.autograd.Function):
@@ -80,6 +86,13 @@ class RMSNorm(torch.autograd.Function):
             mean = (grad * unit).mean(-1, keepdim=True)
             grad_x = grad.sub_(unit.mul_(mean)).mul_(scale).to(x.dtype)
         return grad_x, grad_weight.to(weight.dtype), None
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """Return silu(gate) · up, (…, N), of gate and up side by side, (…, 2 N); see `SwiGLU`."""
+    if fused := gpu.inference_kernels(gate_up):
+        return fused.swiglu(gate_up)
+    return SwiGLU.apply(gate_up)
 
 
 class SwiGLU(torch.autograd.Function):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from potstill.data.batching import Batch, collate
 
-GPU_BATCH = 8  # of a few tokens, a GPU computes faster than its operations can be launched
+GPU_BATCH = 256  # of a few tokens, a GPU computes faster than its operations can be launched
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

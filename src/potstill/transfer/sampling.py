@@ -9,11 +9,13 @@ from torch.nn import functional as F
 
 from potstill.decoder.base import autocast
 from potstill.decoder.language_model import LanguageModel
+from potstill.transfer.gpu_sampling import SampledBlock, sample_blocks
 from potstill.transfer.top_k import TOP_K
 
 SLOTS = 256  # sentences sampled at the same time
 CHUNK = 256  # tokens of the vocabulary that `draw` sums over at once
 ROWS = 32  # positions whose top k is computed at once; their logits stay in the processor's cache
+GPU_ROWS = 8192  # the same on a GPU
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ def sample(
         yield from _generate(model, sentences, seed, temperature=temperature, max_tokens=max_tokens)
         return
     device = next(model.parameters()).device
+    if device.type == "cuda":
+        for block in sample_blocks(model, sentences, seed, temperature, max_tokens):
+            yield from _sentences(block)
+        return
     generator = torch.Generator(device).manual_seed(seed)
     begun = slots = min(SLOTS, sentences)
     cache = model.fused.new_cache(slots, max_tokens + 1)
@@ -91,6 +97,14 @@ def sample(
             active = [True] * len(rows)
         positions = torch.tensor([len(text) for text in texts], device=device)
         logits = model.head(model.fused.step(torch.tensor(drawn, device=device), positions, cache))
+
+
+def _sentences(block: SampledBlock) -> Iterator[Sampled]:
+    """Yield the sentences of a block one by one, on the CPU."""
+    columns = (x.cpu() for x in (block.tokens, block.lengths, block.token_ids, block.probs))
+    for tokens, length, token_ids, probs in zip(*columns, strict=True):
+        inner = slice(int(length) - 1)
+        yield Sampled(tokens[: int(length)].tolist(), (token_ids[inner], probs[inner]))
 
 
 def top_k_next(parts: Iterable[Tensor], end: int) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from potstill.decoder import classifier
 from potstill.decoder.base import max_positions
 from potstill.decoder.language_model import LanguageModel
 from potstill.training.distributed import predict
-from potstill.transfer.sampling import ROWS, Sampled, top_k_next
+from potstill.transfer.sampling import GPU_ROWS, ROWS, Sampled, top_k_next
 from potstill.transfer.top_k import TopKTargets
 
 
@@ -31,7 +31,8 @@ def top_k_targets(model: LanguageModel, tokenizer: Any, sentences: list[str]) ->
         positions = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)
         # Not after the start token, which the student doesn't have, nor after the last one.
         inner = (positions > 0) & (positions < batch.lengths[:, None] - 1)
-        states = model(batch.input_ids)[inner].split(ROWS)
+        rows = ROWS if inner.is_cpu else GPU_ROWS
+        states = model(batch.input_ids)[inner].split(rows)
         flat = top_k_next((model.head(part) for part in states), model.end)
         token_ids, probs = (each.split(inner.sum(1).tolist()) for each in flat)
         return list(zip(token_ids, probs, strict=True))

@@ -1,0 +1,226 @@
+"""Sampling on a GPU: thousands of sentences at once, without a Python loop over them.
+
+`sampling.sample` asks the processor after every token which sentences have ended. Here all of that
+stays on the device: a slot whose sentence has ended writes it to a buffer and begins the next one
+in the same step, and the processor looks only every few steps.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from potstill.decoder.fused_decoder import FusedDecoder, KeyValueCache
+from potstill.decoder.fused_linear import FusedLinear
+from potstill.decoder.language_model import LanguageModel
+from potstill.ops import gpu
+from potstill.training.steps import capture_graph
+from potstill.transfer.top_k import TOP_K
+
+SLOTS = 8192  # sentences sampled at the same time
+BLOCK = 65_536  # sentences that are handed over together, about
+LOOK_EVERY = 8  # steps between two looks of the processor at what is finished
+
+
+@dataclass(frozen=True)
+class SampledBlock:
+    """N finished sentences, on the device.
+
+    Attributes:
+        tokens: (N, max_tokens) their tokens; what stands behind a sentence's end means nothing.
+        lengths: (N,).
+        token_ids: (N, max_tokens, TOP_K) the most probable next tokens after each token.
+        probs: (N, max_tokens, TOP_K) their probabilities given that the sentence goes on.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    token_ids: Tensor
+    probs: Tensor
+
+
+@dataclass
+class Slots:
+    """The sentences that are being sampled, one in each of S slots.
+
+    Attributes:
+        next_tokens: (S,) what each slot reads next.
+        positions: (S,) its position; the start token's is 0.
+        active: (S,) False where no sentence was left to begin.
+        text: (S, max_tokens) the tokens so far.
+        token_ids: (S, max_tokens, TOP_K) as in `SampledBlock`.
+        probs: (S, max_tokens, TOP_K) as in `SampledBlock`.
+    """
+
+    next_tokens: Tensor
+    positions: Tensor
+    active: Tensor
+    text: Tensor
+    token_ids: Tensor
+    probs: Tensor
+
+    @classmethod
+    def new(cls, slots: int, max_tokens: int, start: int, device: torch.device) -> "Slots":
+        """Return `slots` slots that read the start token next."""
+        return cls(
+            torch.full((slots,), start, device=device),
+            torch.zeros(slots, dtype=torch.long, device=device),
+            torch.ones(slots, dtype=torch.bool, device=device),
+            torch.zeros(slots, max_tokens, dtype=torch.int32, device=device),
+            torch.zeros(slots, max_tokens, TOP_K, dtype=torch.int32, device=device),
+            torch.zeros(slots, max_tokens, TOP_K, dtype=torch.half, device=device),
+        )
+
+    def take(self, rows: Tensor) -> "Slots":
+        """Return the slots at `rows` alone."""
+        return Slots(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+class Outbox:
+    """A buffer of finished sentences, with one row more for what is to be forgotten."""
+
+    def __init__(self, rows: int, slots: Slots):
+        self.rows = rows
+        self.written = torch.zeros((), dtype=torch.long, device=slots.text.device)
+        self.lengths = slots.positions.new_zeros(rows + 1)
+        self.buffers = {
+            name: getattr(slots, name).new_zeros(rows + 1, *getattr(slots, name).shape[1:])
+            for name in ("text", "token_ids", "probs")
+        }
+
+    def put(self, slots: Slots, ended: Tensor) -> None:
+        """Append the sentences of the slots that have `ended`, (S,)."""
+        rows = torch.where(ended, self.written + ended.cumsum(0) - 1, self.rows)
+        for name, buffer in self.buffers.items():
+            buffer[rows] = getattr(slots, name)
+        self.lengths[rows] = slots.positions
+        self.written = self.written + ended.sum()
+
+    def flush(self) -> SampledBlock:
+        """Return what was put since the last time."""
+        count = int(self.written)
+        self.written = torch.zeros_like(self.written)
+        tokens, token_ids, probs = (buffer[:count].clone() for buffer in self.buffers.values())
+        return SampledBlock(tokens, self.lengths[:count].clone(), token_ids, probs)
+
+
+@torch.no_grad()
+def sample_blocks(
+    model: LanguageModel,
+    sentences: int,
+    seed: int,
+    temperature: float,
+    max_tokens: int,
+    *,
+    slots: int = SLOTS,
+    block: int = BLOCK,
+) -> Iterator[SampledBlock]:
+    """Begin as many `sentences` and yield those that end within `max_tokens`, many at a time.
+
+    One that ends before its first token is not yielded.
+
+    Args:
+        model: A language model whose base is fused, on any device.
+        sentences: How many to begin.
+        seed: Of all draws.
+        temperature: Of the softmax that tokens are drawn from.
+        max_tokens: Longest sentence; a longer one is dropped.
+        slots: Sentences at the same time.
+        block: Sentences that are yielded together, about.
+    """
+    device = next(model.parameters()).device
+    draw = _Draw(seed, device)
+    n_slots = min(slots, sentences)
+    state = Slots.new(n_slots, max_tokens, model.start, device)
+    if model.fused is None:
+        raise TypeError("the base of this language model is not fused")
+    cache = model.fused.new_cache(n_slots, max_tokens + 1)
+    next_logits = _captured(model.fused, model.head, state, cache)
+    outbox = Outbox(block + LOOK_EVERY * n_slots, state)
+    begun = torch.tensor(n_slots, device=device)
+    for step in range(1, 2**62):
+        logits = next_logits(state.next_tokens, state.positions)
+        rows = torch.arange(len(logits), device=device)
+        # What stands behind the token just read; behind the start token, nobody asks for it.
+        at = (state.positions - 1).clamp(min=0)
+        state.token_ids[rows, at], state.probs[rows, at] = top_k(logits, model.end)
+        drawn = draw(logits, temperature)
+        ended = (drawn == model.end) & state.active
+        outbox.put(state, ended & (state.positions > 0))
+        done = (ended | (state.positions == max_tokens)) & state.active
+        begins = done & (begun + done.cumsum(0) <= sentences)
+        begun = begun + begins.sum()
+        state.active = state.active & (~done | begins)
+        state.text[rows, state.positions.clamp(max=max_tokens - 1)] = drawn.int()
+        state.next_tokens = torch.where(begins, model.start, drawn)
+        # A slot that rests reads the same position over and over.
+        positions = state.positions + state.active.long()
+        state.positions = torch.where(begins, 0, positions).clamp(max=max_tokens)
+        if step % LOOK_EVERY:
+            continue
+        alive = int(state.active.sum())
+        if int(outbox.written) >= block or not alive:
+            yield outbox.flush()
+        if not alive:
+            return
+        if 2 * alive < len(logits):
+            rows = state.active.nonzero().squeeze(1)
+            state, cache = state.take(rows), cache.filter_batch_items(rows)
+            next_logits = _next_logits(model.fused, model.head, cache)
+
+
+def top_k(logits: Tensor, end: int) -> tuple[Tensor, Tensor]:
+    """Return the TOP_K most probable tokens of each row of (B, V) logits, and their probabilities
+    as if `end` had none, both (B, TOP_K)."""
+    wide = logits.to(torch.float32, copy=True)
+    wide[:, end] = -torch.inf
+    top_logits, top_ids = wide.topk(TOP_K, dim=1)
+    return top_ids.int(), (top_logits - wide.logsumexp(1, keepdim=True)).exp_().half()
+
+
+class _Draw:
+    """Draws a token from each row of logits, (B,): the largest of logit / temperature + Gumbel
+    noise."""
+
+    def __init__(self, seed: int, device: torch.device):
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.seeds = np.random.default_rng(seed)
+
+    def __call__(self, logits: Tensor, temperature: float) -> Tensor:
+        if fused := gpu.inference_kernels(logits):
+            return fused.draw(logits, temperature, int(self.seeds.integers(2**31)))
+        noise = torch.empty_like(logits, dtype=torch.float32).exponential_(generator=self.generator)
+        return (logits.float() / temperature).sub_(noise.log_()).argmax(1)
+
+
+NextLogits = Callable[[Tensor, Tensor], Tensor]  # (B,) tokens, (B,) positions to (B, V) logits
+
+
+def _next_logits(fused: FusedDecoder, head: FusedLinear, cache: KeyValueCache) -> NextLogits:
+    return lambda tokens, positions: head(fused.step(tokens, positions, cache))
+
+
+def _captured(
+    fused: FusedDecoder, head: FusedLinear, state: Slots, cache: KeyValueCache
+) -> NextLogits:
+    """Return `_next_logits` for as many tokens as there are slots, on a GPU as one launch: a step
+    is hundreds of small operations."""
+    compute = _next_logits(fused, head, cache)
+    # Without the kernels a step asks the GPU how long the longest sentence is.
+    if not gpu.inference_kernels(cache.keys[0]):
+        return compute
+    tokens, positions = state.next_tokens.clone(), state.positions.clone()
+    compute(tokens, positions)  # what libraries prepare at first can't be captured
+    logits, replay = capture_graph(
+        lambda: compute(tokens, positions), torch.cuda.graph_pool_handle()
+    )
+
+    def replayed(new_tokens: Tensor, new_positions: Tensor) -> Tensor:
+        tokens.copy_(new_tokens)
+        positions.copy_(new_positions)
+        replay()
+        return logits
+
+    return replayed
