@@ -14,36 +14,39 @@ from potstill.transfer.dataset import TransferSet, read_transfer_set
 from potstill.transfer.sentences import SourceKind
 from potstill.transfer.shards import DESCRIPTION, SHARD_SIZE, VOCABULARY, list_shards
 
-CONTROL, ALONE, WHOLE = "control: labels alone", "CoLA alone", "the whole set"
-SHARES = {f"{share:g} of the set": share for share in (0.25, 0.5)}  # for the learning curve
-# Rows with a part of the set: its share, and the kinds of sentences it has.
-PARTS = {name: (share, tuple(SourceKind)) for name, share in SHARES.items()}
+BASELINE, CORPUS_ONLY, WHOLE = "baseline without a teacher", "CoLA only", "the whole set"
+FRACTIONS = {f"{part:g} of the set": part for part in (0.25, 0.5)}  # for the learning curve
+# Rows with a part of the set: its fraction, and the kinds of sentences it has.
+PARTS = {name: (fraction, tuple(SourceKind)) for name, fraction in FRACTIONS.items()}
 PARTS |= {str(kind): (1.0, (kind,)) for kind in (SourceKind.SAMPLED, SourceKind.EDITED)}
-# Rows with all of it, and their flags.
+# Rows with the whole set, and their flags.
 VARIANTS = {
-    "no language model": ["--pretrain_epochs", "0"],
-    "drawn tokens alone": ["--pretrain_targets", "hard"],
-    "whole sentences alone": ["--word_loss_weight", "0"],
+    "no pretraining": ["--pretrain_epochs", "0"],
+    "hard LM targets": ["--pretrain_targets", "hard"],
+    "sentence-level only": ["--word_loss_weight", "0"],
     WHOLE: [],
 }
-ROWS = [CONTROL, ALONE, *PARTS, *VARIANTS]
+ROWS = [BASELINE, CORPUS_ONLY, *PARTS, *VARIANTS]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A row: its name, the command and flags that train it, the sentences of its transfer set."""
+    """A row: its name, the command with the flags that trains it, and the number of sentences in
+    its transfer set."""
 
     name: str
-    words: list[str]
+    command: list[str]
     sentences: int = 0
 
 
-def part_of(whole: Path, target: Path, share: float, kinds: tuple[SourceKind, ...]) -> TransferSet:
-    """Make a transfer set of the first shards of another's `kinds`."""
+def part_of(
+    whole: Path, target: Path, fraction: float, kinds: tuple[SourceKind, ...]
+) -> TransferSet:
+    """Make a transfer set of a fraction of another's shards of some `kinds`; return it."""
     description = json.loads((whole / DESCRIPTION).read_text())
     capacity = description.get("shard_size", SHARD_SIZE)
     for kind, total in description["sentences"].items():
-        number = math.ceil(share * total / capacity) if kind in kinds else 0
+        number = math.ceil(fraction * total / capacity) if kind in kinds else 0
         description["sentences"][kind] = min(total, number * capacity)
     files = [whole / VOCABULARY]
     for shard in list_shards(whole, description):
@@ -62,60 +65,69 @@ def text_of(transfer_set: TransferSet) -> int:
 
 
 def recipes(
+    *,
     teacher: Path,
     whole: Path,
     folder: Path,
     epochs: int,
     pretrain_epochs: int,
-    own: int,
+    n_labelled: int,
     only: list[str],
 ) -> list[Recipe]:
-    """Those called `only`, or all. own: labelled sentences; epochs, pretrain_epochs: over them and
-    the whole set, which settles the steps of every recipe that has a part of the set. Over the
-    labelled sentences alone a language model takes no more epochs than that: it would learn them by
-    heart."""
+    """Return the recipes named `only`, or all.
+
+    Args:
+        teacher: Folder of the adapter.
+        whole: Folder of the transfer set.
+        folder: Where transfer sets with a part of it are made.
+        epochs: Over the labelled sentences and the whole set. It determines the number of steps,
+            which is the same for every recipe that has a part of the set.
+        pretrain_epochs: Likewise of the language model. On the labelled sentences only, the
+            language model takes as many epochs, not as many steps, as it would overfit.
+        n_labelled: Number of labelled sentences.
+    """
     if unknown := set(only) - set(ROWS):
         raise SystemExit(f"--only: there is no row {sorted(unknown)[0]!r} among {', '.join(ROWS)}.")
     distil = ["distil", "--model_path", str(teacher)]
-    all_of_it = read_transfer_set(whole)
-    steps = epochs * (own + len(all_of_it.sentences))
-    text_steps = pretrain_epochs * (own + text_of(all_of_it))
-    few = ["--pretrain_epochs", str(pretrain_epochs)]
+    whole_set = read_transfer_set(whole)
+    steps = epochs * (n_labelled + len(whole_set.sentences))
+    text_steps = pretrain_epochs * (n_labelled + text_of(whole_set))
+    same_epochs = ["--pretrain_epochs", str(pretrain_epochs)]
 
     def recipe(name: str) -> Recipe:
-        if name == CONTROL:
-            return Recipe(name, ["rnn", "--epochs", str(round(steps / own)), *few])
-        if name == ALONE:
-            return Recipe(name, [*distil, "--epochs", str(EPOCHS), *few])
-        target, found = whole, all_of_it
+        if name == BASELINE:
+            return Recipe(name, ["rnn", "--epochs", str(round(steps / n_labelled)), *same_epochs])
+        if name == CORPUS_ONLY:
+            return Recipe(name, [*distil, "--epochs", str(EPOCHS), *same_epochs])
+        part_folder, part = whole, whole_set
         if name in PARTS:
-            target = folder / "sets" / name.replace(" ", "-")
-            found = part_of(whole, target, *PARTS[name])
-        sentences, text = len(found.sentences), text_of(found)
-        count = str(round(steps / (own + sentences)))
-        words = [*distil, "--transfer_set", str(target), "--epochs", count]
-        words += ["--pretrain_epochs", str(round(text_steps / (own + text)))] if text else few
-        return Recipe(name, words + VARIANTS.get(name, []), sentences)
+            part_folder = folder / "sets" / name.replace(" ", "-")
+            part = part_of(whole, part_folder, *PARTS[name])
+        n_unlabelled, n_text = len(part.sentences), text_of(part)
+        part_epochs = str(round(steps / (n_labelled + n_unlabelled)))
+        command = [*distil, "--transfer_set", str(part_folder), "--epochs", part_epochs]
+        if n_text:
+            text_epochs = str(round(text_steps / (n_labelled + n_text)))
+            command += ["--pretrain_epochs", text_epochs]
+        else:
+            command += same_epochs
+        return Recipe(name, command + VARIANTS.get(name, []), n_unlabelled)
 
     return [recipe(name) for name in ROWS if not only or name in only]
 
 
-def train(recipe: Recipe, seed: int, folder: Path, flags: list[str], threads: int) -> Path:
-    """Trains one student by the command line, unless it is there; returns its folder."""
+def train(recipe: Recipe, seed: int, folder: Path, *, flags: list[str], threads: int) -> Path:
+    """Train one student by the command line, unless it is there; return its folder."""
     target = folder / recipe.name.replace(" ", "-").replace(":", "") / str(seed)
     if not (target / "results.json").is_file():
-        command, *words = recipe.words
-        words += [
-            "--student_path",
-            str(target),
-            "--plots_path",
-            str(target.parent / f"{seed}-plot"),
-        ]
+        command, *own_flags = recipe.command
+        own_flags += ["--output", str(target)]
+        own_flags += ["--plots_path", str(target.parent / f"{seed}-plot")]
         if target.with_name(f"{target.name}.unfinished").is_dir():
-            words.append("--resume")
+            own_flags.append("--resume")
         target.parent.mkdir(parents=True, exist_ok=True)
-        # The last of a flag given twice counts: the row's own.
-        run = [sys.executable, "-m", "potstill", command, str(seed), *flags, *words]
+        # Of a flag given twice the last one counts, which is the recipe's own.
+        run = [sys.executable, "-m", "potstill", command, str(seed), *flags, *own_flags]
         with (target.parent / f"{seed}.log").open("w") as log:
             environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
             subprocess.run(run, check=True, stdout=log, stderr=log, env=environment)

@@ -79,33 +79,45 @@ def whole(tmp_path: Path) -> Path:
     return folder
 
 
+def recipes(whole: Path, folder: Path, only: list[str]) -> list[student_recipes.Recipe]:
+    return student_recipes.recipes(
+        teacher=Path("runs/LoRA-1"),
+        whole=whole,
+        folder=folder,
+        epochs=3,
+        pretrain_epochs=5,
+        n_labelled=10,
+        only=only,
+    )
+
+
 def test_every_row_takes_as_many_steps_and_its_own_sentences(whole, tmp_path):
-    rows = student_recipes.recipes(Path("runs/LoRA-1"), whole, tmp_path, 3, 5, 10, only=[])
+    rows = recipes(whole, tmp_path, [])
     sentences = {recipe.name: recipe.sentences for recipe in rows}
     assert sentences == {
-        "control: labels alone": 0,
-        "CoLA alone": 0,
+        "baseline without a teacher": 0,
+        "CoLA only": 0,
         "0.25 of the set": 2 + 4,
         "0.5 of the set": 4 + 6,
         "sampled": 8,
         "edited": 12,
-        "no language model": 20,
-        "drawn tokens alone": 20,
-        "whole sentences alone": 20,
+        "no pretraining": 20,
+        "hard LM targets": 20,
+        "sentence-level only": 20,
         "the whole set": 20,
     }
     for recipe in rows:
-        epochs = int(recipe.words[recipe.words.index("--epochs") + 1])
-        if recipe.name != "CoLA alone":
+        epochs = int(recipe.command[recipe.command.index("--epochs") + 1])
+        if recipe.name != "CoLA only":
             assert epochs == round(3 * 30 / (10 + recipe.sentences))
         # The last of a flag given twice counts.
-        place = len(recipe.words) - 1 - recipe.words[::-1].index("--pretrain_epochs")
+        place = len(recipe.command) - 1 - recipe.command[::-1].index("--pretrain_epochs")
         text = {"0.25 of the set": 2, "0.5 of the set": 4, "edited": 8}.get(recipe.name, 8)
         text_epochs = round(5 * 18 / (10 + text))
-        text_epochs = {"no language model": 0, "CoLA alone": 5}.get(recipe.name, text_epochs)
-        assert int(recipe.words[place + 1]) == text_epochs
+        text_epochs = {"no pretraining": 0, "CoLA only": 5}.get(recipe.name, text_epochs)
+        assert int(recipe.command[place + 1]) == text_epochs
         if recipe.sentences:
-            part = Path(recipe.words[recipe.words.index("--transfer_set") + 1])
+            part = Path(recipe.command[recipe.command.index("--transfer_set") + 1])
             found = read_transfer_set(part)
             check_top_k(found, part)
             assert read_vocabulary(part) == ["a"]
@@ -115,8 +127,7 @@ def test_every_row_takes_as_many_steps_and_its_own_sentences(whole, tmp_path):
 
 def test_only_the_rows_asked_for_get_their_sentences(whole, tmp_path):
     def names(*only: str) -> list[str]:
-        found = student_recipes.recipes(Path("LoRA-1"), whole, tmp_path, 3, 5, 10, list(only))
-        return [recipe.name for recipe in found]
+        return [recipe.name for recipe in recipes(whole, tmp_path, list(only))]
 
     assert names("edited", "the whole set") == ["edited", "the whole set"]
     assert [part.name for part in (tmp_path / "sets").iterdir()] == ["edited"]
@@ -127,14 +138,15 @@ def test_only_the_rows_asked_for_get_their_sentences(whole, tmp_path):
 
 def test_a_rows_own_flags_win_over_those_of_all_rows(tmp_path, monkeypatch):
     """Of a flag given twice the command line takes the last."""
-    orders = []
-    monkeypatch.setattr(subprocess, "run", lambda order, **rest: orders.append(order))
+    commands = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **rest: commands.append(command))
     recipe = student_recipes.Recipe("plain", ["rnn", "--pretrain_epochs", "0"])
-    student_recipes.train(recipe, 1, tmp_path, ["--pretrain_epochs", "3", "--layers", "1"], 1)
+    flags = ["--pretrain_epochs", "3", "--layers", "1"]
+    student_recipes.train(recipe, 1, tmp_path, flags=flags, threads=1)
     given = {}
     monkeypatch.setattr(rnn, "train_baseline", lambda data, **settings: given.update(settings))
     monkeypatch.setattr(_comparison, "report", lambda folder, plot: None)
-    main(args=orders[0][3:])
+    main(args=commands[0][3:])
     assert given["pretraining"] == PretrainSettings(pretrain_epochs=0)
     assert given["student"] == StudentSettings(layers=1)
 
@@ -151,7 +163,7 @@ class FixedLogits(Classifier):
         return np.broadcast_to(self._logits, (len(texts), CLASSES))
 
 
-def test_a_row_says_what_it_would_be_without_the_shift():
+def test_a_row_has_the_scores_without_prevalence_matching():
     minicola = load_corpus("minicola")
     rng = np.random.default_rng(0)
 
@@ -164,7 +176,9 @@ def test_a_row_says_what_it_would_be_without_the_shift():
     recipe = student_recipes.Recipe("both", ["distil"], 7)
     students = {"both": [knowing(-0.4), knowing(-0.2)]}
     biases = {"both": [np.array([0, 3.0]), np.zeros(2)]}
-    report = student_quality.summarise(corpus, students["both"][0], [recipe], students, biases)
+    report = student_quality.summarise(
+        corpus, students["both"][0], [recipe], students=students, biases=biases
+    )
     row = report["recipes"]["both"]["dev"]
     assert row["mcc"][1] == row["unshifted_mcc"][1]
     sentences, labels = corpus.splits["dev"].sentences, corpus.splits["dev"].labels
