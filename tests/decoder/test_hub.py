@@ -1,8 +1,11 @@
 """Base decoders by name: what is chosen, how fast, and what is refused."""
 
 import json
+import os
 import shutil
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -179,3 +182,12 @@ def test_smollm2_is_converted_once_and_whole(
     with torch.no_grad():
         following = model(tokens).logits[0, -1].argmax()
     assert tokenizer.decode(following) == " Paris"
+
+
+def test_loading_prints_nothing(tiny_gpt2: Path) -> None:
+    """In a process of its own, where nothing is set to keep transformers quiet."""
+    script = f"from potstill.decoder.hub import find_base_model as f; f({str(tiny_gpt2)!r}).base()"
+    quiet = ("TQDM_DISABLE", "TRANSFORMERS_VERBOSITY")
+    env = {name: value for name, value in os.environ.items() if name not in quiet}
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

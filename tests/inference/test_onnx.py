@@ -1,4 +1,4 @@
-"""An exported student: made, loaded, asked where there is no torch."""
+"""An exported student, and what works without torch."""
 
 import json
 import re
@@ -25,10 +25,10 @@ def test_exported_student_predicts_the_same(student, tmp_path, capsys, flags):
     names = {file.name for file in (tmp_path / "x").iterdir()}
     assert names == {"config.json", STUDENT_ONNX, STUDENT_TOKENIZER}
     main(args=["predict", *SENTENCES[:20], "--model_path", str(tmp_path / "x")])
-    found = capsys.readouterr().out
+    predictions = capsys.readouterr().out
     if not flags:
-        assert found == expected
-    assert [line.split()[0] for line in found.splitlines()] == [
+        assert predictions == expected
+    assert [line.split()[0] for line in predictions.splitlines()] == [
         line.split()[0] for line in expected.splitlines()
     ]
 
@@ -40,8 +40,7 @@ def test_export_into_the_student_s_own_folder(student, capsys):
     assert (student / STUDENT_ONNX).read_bytes() == first
     exported = OnnxClassifier(student)
     model, tokenizer, _ = load_student(student)
-    found = exported.logits(SENTENCES)
-    for sentence, row in zip(SENTENCES, found, strict=True):
+    for sentence, row in zip(SENTENCES, exported.logits(SENTENCES), strict=True):
         tokens = torch.tensor(encode(tokenizer, [sentence], 16))
         with torch.no_grad():
             alone = model(tokens, torch.tensor([tokens.shape[1]]))[0].numpy()

@@ -42,8 +42,8 @@ def test_its_files_are_small_and_name_no_folder():
 @pytest.mark.cola
 @pytest.mark.parametrize("split", ["dev", "ood"])
 def test_its_card_has_its_scores(split, cola_folder):
-    found = load_corpus(str(cola_folder)).splits[split]
-    score = metrics.score(OnnxClassifier(PRETRAINED).logits(found.sentences), found.labels)
+    labelled = load_corpus(str(cola_folder)).splits[split]
+    score = metrics.score(OnnxClassifier(PRETRAINED).logits(labelled.sentences), labelled.labels)
     card = (PRETRAINED / "README.md").read_text()
     title = {"dev": "dev", "ood": "out-of-domain dev"}[split]
     assert f"| {title} | {100 * score['accuracy']:.1f} % | {score['mcc']:.3f} |" in card
@@ -60,6 +60,6 @@ def test_its_probabilities_sum_to_one_and_differ():
 def test_evaluate_takes_it_where_nothing_is_trained(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(args=["evaluate", "--data", "minicola", "--json"])
-    found = json.loads(capsys.readouterr().out)
-    assert found["model"] == str(PRETRAINED)
-    assert found["scores"]["dev"]["sentences"] == 500
+    report = json.loads(capsys.readouterr().out)
+    assert report["model"] == str(PRETRAINED)
+    assert report["scores"]["dev"]["sentences"] == 500

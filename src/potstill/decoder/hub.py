@@ -7,6 +7,8 @@ code is run.
 import hashlib
 import importlib.util
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,14 +101,15 @@ class BaseModel:
 
     def _load(self, auto_class: Any) -> Any:
         try:
-            model, info = auto_class.from_pretrained(
-                self.folder,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
+            with _silent_transformers():
+                model, info = auto_class.from_pretrained(
+                    self.folder,
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    ignore_mismatched_sizes=True,
+                    output_loading_info=True,
+                )
         except (OSError, ValueError, SafetensorError) as error:
             raise UserError(f"{self.folder} can't be loaded: {_line(error)}.") from error
         # transformers would fill these with random numbers and only warn.
@@ -213,7 +216,8 @@ def smollm2() -> Path:
 
     logger.info("converting SmolLM2 from its package, once, in about 20 seconds …")
     source = {"pretrained_model_name_or_path": files[0].parent, "gguf_file": files[0].name}
-    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    with _silent_transformers():
+        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     # A model read from GGUF is marked as quantised and refuses save_pretrained.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -224,6 +228,23 @@ def smollm2() -> Path:
         write_tensors(staging / "model.safetensors", weights)
         AutoTokenizer.from_pretrained(**source).save_pretrained(staging)
     return folder
+
+
+@contextmanager
+def _silent_transformers() -> Iterator[None]:
+    """Keep transformers' warnings and progress bars for loading off the screen."""
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    shows_bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if shows_bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _line(error: Exception) -> str:

@@ -1,1 +1,1 @@
-"""Saved models: found, loaded, asked."""
+"""Find and load saved models, and predict with them."""

@@ -9,10 +9,10 @@ from potstill.inference.classifier import Classifier
 
 
 def training_corpus(folder: Path, classifier: Classifier) -> Corpus:
-    """The corpus that the model in `folder` was trained on.
+    """Return the corpus that the model in `folder` was trained on.
 
     Raises:
-        UserError: its run recorded none, it is not here, or it has changed since.
+        UserError: The run recorded no data, or it is missing or has changed since.
     """
     if "data" not in classifier.config:
         raise UserError(f"{folder} does not say what it was trained on; name the data with `data`.")
@@ -36,8 +36,8 @@ def evaluation_corpus(
     text_column: str | None = None,
     label_column: str | None = None,
 ) -> Corpus:
-    """What to score the model in `folder` on: `data`, or where that is "auto" what its own corpus
-    has besides train."""
+    """Return what to score the model in `folder` on: `data`, or for "auto" all splits but train of
+    the corpus that it was trained on."""
     if data != "auto" or "data" not in classifier.config:
         return load_evaluation(data, tuple(classifier.classes_), text_column, label_column)
     corpus = training_corpus(folder, classifier)
@@ -46,6 +46,6 @@ def evaluation_corpus(
 
 
 def trained_on(classifier: Classifier) -> str:
-    """The data a model was trained on, as `--data` would name it."""
+    """Return the data that a model was trained on, as the setting `data` names it."""
     data = classifier.config["data"]
     return "minicola" if data["name"] == "MiniCoLA" else data["path"]
