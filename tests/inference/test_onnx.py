@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -93,6 +95,20 @@ def test_evaluate_needs_no_torch(student, run_without, capsys, with_weights):
     table = run_without(TRAIN_EXTRA, *flags[:-1])
     assert (table.returncode, table.stderr) == (0, "")
     assert "majority class" in table.stdout
+
+
+@pytest.mark.parametrize("command", [("predict", "One."), ("evaluate", "--data", "minicola")])
+def test_nothing_heavy_is_loaded_where_it_is_installed(command):
+    heavy = [*TRAIN_EXTRA, "huggingface_hub"]
+    script = f"""
+import sys
+from potstill.cli import main
+from potstill.inference.locate import PRETRAINED
+main(args=[*{command}, "--model_path", str(PRETRAINED)])
+print([name for name in {heavy} if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr
 
 
 def test_what_needs_torch_says_so(student, run_without):
