@@ -1,6 +1,7 @@
 """DistilRNNClassifier as scikit-learn uses it."""
 
 import inspect
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,8 @@ class TestFit:
         temporary = tmp_path / "tmp"
         temporary.mkdir()
         monkeypatch.setattr("tempfile.tempdir", str(temporary))
+        # Commands that were run in this process have left the handler that prints.
+        monkeypatch.setattr(logging.getLogger("potstill"), "handlers", [])
         torch.manual_seed(3)
         state = torch.get_rng_state()
         DistilRNNClassifier(**SMALL).fit(TEXTS, LABELS)
