@@ -1,4 +1,4 @@
-"""What the tests of the commands share: a command run in this process or in its own, and folders
+"""Shared by the tests of the commands: a command run in this process or in its own, and folders
 where commands have been run.
 """
 
@@ -92,7 +92,7 @@ def scores_by_epoch(folder: Path | str) -> list[dict[str, Any]]:
 
 
 def bodies(folder: Path | str = ".") -> dict[str, bytes]:
-    """Return what is in every file of a folder."""
+    """Return the bytes of every file of a folder."""
     return {file: Path(file).read_bytes() for file in files(folder)}
 
 

@@ -1,4 +1,4 @@
-"""--output and --teacher, which say of each command's folders which is which."""
+"""--output and --teacher, the second names of flags that are folders."""
 
 import shlex
 import shutil

@@ -16,7 +16,7 @@ from tests.cli.conftest import SMALL, ToyTask, files, read_json, run, run_ok, wr
 
 
 class TestAverage:
-    """Two adapters of unlike rank and scaling."""
+    """Adapters of different rank and scaling."""
 
     @pytest.fixture(scope="class")
     def folder_of_adapters(
@@ -50,13 +50,13 @@ class TestAverage:
         loaded = [load_adapter(decoder.base(), Path(f)) for f in ("three", "four")]
         for model in loaded:
             lora.merge(model.base)
-        one, other = (model.state_dict() for model in loaded)
-        assert not all(torch.equal(one[name], other[name]) for name in one)
-        loaded[0].load_state_dict({name: (one[name] + other[name]) / 2 for name in one})
+        three, four = (model.state_dict() for model in loaded)
+        assert not all(torch.equal(three[name], four[name]) for name in three)
+        loaded[0].load_state_dict({name: (three[name] + four[name]) / 2 for name in three})
         mean = load_adapter(decoder.base(), Path("mean"))
         tokens, _ = classifier.encode(decoder.tokenizer(), ["The cats are old.", "It"], 64, 0)
-        expected, found = (predict_logits(model, tokens) for model in (loaded[0], mean))
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        expected, actual = (predict_logits(model, tokens) for model in (loaded[0], mean))
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
         scores = json.loads(run_ok("evaluate", "--model_path", "mean", "--json"))["scores"]
         assert scores.keys() == {"dev", "ood"}
         written = read_json("mean/results.json")["chosen"]

@@ -1,4 +1,4 @@
-"""What is refused, and how."""
+"""Errors of users: each is one sentence, and nothing is written."""
 
 import json
 import re
@@ -85,7 +85,7 @@ REFUSED = {
     "distil 1 --model_path {teacher} --data toy.csv": (
         r"knows unacceptable, acceptable, but toy\.csv is labelled bad, good"
     ),
-    "distil 1 --model_path {teacher} --gpt_variant {other}": (
+    "distil 1 --model_path {teacher} --gpt_variant {other_base}": (
         "was tuned on tiny-gpt2 with weights [0-9a-f]{12}, but .* name the right base"
     ),
     "export": "there is no student in runs/; train one, or name it with --model_path",
@@ -104,7 +104,7 @@ class TestBadInput:
 
     @pytest.fixture
     def bad_inputs(self, toy_task: ToyTask) -> ToyTask:
-        """A folder with everything in it that the lines above refer to."""
+        """Write the files that the lines above refer to."""
         bodies = {
             "columns.tsv": b"a\t1\t\tOne.\nb\tTwo.\n",
             "label.tsv": b"a\t1\t\tOne.\nb\tyes\t\tTwo.\n",
@@ -122,14 +122,14 @@ class TestBadInput:
         return toy_task
 
     @staticmethod
-    def arguments(line: str, bad_inputs: ToyTask, other: Path) -> list[str]:
-        places = {
+    def arguments(line: str, bad_inputs: ToyTask, other_base: Path) -> list[str]:
+        paths = {
             "base": bad_inputs.base,
             "toy": bad_inputs.toy,
             "teacher": bad_inputs.teacher,
-            "other": other,
+            "other_base": other_base,
         }
-        return shlex.split(line.format(**places))
+        return shlex.split(line.format(**paths))
 
     @pytest.mark.parametrize(("line", "words"), USAGE.items(), ids=USAGE)
     def test_usage_errors_end_with_2(
@@ -149,26 +149,26 @@ class TestBadInput:
         result = run(*self.arguments(line, bad_inputs, tiny_llama))
         assert result.code == 1
         assert re.fullmatch(f"potstill: .*{words}.*\n", result.err)
-        # No other base, no other data was taken in its place, and no training began.
+        # No training began, and no other base or data was used instead.
         assert "epoch" not in result.out
         assert "auto" not in result.out.replace("(auto: no CoLA", "")
         assert files() == before
 
-    @pytest.mark.parametrize("gone", [True, False], ids=["missing", "other weights"])
+    @pytest.mark.parametrize("missing", [True, False], ids=["missing", "other weights"])
     @pytest.mark.parametrize("command", [("distil", 1), ("predict", "One.", "--model_path", "out")])
     def test_a_missing_or_changed_base_is_named(
-        self, command: tuple[object, ...], gone: bool, toy_task: ToyTask, tiny_llama: Path
+        self, command: tuple[object, ...], missing: bool, toy_task: ToyTask, tiny_llama: Path
     ) -> None:
         base = Path(shutil.copytree(toy_task.base, "base"))
         run_ok("LoRA", 1, "--gpt_variant", base, "--data", toy_task.toy, "--epochs", 1)
         Path("out").symlink_to("runs/LoRA-1")
         shutil.rmtree(base)
-        if not gone:
+        if not missing:
             shutil.copytree(tiny_llama, base)
         before = files()
         result = run(*command)
         assert (result.code, result.out) == (1, "")
-        words = "the base of .* is not available" if gone else "was tuned on base with weights"
+        words = "the base of .* is not available" if missing else "was tuned on base with weights"
         assert re.fullmatch(f"potstill: .*{words}.* with --gpt_variant.*\n", result.err)
         assert files() == before
 

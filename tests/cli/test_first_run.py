@@ -1,4 +1,4 @@
-"""The first commands of a user: what they print, write and leave."""
+"""The first commands of a user: what they print and write."""
 
 import json
 import shutil
@@ -59,8 +59,8 @@ class TestFirstRun:
         common = {"config.json", "metrics.jsonl", "results.json"}
         assert {file.name for file in folder.iterdir()} == common | own
         config = read_json(folder / "config.json")
-        wanted = {f.name for g in (*groups, DataSettings, TrainSettings) for f in fields(g)}
-        assert set(config["settings"]) == wanted
+        expected = {f.name for g in (*groups, DataSettings, TrainSettings) for f in fields(g)}
+        assert set(config["settings"]) == expected
         assert (config["command"], config["SR"]) == (name, 7)
         assert {"potstill", "python", "torch", "transformers"} <= set(config["versions"])
         minicola = load_corpus("minicola")
@@ -81,7 +81,7 @@ class TestFirstRun:
         }
 
     def test_sentences_start_with_the_start_token(self, runs: TrainedRuns, tiny_gpt2: Path) -> None:
-        """As the run records it; without the record another model reads them."""
+        """As recorded in config.json; without the record the logits are others."""
         config = read_json("runs/LoRA-7/config.json")
         tokenizer = find_base_model(str(tiny_gpt2)).tokenizer()
         assert config["start_token"] == tokenizer.bos_token_id == 0
@@ -89,12 +89,12 @@ class TestFirstRun:
         shutil.copytree("runs/LoRA-7", folder)
         try:
             (folder / "config.json").write_text(json.dumps(config | {"start_token": None}))
-            models_there = [load(f) for f in (Path("runs/LoRA-7"), folder)]
+            with_start, without_start = (load(f) for f in (Path("runs/LoRA-7"), folder))
         finally:
             shutil.rmtree(folder)
-        assert models_there[0].sha256 != models_there[1].sha256
-        one, other = (model.logits(["The cat is old."]) for model in models_there)
-        assert not np.allclose(one, other)
+        assert with_start.sha256 != without_start.sha256
+        logits = [model.logits(["The cat is old."]) for model in (with_start, without_start)]
+        assert not np.allclose(*logits)
 
     @pytest.mark.parametrize("name", ["lora", "distilrnn", "rnn"])
     def test_plots_are_images(self, name: str, runs: TrainedRuns) -> None:
@@ -136,7 +136,7 @@ class TestFirstRun:
     def test_students_predict_each_class_as_often_as_it_occurs(
         self, name: str, runs: TrainedRuns
     ) -> None:
-        """In train; without the shift, a student that is otherwise the same does not."""
+        """On train; the same student without the bias does not."""
         folder = Path(f"runs/{name}-7")
         task, _ = _run.read_task("minicola", DataSettings(), 7)
         labels = task.train.labels
@@ -166,22 +166,22 @@ class TestFirstRun:
     def test_models_run_on_the_accelerator(
         self, name: str, runs: TrainedRuns, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """PyTorch's "meta" stands in for one: it has a device's rules and no numbers."""
+        """The "meta" device stands for the accelerator: it has a device's rules and no numbers."""
         for module in (decoder, student):
             monkeypatch.setattr(
                 module, "process", lambda: SimpleNamespace(device=torch.device("meta"))
             )
         classifier = load(Path(f"runs/{name}-7"))
-        asked: list[torch.nn.Module] = []
+        models: list[torch.nn.Module] = []
 
         def predict_logits(model: torch.nn.Module, tokens: object, together: bool) -> torch.Tensor:
-            asked.append(model)
+            models.append(model)
             return torch.zeros(1, 2)
 
         for module in (decoder, student):
             monkeypatch.setattr(module, "predict_logits", predict_logits)
         classifier.logits(["She slept."])
-        (module,) = asked
+        (module,) = models
         assert {x.device.type for x in (*module.parameters(), *module.buffers())} == {"meta"}
 
     def test_evaluate_agrees_with_predict_and_scikit_learn(self, runs: TrainedRuns) -> None:

@@ -1,5 +1,6 @@
 """The command gen."""
 
+import contextlib
 import io
 import json
 import shutil
@@ -36,15 +37,13 @@ class TestGen:
             assert result == (0, expected, f"base: {folder.name}\n")
 
     def test_the_seed_determines_the_text(self, tiny_gpt2: Path) -> None:
-        one, same, other = (
+        first, again, other_seed = (
             run("gen", SR, "--gpt_variant", tiny_gpt2, *self.PROMPT, "--max_new_tokens", 30).out
             for SR in (1, 1, 2)
         )
-        assert one == same != other
+        assert first == again != other_seed
 
-    def test_text_is_printed_as_it_is_generated(
-        self, tiny_gpt2: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_text_is_printed_as_it_is_generated(self, tiny_gpt2: Path) -> None:
         written: list[str] = []
 
         class Screen(io.StringIO):
@@ -52,8 +51,8 @@ class TestGen:
                 written.append(text)
                 return len(text)
 
-        monkeypatch.setattr("sys.stdout", Screen())
-        main(args=["gen", "1", "--gpt_variant", str(tiny_gpt2), *self.PROMPT])
+        with contextlib.redirect_stdout(Screen()):
+            main(args=["gen", "1", "--gpt_variant", str(tiny_gpt2), *self.PROMPT])
         pieces = [text for text in written if text.strip()]
         assert pieces[0] == self.PROMPT[1]
         assert len(pieces) > 3

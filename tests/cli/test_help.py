@@ -13,7 +13,7 @@ from tests.cli.conftest import run
 
 
 def flags_of(command: str) -> set[str]:
-    """Every flag of a command, from its signature and that of its groups of settings."""
+    """Return the flags of a command, from its signature and its groups of settings."""
     names: set[str] = set()
     for name, parameter in inspect.signature(COMMANDS[command]).parameters.items():
         if is_dataclass(parameter.annotation):

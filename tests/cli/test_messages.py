@@ -1,4 +1,4 @@
-"""What the command line makes of the libraries' messages."""
+"""The libraries' messages, as the command line prints them."""
 
 import logging
 import os

@@ -41,17 +41,17 @@ class TestPredict:
             record = json.loads(line)
             assert set(record) == {"sentence", "label", "probabilities"}
             assert record["sentence"] == sentence
-            shares = record["probabilities"]
-            assert record["label"] == max(shares, key=shares.get)
-            assert sum(shares.values()) == pytest.approx(1, abs=2e-4)
+            probabilities = record["probabilities"]
+            assert record["label"] == max(probabilities, key=probabilities.get)
+            assert sum(probabilities.values()) == pytest.approx(1, abs=2e-4)
 
     def test_predictions_do_not_depend_on_the_batch(self, runs: TrainedRuns) -> None:
         longer = "The cat that the dogs saw is very, very old, I believe."
-        shares = [
+        probabilities = [
             json.loads(run_ok("predict", "--json", *sentences).splitlines()[-1])["probabilities"]
             for sentences in ([self.SENTENCES[0]], [longer, self.SENTENCES[0]])
         ]
-        assert shares[0] == pytest.approx(shares[1], abs=2e-4)
+        assert probabilities[0] == pytest.approx(probabilities[1], abs=2e-4)
 
     @pytest.mark.parametrize(
         ("body", "words"), [(b" \n\n", "is empty"), (b"A.\n\xe9", ":2: not UTF-8")]

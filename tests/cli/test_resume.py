@@ -1,4 +1,4 @@
-"""Training that was interrupted."""
+"""Interrupted training."""
 
 import logging
 from collections.abc import Iterator
@@ -51,9 +51,9 @@ class TestResume:
         assert stopped.code == 130
         assert "the same command with --resume continues" in stopped.out
         assert stopped.err.strip() == "potstill: interrupted."
-        kept = files() - before
-        assert kept
-        assert {Path(file).parts[0] for file in kept} == {"cut.unfinished"}
+        remaining = files() - before
+        assert remaining
+        assert {Path(file).parts[0] for file in remaining} == {"cut.unfinished"}
 
         out = run_ok(*toy_task.args(command, 5, "cut", "--resume"))
         assert [e for e in (1, 2, 3) if f"\n    {e}  train" in out] == list(range(epoch + 1, 4))
@@ -79,7 +79,7 @@ class TestResume:
     def test_interrupted_pretraining_resumes_to_the_same_student(
         self, batches: int, toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Of 3 epochs, 2 batches each; after them, in the student's own first epoch."""
+        """In one of 3 epochs of 2 batches each, or after them, in the classifier's first epoch."""
 
         def args(folder: str, *more: object) -> list[object]:
             flags = ["--pretrain_epochs", 3, "--batch_size", 30, *more]

@@ -46,15 +46,15 @@ class TestTraining:
 
     def test_no_match_prevalence_leaves_the_trained_biases(self, toy_task: ToyTask) -> None:
         run_ok(*toy_task.args("rnn", 5, "matched"))
-        out = run_ok(*toy_task.args("rnn", 5, "learnt", "--no_match_prevalence"))
+        out = run_ok(*toy_task.args("rnn", 5, "unmatched", "--no_match_prevalence"))
         assert "predicted = true frequency" not in out
-        results = [read_json(f"{name}/results.json") for name in ("matched", "learnt")]
+        results = [read_json(f"{name}/results.json") for name in ("matched", "unmatched")]
         assert results[1]["bias"] == [0, 0]
         sentences = load_corpus(str(toy_task.toy)).splits["dev"].sentences
-        one, other = (load(Path(n)).logits(sentences) for n in ("matched", "learnt"))
+        matched, unmatched = (load(Path(n)).logits(sentences) for n in ("matched", "unmatched"))
         shift = np.array(results[0]["bias"], np.float32)
         assert abs(shift).max() > 0
-        np.testing.assert_allclose(one - shift, other, rtol=1.3e-6, atol=1e-5)
+        np.testing.assert_allclose(matched - shift, unmatched, rtol=1.3e-6, atol=1e-5)
         assert results[0]["last"]["dev"] == results[1]["last"]["dev"]
 
     @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ class TestTraining:
         ids=["Python's", "a library's"],
     )
     @pytest.mark.parametrize(
-        ("command", "room", "writer"),
+        ("command", "module", "writer"),
         [
             ("LoRA", adapter, "write_tensors"),
             ("rnn", student_io, "write_tensors"),
@@ -77,7 +77,7 @@ class TestTraining:
     def test_a_full_disk_leaves_the_earlier_run_intact(
         self,
         command: str,
-        room: Any,
+        module: Any,
         writer: str,
         error: Exception,
         toy_task: ToyTask,
@@ -89,12 +89,12 @@ class TestTraining:
         def fill(*args: object, **kwargs: object) -> None:
             raise error
 
-        monkeypatch.setattr(room, writer, fill)
+        monkeypatch.setattr(module, writer, fill)
         result = run(*toy_task.args(command, 6, "out"))
         assert result.code == 1
         assert result.err.startswith("potstill: the disk is full (")
-        kept = {f: Path(f).read_bytes() for f in files() if not f.startswith("out.unfinished")}
-        assert kept == before
+        present = {f: Path(f).read_bytes() for f in files() if not f.startswith("out.unfinished")}
+        assert present == before
 
     def test_a_folder_that_is_not_a_run_is_never_replaced(self, toy_task: ToyTask) -> None:
         Path("thesis").mkdir()
@@ -127,7 +127,7 @@ class TestTraining:
         out = run_ok("distil", 3, *SMALL, "--epochs", 2)  # data and columns are the teacher's
         assert "kinds, SR 3" in out
         assert set(json.loads(run_ok("predict", "--json", "Cats."))["probabilities"]) == set(kinds)
-        # The six sentences of dev, not the others, which were learned.
+        # On the six sentences of dev, not on those of train.
         for name in ("LoRA-3", "distil-3"):
             scored = json.loads(run_ok("evaluate", "--json", "--model_path", f"runs/{name}"))
             assert scored["scores"]["dev"]["sentences"] == 6
