@@ -39,6 +39,7 @@ SMALL: dict[str, Any] = {
     "pretrain_epochs": 1,
     "batch_size": 8,
 }
+QUICK = SMALL | {"epochs": 1, "pretrain_epochs": 0}
 NOUNS = ("cat", "cats", "dog", "dogs", "book", "books")
 TEXTS = [f"The {NOUNS[i % 6]} number {i} {('is', 'are')[i % 7 % 2]} old." for i in range(48)]
 AGREES = np.array([("s number" in text) == (" are " in text) for text in TEXTS])
@@ -66,7 +67,7 @@ class TestFit:
         ids=["str", "list", "object", "bool", "list of bool", "int", "three", "float"],
     )
     def test_labels_of_any_kind_are_kept_as_they_came(self, labels: Any) -> None:
-        classifier = DistilRNNClassifier(**SMALL, seed=1).fit(np.array(TEXTS), labels)
+        classifier = DistilRNNClassifier(**QUICK, seed=1).fit(np.array(TEXTS), labels)
         expected = np.unique(labels)
         assert classifier.classes_.dtype == expected.dtype
         np.testing.assert_array_equal(classifier.classes_, expected)
@@ -220,7 +221,7 @@ class TestScikitLearn:
     def test_it_works_in_a_pipeline_under_cross_validation(self) -> None:
         pipeline = make_pipeline(
             FunctionTransformer(lambda texts: [text.lower() for text in texts]),
-            DistilRNNClassifier(**SMALL),
+            DistilRNNClassifier(**QUICK),
         )
         scores = cross_val_score(pipeline, TEXTS, LABELS, cv=2, error_score="raise")
         assert scores.shape == (2,)
@@ -228,7 +229,7 @@ class TestScikitLearn:
 
     def test_its_parameters_are_searched(self) -> None:
         search = GridSearchCV(
-            DistilRNNClassifier(**SMALL),
+            DistilRNNClassifier(**QUICK),
             {"hidden_size": [4, 8], "cell": ["gru", "rnn"]},
             cv=2,
             error_score="raise",
@@ -274,7 +275,7 @@ class TestScikitLearn:
                 getattr(DistilRNNClassifier(), method)(*arguments)
 
     def test_fit_returns_self_and_changes_no_parameter(self) -> None:
-        classifier = DistilRNNClassifier(**SMALL)
+        classifier = DistilRNNClassifier(**QUICK)
         before = classifier.get_params()
         assert classifier.fit(TEXTS, LABELS) is classifier
         assert classifier.get_params() == before

@@ -40,6 +40,13 @@ def test_every_public_name_resolves() -> None:
     assert {*potstill._MODULES} < {*potstill.__all__}
 
 
+def test_every_public_class_and_function_is_documented() -> None:
+    for name in potstill.__all__:
+        value = getattr(potstill, name)
+        if name != "__version__":
+            assert value.__doc__ and not value.__doc__.startswith(f"{name}("), name
+
+
 def test_star_import_is_what_all_says() -> None:
     namespace: dict[str, object] = {}
     exec("from potstill import *", namespace)
