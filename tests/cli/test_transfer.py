@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from potstill.recipes import transfer
 from potstill.transfer import sources
 from potstill.transfer.dataset import TransferSet, read_transfer_set
 from potstill.transfer.sentences import LabelledSentence, SourceKind, normal
+from potstill.transfer.shards import SHARD_SIZE
 from potstill.transfer.top_k import read_top_k
 from tests.cli.conftest import SMALL, ToyTask, bodies, files, run, run_ok
 
@@ -205,17 +207,20 @@ class TestSetThatIsThere:
             assert result.code == 1
             assert "was labelled by another teacher" in result.err
 
+    @pytest.mark.parametrize("size", [30, SHARD_SIZE])
     def test_shards_of_another_size_are_refused(
-        self, transfer_set: Path, transfer_args: list[object], monkeypatch: pytest.MonkeyPatch
+        self,
+        size: int,
+        transfer_set: Path,
+        transfer_args: list[object],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         before = bodies("set")
-        small = transfer.make_transfer_set
-        monkeypatch.setattr(
-            transfer, "make_transfer_set", lambda *args, **kw: small(*args, **kw, shard_size=30)
-        )
+        make = partial(transfer.make_transfer_set, shard_size=size)
+        monkeypatch.setattr(transfer, "make_transfer_set", make)
         result = run(*transfer_args)
         assert result.code == 1
-        assert "set was made with another shard_size (25, not 30)" in result.err
+        assert f"set was made with another shard_size (25, not {size})" in result.err
         assert bodies("set") == before
 
 

@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 from potstill.data.corpus import Corpus
 from potstill.decoder.hub import find_base_model
 from potstill.errors import UserError
-from potstill.files import check_writable, read_json, write_json
+from potstill.files import check_writable, write_json
 from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.teacher import load_teacher
 from potstill.recipes._corpus import training_corpus
@@ -23,6 +23,7 @@ from potstill.recipes.console import echo, log_choice, progress_bar
 from potstill.settings import TransferSettings
 from potstill.training.distributed import process
 from potstill.transfer.dataset import read_transfer_set
+from potstill.transfer.description import write_description
 from potstill.transfer.sentences import Candidate, LabelledSentence, SourceKind, normal
 from potstill.transfer.shards import (
     DESCRIPTION,
@@ -45,14 +46,6 @@ from potstill.transfer.top_k import write_top_k
 
 LABELLED_AT_ONCE = 512  # sentences
 MAX_TRIES = 50  # candidates per sentence that is still to be found, before a source counts as dry
-
-# The settings that a set's description calls otherwise.
-FIELDS = {
-    "temperature": "`temperature`",
-    "lm_epochs": "`sampler_epochs`",
-    "own": "`unlabelled`",
-    "sentences_of": "`relabel`",
-}
 
 logger = logging.getLogger(__name__)
 
@@ -171,34 +164,6 @@ def describe_set(
             SourceKind.EDITED: settings.edited,
         },
     }
-
-
-def write_description(folder: Path, description: dict[str, Any]) -> None:
-    """Write the description of a set, once it is sure that the folder holds no other set.
-
-    Raises:
-        UserError: It holds one that was made with other settings, by another teacher or of other
-            data.
-    """
-    present = read_json(folder / DESCRIPTION) if (folder / DESCRIPTION).is_file() else description
-    for key in {**description, "shard_size": SHARD_SIZE}:
-        old, new = present.get(key), description.get(key)
-        if key == "teacher":  # the same one may have moved
-            old, new = ((value or {}).get("sha256") for value in (old, new))
-        if key != "sentences" and old != new:  # a set may grow
-            raise UserError(
-                f"the transfer set in {folder} was made with another {FIELDS.get(key, key)} "
-                f"({_short(old)}, not {_short(new)}); repeat its settings, or name another "
-                "`transfer_path`."
-            )
-    process().wait_for_everyone()
-    if process().is_main_process:
-        write_json(folder / DESCRIPTION, description)
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:12]}…"
 
 
 def make_shards(
