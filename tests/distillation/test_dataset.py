@@ -63,21 +63,21 @@ ALL = [0, 1, 2, 3]
 
 @pytest.mark.parametrize("indices", [ALL, [3, 0], [1], [2, 2, 1]])
 @pytest.mark.parametrize("soft", [True, False])
-def test_taken_sentences_keep_all_that_is_theirs(indices: list[int], soft: bool) -> None:
+def test_take_keeps_everything_of_a_sentence(indices: list[int], soft: bool) -> None:
     whole = contents(dataset(ALL, soft))
     assert contents(dataset(ALL, soft).take(indices)) == [whole[i] for i in indices]
 
 
 @pytest.mark.parametrize(("first", "second"), [([0, 1], [2, 3]), ([3], [0, 1, 2]), ([1], [1, 3])])
 @pytest.mark.parametrize("soft", [True, False])
-def test_two_datasets_one_after_the_other(first: list[int], second: list[int], soft: bool) -> None:
+def test_concat_keeps_everything_of_both(first: list[int], second: list[int], soft: bool) -> None:
     both = dataset(first, soft).concat(dataset(second, soft))
     assert len(both) == len(first) + len(second)
     assert contents(both) == contents(dataset(first, soft)) + contents(dataset(second, soft))
 
 
 @pytest.mark.parametrize("soft_first", [True, False])
-def test_beside_soft_targets_the_others_are_hard(soft_first: bool) -> None:
+def test_concat_adds_hard_targets_where_there_are_no_soft_ones(soft_first: bool) -> None:
     """Their weight is all on the token that follows."""
     both = dataset([0], soft_first).concat(dataset([3], not soft_first))
     hard, soft = (1, 0) if soft_first else (0, 1)
@@ -92,7 +92,7 @@ def test_beside_soft_targets_the_others_are_hard(soft_first: bool) -> None:
     assert targets.soft_fraction() == pytest.approx([2, 3][1 - hard] / 5)
 
 
-def test_a_batch_has_its_sentences_targets() -> None:
+def test_a_batch_has_labels_logits_and_words() -> None:
     data = dataset(ALL, labels=False)
     batch = data.batch([3, 1])
     assert batch.indices.tolist() == [3, 1]
@@ -106,12 +106,12 @@ def test_a_batch_has_its_sentences_targets() -> None:
     assert torch.equal(moved.words.teacher_logits, batch.words.teacher_logits)
 
 
-def test_language_model_learns_from_the_text_alone() -> None:
+def test_text_leaves_out_edited_sentences() -> None:
     text = dataset(ALL).text()
     assert text.tokens == [TOKENS[0], TOKENS[1], TOKENS[3]]
 
 
-def test_without_a_teacher_there_is_nothing_to_join() -> None:
+def test_concat_refuses_a_dataset_without_a_teacher() -> None:
     plain = DistillationDataset(TOKENS, [0] * 4, [True] * 4)
     assert plain.batch([0]).teacher_logits is None
     assert len(plain.concat(plain)) == 8

@@ -1,4 +1,4 @@
-"""The teacher's logits, kept by sentence."""
+"""The teacher's logits, cached by sentence."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def own_cache(tmp_path, monkeypatch):
 SENTENCES = ["b longer", "a", "ccc", "a", "b longer", "d’s «é»\t'\"", "e"]
 
 
-def test_order_and_repeats_are_the_inputs():
+def test_logits_are_in_the_order_of_the_sentences():
     logits, computed = label_sentences(SENTENCES, LogitCache("t"), Teacher(), chunk=2)
     assert torch.equal(torch.stack(logits), teacher_logits(SENTENCES))
     assert logits[0].dtype == torch.float32
@@ -54,7 +54,7 @@ def test_each_sentence_is_labelled_once():
     assert torch.equal(torch.stack(again), teacher_logits(["new", *SENTENCES]))
 
 
-def test_interrupted_in_the_middle_keeps_what_was_labelled():
+def test_an_interrupted_run_keeps_what_was_labelled():
     sentences = [f"{'x' * i}y" for i in range(10)]
     with pytest.raises(KeyboardInterrupt):
         label_sentences(sentences, LogitCache("t"), Teacher(gives_up_after=2), chunk=3)
@@ -67,9 +67,9 @@ def test_interrupted_in_the_middle_keeps_what_was_labelled():
 def test_more_sentences_than_one_query_holds():
     sentences = [f"s{i}" for i in range(1203)]
     label_sentences(sentences, LogitCache("t"), Teacher())
-    found = LogitCache("t").get(sentences)
+    cached = LogitCache("t").get(sentences)
     assert torch.equal(
-        torch.tensor(np.stack([found[s] for s in sentences])), teacher_logits(sentences)
+        torch.tensor(np.stack([cached[s] for s in sentences])), teacher_logits(sentences)
     )
 
 
@@ -82,23 +82,23 @@ def test_another_teacher_has_another_file():
     assert computed == 5
 
 
-def test_what_was_put_is_there_bit_for_bit():
+def test_cached_logits_are_exact():
     logits = torch.randn(3, 4)
     LogitCache("t").put(["a", "b", "c"], logits)
-    found = LogitCache("t").get(["c", "a", "x"])
-    assert found.keys() == {"a", "c"}
-    assert torch.equal(torch.tensor(np.stack([found["a"], found["c"]])), logits[[0, 2]])
+    cached = LogitCache("t").get(["c", "a", "x"])
+    assert cached.keys() == {"a", "c"}
+    assert torch.equal(torch.tensor(np.stack([cached["a"], cached["c"]])), logits[[0, 2]])
 
 
-def test_rows_of_any_number_are_kept_flat():
+def test_rows_of_any_number_are_cached_flat():
     """As the logits after each word are; in a file of their own."""
-    kept = LogitCache("t", "-words")
+    cache = LogitCache("t", "-words")
     rows = [torch.randn(n, 2) for n in (3, 1, 7)]
     sentences = ["one", "two", "three"]
     by_name = dict(zip(sentences, rows, strict=True))
     for _ in range(2):
-        found, _ = label_sentences(sentences, kept, lambda part: [by_name[s] for s in part])
-        for one, row in zip(found, rows, strict=True):
+        cached, _ = label_sentences(sentences, cache, lambda part: [by_name[s] for s in part])
+        for one, row in zip(cached, rows, strict=True):
             assert torch.equal(one.view(-1, 2), row)
     assert LogitCache("t").get(sentences) == {}
 
@@ -111,5 +111,5 @@ def test_damaged_file_is_named():
     assert str(file) in str(caught.value)
 
 
-def test_kept_in_the_cache_folder():
+def test_cache_is_in_the_cache_folder():
     assert cache_folder() in LogitCache("t").file.parents

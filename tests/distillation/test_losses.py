@@ -47,10 +47,10 @@ def batch(request):
 @pytest.mark.parametrize("loss", ["kl", "mse"])
 @TEMPERATURES
 @ALPHAS
-def test_loss_is_the_formula(batch, temperature, alpha, loss):
-    found = loss_of(*batch, temperature, alpha, loss)
+def test_loss_equals_the_formula(batch, temperature, alpha, loss):
+    loss_value = loss_of(*batch, temperature, alpha, loss)
     expected = by_hand(*(values.numpy() for values in batch), temperature, alpha, loss)
-    assert found.item() == pytest.approx(expected, rel=1e-9)
+    assert loss_value.item() == pytest.approx(expected, rel=1e-9)
     in_fp32 = loss_of(*(v.float() for v in batch[:2]), batch[2], temperature, alpha, loss)
     assert in_fp32.item() == pytest.approx(expected, rel=1e-5)
 
@@ -58,7 +58,7 @@ def test_loss_is_the_formula(batch, temperature, alpha, loss):
 @pytest.mark.parametrize("loss", ["kl", "mse"])
 @TEMPERATURES
 @ALPHAS
-def test_gradient_is_finite_differences(batch, temperature, alpha, loss):
+def test_gradient_equals_finite_differences(batch, temperature, alpha, loss):
     student, teacher, labels = batch
     student.requires_grad_()
     (grad,) = torch.autograd.grad(
@@ -66,14 +66,14 @@ def test_gradient_is_finite_differences(batch, temperature, alpha, loss):
     )
     step = 1e-6
     expected = np.zeros(student.shape)
-    for place in np.ndindex(*student.shape):
-        sides = []
+    for index in np.ndindex(*student.shape):
+        values = []
         for sign in (1, -1):
-            moved = student.detach().numpy().copy()
-            moved[place] += sign * step
+            shifted = student.detach().numpy().copy()
+            shifted[index] += sign * step
             rest = teacher.numpy(), labels.numpy(), temperature, alpha, loss
-            sides.append(by_hand(moved, *rest))
-        expected[place] = (sides[0] - sides[1]) / (2 * step)
+            values.append(by_hand(shifted, *rest))
+        expected[index] = (values[0] - values[1]) / (2 * step)
     assert np.allclose(grad.numpy(), expected, rtol=0, atol=1e-7)
 
 
@@ -89,29 +89,29 @@ def test_gradient_of_kl_keeps_its_size_at_any_temperature(batch):
 
 
 @pytest.mark.parametrize("loss", ["kl", "mse"])
-def test_a_student_like_its_teacher_has_nothing_to_learn_from_it(batch, loss):
+def test_soft_loss_is_zero_at_the_teachers_logits(batch, loss):
     _, teacher, labels = batch
     assert loss_of(teacher, teacher, labels, 2.0, 1.0, loss).item() == 0
 
 
 @pytest.mark.parametrize("loss", ["kl", "mse"])
-def test_sure_logits_stay_finite(loss):
+def test_loss_of_large_logits_is_finite(loss):
     student = torch.tensor([[200.0, -200.0]], requires_grad=True)
     teacher = torch.tensor([[-200.0, 200.0]])
-    found = loss_of(student, teacher, torch.tensor([1]), 1.0, 0.5, loss)
-    found.backward()
-    assert torch.isfinite(found)
+    loss_value = loss_of(student, teacher, torch.tensor([1]), 1.0, 0.5, loss)
+    loss_value.backward()
+    assert torch.isfinite(loss_value)
     assert torch.isfinite(student.grad).all()
 
 
 @pytest.mark.parametrize("loss", ["kl", "mse"])
-def test_sentences_without_label_learn_from_the_teacher_alone(loss):
+def test_unlabelled_sentences_have_the_soft_loss_only(loss):
     torch.manual_seed(0)
     student, teacher = torch.randn(5, 3), torch.randn(5, 3)
     labels = torch.tensor([0, UNLABELLED, 2, UNLABELLED, 1])
-    found = loss_of(student, teacher, labels, 2.0, 0.3, loss)
+    loss_value = loss_of(student, teacher, labels, 2.0, 0.3, loss)
     soft = loss_of(student, teacher, torch.zeros(5, dtype=torch.long), 2.0, 1.0, loss)
     hard = -sum(student.log_softmax(1)[i, labels[i]] for i in (0, 2, 4)) / 5
-    torch.testing.assert_close(found, 0.3 * soft + 0.7 * hard)
+    torch.testing.assert_close(loss_value, 0.3 * soft + 0.7 * hard)
     none = torch.full((5,), UNLABELLED)
     torch.testing.assert_close(loss_of(student, teacher, none, 2.0, 0.3, loss), 0.3 * soft)

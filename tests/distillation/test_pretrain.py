@@ -18,7 +18,7 @@ def student(bidirectional: bool = True, cell: str = "gru", layers: int = 1) -> D
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_a_pattern_is_learnt_from_both_sides(layers):
+def test_a_pattern_is_learned_in_both_directions(layers):
     """In sentences of one pair repeated each token tells its neighbours."""
     model = student(layers=layers)
     tokens = [[a, b] * 4 for a, b in [(1, 2), (3, 4), (5, 6), (7, 8)] for _ in range(8)] + [[9]]

@@ -19,7 +19,7 @@ def student(bidirectional: bool = True, cell: str = "gru", layers: int = 1) -> D
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_each_direction_predicts_what_it_has_not_read(cell, bidirectional, random_tokens):
+def test_next_token_loss_by_hand(cell, bidirectional, random_tokens):
     """The loss by hand, a sentence and a token at a time."""
     model = NextTokenHead(student(bidirectional, cell)).eval()
     tokens = [[t % 30 for t in s] for s in random_tokens([1, 5, 3, 8])]

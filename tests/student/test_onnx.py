@@ -15,7 +15,7 @@ from potstill.student.onnx import write_onnx
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("int8", [False, True])
-def test_onnx_computes_what_torch_does(tmp_path, cell, layers, bidirectional, int8):
+def test_onnx_equals_torch(tmp_path, cell, layers, bidirectional, int8):
     """Sentences of unlike length in one batch, padded."""
     torch.manual_seed(1)
     config = StudentConfig(cell, 16, 8, layers, bidirectional, vocab_size=50, classes=3)

@@ -53,7 +53,7 @@ def texts() -> list[str]:
     return [*latin, *wild, "👩‍👩‍👧 naïve\t\x00 «ok»", "a  b   c ", "\n", "ß"]
 
 
-def test_no_text_has_an_unknown_token_and_all_come_back():
+def test_every_text_is_encoded_and_decoded():
     tokenizer = train_tokenizer(SENTENCES, 300)
     for text, ids in zip(texts(), encode(tokenizer, texts(), 10_000), strict=True):
         assert ids
@@ -63,7 +63,7 @@ def test_no_text_has_an_unknown_token_and_all_come_back():
 
 
 @pytest.mark.parametrize("vocab_size", [257, 270, 8000])
-def test_vocabulary_is_no_larger_than_asked(vocab_size):
+def test_vocabulary_has_at_most_vocab_size_tokens(vocab_size):
     tokenizer = train_tokenizer(SENTENCES, vocab_size)
     assert 257 <= tokenizer.get_vocab_size() <= vocab_size
     ids = [i for tokens in encode(tokenizer, SENTENCES + texts(), 10_000) for i in tokens]
@@ -86,7 +86,7 @@ def test_same_sentences_make_the_same_tokenizer():
     assert one == other
 
 
-def test_encode_cuts_at_the_limit():
+def test_encode_truncates_to_max_length():
     tokenizer = train_tokenizer(SENTENCES, 300)
     (whole,) = encode(tokenizer, ["the cat sat on the mat"], 100)
     assert encode(tokenizer, ["the cat sat on the mat"], 2) == [whole[:2]]
@@ -128,7 +128,7 @@ def test_padding_changes_nothing(cell, layers, bidirectional, random_tokens):
 
 @pytest.mark.parametrize("cell", CELLS)
 @SHAPES
-def test_classifies_by_each_direction_at_its_end_and_by_each_units_maximum(
+def test_logits_are_computed_from_last_states_and_maxima(
     cell, layers, bidirectional, random_tokens
 ):
     model = random_student(cell, layers, bidirectional)
@@ -175,7 +175,7 @@ def test_damaged_student_is_named(saved, file, damage):
     [{"hidden_size": 7}, {"cell": "transformer"}, {"attention": True}],
     ids=lambda change: next(iter(change)),
 )
-def test_description_that_does_not_fit_the_weights_is_named(saved, change):
+def test_config_that_does_not_fit_the_weights_is_named(saved, change):
     folder, model, _ = saved
     write_config(folder, asdict(model.config) | change)
     with pytest.raises(UserError) as caught:

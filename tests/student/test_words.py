@@ -11,15 +11,15 @@ SENTENCES = [
 WORDS = [7, 5, 3, 1]  # a no-break space is a space
 
 
-def test_the_students_tokens_too():
+def test_word_end_positions():
     tokenizer = train_tokenizer(SENTENCES, 270)
     tokens = encode(tokenizer, SENTENCES, 128)
-    places = word_end_positions(tokenizer, SENTENCES, 128)
-    assert [len(each) for each in places] == WORDS
-    for sentence, ids, ends in zip(SENTENCES, tokens, places, strict=True):
-        for number, place in enumerate(ends, 1):
-            assert tokenizer.decode(ids[: place + 1]).split() == sentence.split()[:number]
+    positions = word_end_positions(tokenizer, SENTENCES, 128)
+    assert [len(each) for each in positions] == WORDS
+    for sentence, ids, ends in zip(SENTENCES, tokens, positions, strict=True):
+        for number, position in enumerate(ends, 1):
+            assert tokenizer.decode(ids[: position + 1]).split() == sentence.split()[:number]
     # Not of the emoji: a letter of several tokens counts with its first.
     short = word_end_positions(tokenizer, SENTENCES, 4)
-    del short[2], places[2]
-    assert short == [[place for place in each if place < 4] for each in places]
+    del short[2], positions[2]
+    assert short == [[position for position in each if position < 4] for each in positions]

@@ -16,8 +16,8 @@ from tests.training.toy import HOLDOUT, SETTINGS, Run, equal, student
 
 
 def interrupted_after_epoch(number):
-    def report(record):
-        if record["epoch"] == number:
+    def report(metrics):
+        if metrics["epoch"] == number:
             raise KeyboardInterrupt
 
     return {"report": report}
@@ -41,28 +41,30 @@ def interrupted_in_batch(sentences):
     ids=["after the first epoch", "after the last but one", "in the third"],
 )
 @pytest.mark.parametrize("microbatch_tokens", [None, 12])
-def test_resumed_is_as_if_never_interrupted(tmp_path, interrupted, number, microbatch_tokens):
-    apart = {"epochs": 4, "microbatch_tokens": microbatch_tokens}
-    whole = Run(tmp_path / "whole", **apart)
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    tmp_path, interrupted, number, microbatch_tokens
+):
+    options = {"epochs": 4, "microbatch_tokens": microbatch_tokens}
+    whole = Run(tmp_path / "whole", **options)
     folder = tmp_path / "halves"
     with pytest.raises(KeyboardInterrupt):
-        Run(folder, **apart, **interrupted(number))
+        Run(folder, **options, **interrupted(number))
     before = len(json.loads((folder / "state.json").read_text())["records"])
-    resumed = Run(folder, replace(SETTINGS, resume=True), model=student(dropout=0.2), **apart)
-    assert [record["epoch"] for record in resumed.reported] == list(range(before + 1, 5))
+    resumed = Run(folder, replace(SETTINGS, resume=True), model=student(dropout=0.2), **options)
+    assert [metrics["epoch"] for metrics in resumed.reported] == list(range(before + 1, 5))
     assert 0 < before < 4
     assert equal(resumed.trained.tensors, whole.trained.tensors)
     last = dict(resumed.model.named_parameters())
     assert equal(last, dict(whole.model.named_parameters()))
     assert resumed.trained.chosen_epoch == whole.trained.chosen_epoch
-    timeless = [
+    without_clocks = [
         [{k: v for k, v in r.items() if not k.startswith("se")} for r in run.trained.history]
         for run in (resumed, whole)
     ]
-    assert timeless[0] == timeless[1]
+    assert without_clocks[0] == without_clocks[1]
 
 
-def test_resume_after_the_last_epoch_trains_no_more(tmp_path):
+def test_resume_after_the_last_epoch_does_not_train(tmp_path):
     whole = Run(tmp_path / "s")
     again = Run(tmp_path / "s", replace(SETTINGS, resume=True))
     assert again.reported == []
@@ -80,7 +82,7 @@ def test_resume_with_other_settings_is_refused(tmp_path):
         Run(tmp_path / "s", resume, epochs=1, identity={"betas": (0.9, 0.999)})
 
 
-def test_resume_of_nothing_is_refused(tmp_path):
+def test_resume_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(UserError, match="no interrupted run"):
         Run(tmp_path / "s", replace(SETTINGS, resume=True))
 
@@ -92,20 +94,20 @@ def test_checkpoint_can_be_removed(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def record(epoch, mcc, se=0.04, dev=0.0):
+def metrics(epoch, mcc, se=0.04, dev=0.0):
     return {"epoch": epoch, "holdout": {"mcc": mcc, "mcc_se": se}, "dev": {"mcc": dev}}
 
 
 @pytest.mark.parametrize(
-    ("records", "chosen"),
+    ("history", "chosen"),
     [
-        ([record(1, 0.1), record(2, 0.3), record(3, 0.2)], 2),
-        ([record(1, 0.3, dev=0.1), record(2, 0.2, dev=0.9)], 1),
-        ([record(1, 0.2), record(2, 0.3), record(3, 0.27), record(4, 0.25)], 3),
-        ([record(1, 0.28), record(2, 0.3), record(3, 0.2)], 2),
-        ([record(1, 0.3, 0.01), record(2, 0.28, 0.05)], 1),
-        ([record(1, 0.3, 0), record(2, 0.3, 0)], 2),
-        ([record(1, -0.5), record(2, -0.1)], 2),
+        ([metrics(1, 0.1), metrics(2, 0.3), metrics(3, 0.2)], 2),
+        ([metrics(1, 0.3, dev=0.1), metrics(2, 0.2, dev=0.9)], 1),
+        ([metrics(1, 0.2), metrics(2, 0.3), metrics(3, 0.27), metrics(4, 0.25)], 3),
+        ([metrics(1, 0.28), metrics(2, 0.3), metrics(3, 0.2)], 2),
+        ([metrics(1, 0.3, 0.01), metrics(2, 0.28, 0.05)], 1),
+        ([metrics(1, 0.3, 0), metrics(2, 0.3, 0)], 2),
+        ([metrics(1, -0.5), metrics(2, -0.1)], 2),
     ],
     ids=[
         "the best",
@@ -117,30 +119,30 @@ def record(epoch, mcc, se=0.04, dev=0.0):
         "below 0",
     ],
 )
-def test_chosen_epoch(records, chosen):
-    assert choose_epoch(records) == chosen
+def test_chosen_epoch(history, chosen):
+    assert choose_epoch(history) == chosen
 
 
-def test_a_chosen_epoch_stays_chosen_or_the_newest_is():
+def test_the_chosen_epoch_changes_only_to_the_newest():
     """So that the tensors of one epoch are all that is to be kept."""
     rng = np.random.default_rng(0)
     for _ in range(200):
-        records, before = [], 0
+        history, before = [], 0
         for epoch in range(1, 9):
-            records.append(record(epoch, rng.uniform(-0.1, 0.5), rng.uniform(0, 0.2)))
-            chosen = choose_epoch(records)
+            history.append(metrics(epoch, rng.uniform(-0.1, 0.5), rng.uniform(0, 0.2)))
+            chosen = choose_epoch(history)
             assert chosen in (before, epoch)
             before = chosen
 
 
-def test_without_a_held_out_slice_the_last_epoch_is_chosen():
-    records = [record(1, 0, dev=0.9), record(2, 0, dev=0.1)]
-    for one in records:
+def test_without_holdout_the_last_epoch_is_chosen():
+    history = [metrics(1, 0, dev=0.9), metrics(2, 0, dev=0.1)]
+    for one in history:
         del one["holdout"]
-    assert choose_epoch(records) == 2
+    assert choose_epoch(history) == 2
 
 
-def test_restored_are_the_weights_of_the_epoch_best_on_the_held_out_slice(tmp_path):
+def test_restore_loads_the_weights_of_the_best_epoch_on_holdout(tmp_path):
     # Labels turned round on the held-out slice: the less is learnt, the better it scores there.
     contrary = LabelledDataset(HOLDOUT.tokens, [1 - label for label in HOLDOUT.labels])
     slices = {"holdout": contrary, "dev": HOLDOUT}

@@ -24,7 +24,7 @@ class FirstAndLength(nn.Module):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_predict_logits_keeps_the_order_and_the_mode(random_tokens, training):
+def test_predict_logits_preserves_order_and_mode(random_tokens, training):
     tokens = random_tokens(LENGTHS)
     model = FirstAndLength().train(training)
     logits = predict_logits(model, tokens, batch_tokens=100)
@@ -34,7 +34,7 @@ def test_predict_logits_keeps_the_order_and_the_mode(random_tokens, training):
     assert max(rows * columns for rows, columns in model.shapes) <= 100
 
 
-def test_a_sentence_over_the_token_budget_goes_alone(random_tokens):
+def test_a_sentence_over_the_token_budget_is_a_batch_of_its_own(random_tokens):
     tokens = random_tokens([3, 40, 2])
     model = FirstAndLength()
     assert predict_logits(model, tokens, batch_tokens=10)[:, 1].tolist() == [3, 40, 2]

@@ -85,7 +85,7 @@ def batches(random_tokens, lengths):
     ]
 
 
-def test_steps_are_a_plain_loop_s(tiny_decoder, random_tokens, graph_captures):
+def test_graphed_steps_equal_a_plain_loop(tiny_decoder, random_tokens, graph_captures):
     """Of each shape the first is launched as it is, the others are replayed."""
     graphed = compare(tiny_decoder, batches(random_tokens, LENGTHS))
     assert sorted(graphed.seen) == sorted(map(torch.Size, SHAPES))
@@ -94,13 +94,15 @@ def test_steps_are_a_plain_loop_s(tiny_decoder, random_tokens, graph_captures):
     assert LENGTH_STEP == 8
 
 
-def test_dropout_draws_what_a_plain_loop_draws(tiny_decoder, random_tokens, graph_captures):
+def test_graphed_dropout_equals_a_plain_loop(tiny_decoder, random_tokens, graph_captures):
     """So that a run that is gone on with drops what it would have dropped."""
     compare(tiny_decoder, batches(random_tokens, [[8, 8]] * 4), dropout=0.3)
     assert graph_captures.number == 1
 
 
-def test_what_cannot_be_captured_is_launched(tiny_decoder, random_tokens, graph_captures, caplog):
+def test_a_step_that_cannot_be_captured_is_launched(
+    tiny_decoder, random_tokens, graph_captures, caplog
+):
     """With dropout: on a GPU a capture that fails would leave the generator unusable."""
     graph_captures.failure = RuntimeError("operation not permitted\nmore of it")
     compare(tiny_decoder, batches(random_tokens, [[8, 8]] * 4), dropout=0.3)
@@ -111,7 +113,7 @@ def test_what_cannot_be_captured_is_launched(tiny_decoder, random_tokens, graph_
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
-def test_what_waits_for_the_gpu_cannot_be_captured(
+def test_a_step_that_waits_for_the_gpu_cannot_be_captured(
     tiny_decoder, random_tokens, caplog, monkeypatch
 ):
     monkeypatch.setattr(nn.functional, "cross_entropy", waiting(nn.functional.cross_entropy))
@@ -145,12 +147,12 @@ class Watch(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("half", [True, False])
-def test_a_pass_asks_nothing_of_the_processor(tiny_decoder, half):
+@pytest.mark.parametrize("bf16", [True, False])
+def test_a_pass_runs_entirely_on_the_device(tiny_decoder, bf16):
     """A capture can't hold an operation that waits for a number, nor a copy from the processor's
     memory. Without numbers the first can't be done, and the second shows."""
     model = tuned(tiny_decoder, dropout=0.1)
-    if half:
+    if bf16:
         cast_frozen_to_bf16(model.base)
     model = model.to("meta")
     input_ids = torch.zeros(4, 16, dtype=torch.long, device="meta")

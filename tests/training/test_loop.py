@@ -32,7 +32,7 @@ from tests.training.toy import (
 )
 
 
-def test_unlabelled_sentences_are_learned_from_and_not_scored(tmp_path):
+def test_unlabelled_sentences_are_trained_on_but_not_scored(tmp_path):
     """With a loss that takes them for label 1, all are called 1, and the scores are the others'."""
     labels = [label if i % 3 else UNLABELLED for i, label in enumerate(TRAIN.labels)]
     mixed = LabelledDataset(TRAIN.tokens, labels)
@@ -50,15 +50,15 @@ def test_unlabelled_sentences_are_learned_from_and_not_scored(tmp_path):
     assert round(record["accuracy"] * len(known), 6) % 1 == 0
 
 
-@pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
-def test_tuning_is_a_plain_loop_in_torch(tiny_decoder, tmp_path, half):
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+def test_lora_training_equals_a_plain_loop_in_torch(tiny_decoder, tmp_path, bf16):
     """A decoder with LoRA, by backward() and an optimizer that is not fused."""
     models = []
     for _ in range(2):
         torch.manual_seed(2)
         models.append(build_lora_classifier(tiny_decoder.base(), 2, rank=2, alpha=4))
         nn.init.normal_(models[-1].score.weight, std=0.02)
-        if half:
+        if bf16:
             cast_frozen_to_bf16(models[-1].base)
     run = Run(tmp_path / "s", epochs=2, model=models[0], evaluations={})
     model = models[1].train()
@@ -81,15 +81,15 @@ def test_tuning_is_a_plain_loop_in_torch(tiny_decoder, tmp_path, half):
             step += 1
     moved = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
     for name, value in run.trained.tensors.items():
-        torch.testing.assert_close(value, moved[name], rtol=0, atol=1e-2 if half else 1e-4)
+        torch.testing.assert_close(value, moved[name], rtol=0, atol=1e-2 if bf16 else 1e-4)
 
 
 @pytest.mark.parametrize("microbatch_tokens", [None, 1000, 12])
 @pytest.mark.parametrize("clip", [1.0, 0.05])
-def test_training_is_a_plain_loop_in_torch(tmp_path, clip, microbatch_tokens):
+def test_training_equals_a_plain_loop_in_torch(tmp_path, clip, microbatch_tokens):
     settings = replace(SETTINGS, warmup=0.2, weight_decay=0.1, clip=clip)
-    apart = {"evaluations": {}, "microbatch_tokens": microbatch_tokens}
-    run = Run(tmp_path / "s", settings, epochs=2, model=student(), **apart)
+    options = {"evaluations": {}, "microbatch_tokens": microbatch_tokens}
+    run = Run(tmp_path / "s", settings, epochs=2, model=student(), **options)
     model = student().train()
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim == 1]
@@ -113,7 +113,7 @@ def test_training_is_a_plain_loop_in_torch(tmp_path, clip, microbatch_tokens):
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_a_decoder_s_steps_are_captured(tiny_gpt2, tmp_path, graph_captures, monkeypatch):
+def test_decoder_steps_are_captured_on_a_gpu(tiny_gpt2, tmp_path, graph_captures, monkeypatch):
     """They are the same, in a run that is gone on with, too. A student's are not captured."""
 
     def trained(name, model=None, settings=SETTINGS, **arguments):
@@ -165,7 +165,7 @@ def test_gradient_is_clipped(tmp_path):
     assert norms[1] == pytest.approx(0.5, rel=1e-4)
 
 
-def test_separable_problem_is_learnt(tmp_path):
+def test_a_separable_problem_is_learned(tmp_path):
     run = Run(tmp_path / "s", replace(SETTINGS, lr=0.05), epochs=8, model=student(hidden=16))
     assert run.trained.chosen_metrics["train"]["accuracy"] == 1
     run.trained.restore(run.model)
@@ -173,14 +173,14 @@ def test_separable_problem_is_learnt(tmp_path):
         assert score(predict_logits(run.model, split.tokens).numpy(), split.labels)["mcc"] == 1
 
 
-def test_same_seed_same_tensors(tmp_path):
+def test_the_seed_determines_the_weights(tmp_path):
     one, same = Run(tmp_path / "1"), Run(tmp_path / "2")
     other = Run(tmp_path / "3", seed=SEED + 1)
     assert equal(one.trained.tensors, same.trained.tensors)
     assert not equal(one.trained.tensors, other.trained.tensors)
 
 
-def test_train_scores_are_of_every_sentence_as_it_was_learnt(tmp_path):
+def test_train_scores_are_those_during_training(tmp_path):
     """With a rate so small that nothing moves they are the scores before training."""
     run = Run(tmp_path / "s", replace(SETTINGS, lr=1e-12), 1, student(), evaluations={"dev": DEV})
     (only,) = run.trained.history
@@ -190,11 +190,11 @@ def test_train_scores_are_of_every_sentence_as_it_was_learnt(tmp_path):
     assert run.reported == run.trained.history
 
 
-@pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
-def test_lora_moves_what_it_trains_and_nothing_else(tiny_decoder, tmp_path, half):
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+def test_lora_changes_only_trainable_parameters(tiny_decoder, tmp_path, bf16):
     torch.manual_seed(0)
     model = build_lora_classifier(tiny_decoder.base(), 2, rank=4, alpha=8.0)
-    if half:
+    if bf16:
         cast_frozen_to_bf16(model.base)
     before = {name: value.clone() for name, value in model.named_parameters()}
     run = Run(tmp_path / "s", epochs=1, model=model)

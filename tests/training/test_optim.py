@@ -15,6 +15,6 @@ from potstill.training.optim import lr_factor
         (1, 0.06, [1]),
     ],
 )
-def test_learning_rate_by_hand(steps, warmup, expected):
+def test_learning_rate_schedule_by_hand(steps, warmup, expected):
     found = [lr_factor(step, steps, warmup) for step in range(steps)]
     assert found == pytest.approx(expected)

@@ -13,7 +13,7 @@ from tests.training.toy import TRAIN
 
 
 @pytest.mark.parametrize(("threads", "microbatch_tokens"), [(1, 256), (3, 256), (1, 6), (2, 4)])
-def test_batches_in_parts_give_the_gradients_of_the_whole(
+def test_microbatches_give_the_gradients_of_the_batch(
     tiny_decoder, monkeypatch, threads, microbatch_tokens
 ):
     """Parts of unlike size, some empty, in several threads."""
@@ -30,11 +30,11 @@ def test_batches_in_parts_give_the_gradients_of_the_whole(
         expected = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
         model.zero_grad(set_to_none=True)
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-        passed = backward_in_microbatches(
+        outputs = backward_in_microbatches(
             model, TRAIN, np.array(index), classification_loss, microbatch_tokens=microbatch_tokens
         )
-        assert torch.cat([indices for indices, _ in passed]).tolist() == index
-        torch.testing.assert_close(torch.cat([part for _, part in passed]), logits.detach())
+        assert torch.cat([indices for indices, _ in outputs]).tolist() == index
+        torch.testing.assert_close(torch.cat([part for _, part in outputs]), logits.detach())
         found = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
         model.zero_grad(set_to_none=True)
@@ -53,11 +53,11 @@ def test_dropout_in_threads_is_repeatable(tiny_decoder, monkeypatch):
     def logits(seed, microbatch_tokens=4):
         torch.manual_seed(seed)
         index = np.arange(20)
-        passed = backward_in_microbatches(
+        outputs = backward_in_microbatches(
             model, TRAIN, index, classification_loss, microbatch_tokens=microbatch_tokens
         )
         grads = [p.grad for p in model.parameters() if p.requires_grad]
-        return torch.cat([of_part for _, of_part in passed]), grads
+        return torch.cat([part_logits for _, part_logits in outputs]), grads
 
     first, grads = logits(0)
     for _ in range(5):

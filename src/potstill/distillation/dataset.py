@@ -86,5 +86,5 @@ class DistillationDataset(LabelledDataset):
         return LMDataset(self.tokens, self.lm_targets).take(indices)
 
 
-def _cat(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    return None if one is None or other is None else torch.cat([one, other])
+def _cat(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return None if first is None or second is None else torch.cat([first, second])

@@ -183,8 +183,8 @@ def _offsets(counts: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
-def _join(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Concatenate, without a copy where one is empty: the tables take hundreds of megabytes."""
-    if not len(one) or not len(other):
-        return other if len(other) else one
-    return np.concatenate([one, other])
+def _join(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Concatenate, without a copy if one is empty: the tables take hundreds of megabytes."""
+    if not len(first) or not len(second):
+        return second if len(second) else first
+    return np.concatenate([first, second])

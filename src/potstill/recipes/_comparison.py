@@ -41,7 +41,7 @@ def _relatives(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
             logger.info(f"no baseline to compare with; run `potstill rnn {config['SR']}`")
     else:
         sibling_config = read_json(sibling / "config.json")
-        if differences := _differences(sibling_config, config):
+        if differences := _differences(config, sibling_config):
             logger.info(f"not compared with {sibling}, which differs in {', '.join(differences)}")
         else:
             rows[TITLES[sibling_command]] = _row(sibling)
@@ -51,7 +51,7 @@ def _relatives(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     return rows
 
 
-def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+def _differences(config: dict[str, Any], sibling: dict[str, Any]) -> list[str]:
     """Return the settings in which two students' runs differ, so that they can't be compared."""
     shared = [
         f.name
@@ -61,8 +61,8 @@ def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     differences = [
         key
         for key in (*shared, "holdout", "max_length")
-        if key != "resume" and one["settings"].get(key) != other["settings"].get(key)
+        if key != "resume" and config["settings"].get(key) != sibling["settings"].get(key)
     ]
-    if one["data"]["sha256"] != other["data"]["sha256"]:
+    if config["data"]["sha256"] != sibling["data"]["sha256"]:
         differences.append("data")
     return differences

@@ -199,13 +199,13 @@ def _check_labels(task: Task, teacher: DecoderClassifier) -> None:
 
 def _without_scored(transfer_set: TransferSet, folder: Path, task: Task) -> TransferSet:
     """Leave out the sentences that are scored or held out, or were made of one of these."""
-    kept = transfer_set.without([s for split in task.scored.values() for s in split.sentences])
-    left_out = len(transfer_set.sentences) - len(kept.sentences)
+    remaining = transfer_set.without([s for split in task.scored.values() for s in split.sentences])
+    left_out = len(transfer_set.sentences) - len(remaining.sentences)
     why = (
         f"; {left_out} more are left out, edits of held-out or scored sentences" if left_out else ""
     )
-    logger.info(f"transfer set: {len(kept.sentences)} sentences from {folder}{why}")
-    return kept
+    logger.info(f"transfer set: {len(remaining.sentences)} sentences from {folder}{why}")
+    return remaining
 
 
 def _label(
