@@ -52,6 +52,16 @@ def fitted() -> DistilRNNClassifier:
 
 
 class TestFit:
+    def test_it_starts_from_a_saved_student(
+        self, fitted: DistilRNNClassifier, tmp_path: Path
+    ) -> None:
+        fitted.student_.save_pretrained(tmp_path / "first")
+        settings: dict[str, Any] = SMALL | {"init": str(tmp_path / "first"), "seed": 3}
+        second = DistilRNNClassifier(**settings).fit(TEXTS, LABELS)
+        tokenizers = [each.student_.tokenizer.to_str() for each in (fitted, second)]
+        assert tokenizers[0] == tokenizers[1]
+        assert second.student_.config["init"]["path"] == str(tmp_path / "first")
+
     @pytest.mark.parametrize(
         "labels",
         [

@@ -63,6 +63,9 @@ class DistilRNNClassifier(ClassifierMixin, BaseEstimator):
         layers: Number of recurrent layers.
         bidirectional: Whether texts are read in both directions.
         dropout: Dropout probability.
+        init: What the student starts from: "none", random weights; "base", DistilRNN-base, which
+            comes with potstill; or the folder of a base or of a saved student. With a base,
+            `vocab_size` does not apply, and the default of `pretrain_epochs` is 0.
         vocab_size: Maximum size of the student's own vocabulary, above 257.
         max_length: Maximum number of tokens of a text; longer ones are truncated.
         match_prevalence: Whether to shift the class biases so that predicted class frequencies on
@@ -95,6 +98,7 @@ class DistilRNNClassifier(ClassifierMixin, BaseEstimator):
         layers: int = 2,
         bidirectional: bool = True,
         dropout: float = 0.2,
+        init: str = "none",
         vocab_size: int = 8000,
         max_length: int = 128,
         match_prevalence: bool = True,
@@ -117,6 +121,7 @@ class DistilRNNClassifier(ClassifierMixin, BaseEstimator):
         self.layers = layers
         self.bidirectional = bidirectional
         self.dropout = dropout
+        self.init = init
         self.vocab_size = vocab_size
         self.max_length = max_length
         self.match_prevalence = match_prevalence

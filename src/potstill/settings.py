@@ -134,8 +134,10 @@ class NetworkSettings:
 class StudentSettings(NetworkSettings):
     """DistilRNN: an embedding, recurrent layers and a linear layer."""
 
+    init: str = "none"
+    """Start from none (random weights), base (DistilRNN-base) or a base's or student's folder."""
     vocab_size: int = 8000
-    """Maximum vocabulary of the student's own byte-level BPE tokenizer."""
+    """Maximum vocabulary of the student's own BPE tokenizer; with init, it has the base's."""
     match_prevalence: bool = True
     """After training, shift class biases so that predicted and true frequencies on train agree."""
 
@@ -145,7 +147,8 @@ class StudentSettings(NetworkSettings):
 
     def model_kwargs(self) -> dict[str, Any]:
         """Return the settings that describe the network, for `StudentConfig`."""
-        return {key: value for key, value in asdict(self).items() if key != "match_prevalence"}
+        others = ("init", "match_prevalence")
+        return {key: value for key, value in asdict(self).items() if key not in others}
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class PretrainSettings:
     """Before it learns to classify, the student learns to predict the next token of its text."""
 
     pretrain_epochs: OptionalInt = None
-    """Passes over the text, labelled or not; 0 skips it. Default: 6, with a transfer set 3."""
+    """Passes over the text; 0 skips it. Default: 6, with a transfer set 3, with an init 0."""
     pretrain_lr: float = 8e-3
     """Peak learning rate of pretraining."""
     pretrain_targets: LMTargets = "soft"

@@ -36,3 +36,15 @@ def test_a_pattern_is_learned_in_both_directions(layers):
     assert seen[-1] == 100 * 32  # a sentence of one token teaches nothing
     changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     assert changed == {n for n in before if n.startswith("embedding.") or "_l0" in n}
+
+
+@pytest.mark.parametrize("random_weights", [True, False])
+def test_only_random_embeddings_are_made_narrow(random_weights: bool) -> None:
+    model = student()
+    before = model.embedding.weight.detach().clone()
+    settings = TrainSettings(lr=1e-9, batch_size=8)
+    pretrain(
+        model, LMDataset([[1, 2, 3]]), settings, epochs=1, seed=0, random_weights=random_weights
+    )
+    expected = before * 0.1 if random_weights else before
+    torch.testing.assert_close(model.embedding.weight.detach(), expected, rtol=0, atol=1e-6)

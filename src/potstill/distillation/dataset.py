@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
-from potstill.data.batching import LabelledBatch, LabelledDataset
-from potstill.distillation.lm_targets import LMDataset, LMTargets, hard_targets
-from potstill.distillation.word_targets import WordBatch, WordTargets
+from potstill.data.batching import UNLABELLED, LabelledBatch, LabelledDataset
+from potstill.distillation.lm_targets import LMDataset, LMTargets, hard_targets, soft_targets
+from potstill.distillation.word_targets import WordBatch, WordTargets, word_targets
+from potstill.student.tokenizer import encode, word_end_positions
+from potstill.transfer.dataset import TransferSet
+from potstill.transfer.sentences import SourceKind
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,60 @@ class DistillationDataset(LabelledDataset):
         """Return what the language model learns from."""
         indices = [i for i, is_text in enumerate(self.is_text) if is_text]
         return LMDataset(self.tokens, self.lm_targets).take(indices)
+
+
+def labelled_dataset(
+    tokenizer: Tokenizer,
+    sentences: list[str],
+    labelled: LabelledDataset,
+    *,
+    teacher_logits: Tensor,
+    word_logits: list[np.ndarray],
+    max_length: int,
+) -> DistillationDataset:
+    """Return labelled `sentences` with the teacher's logits, of the whole and after each word."""
+    targets = None
+    if word_logits:
+        positions = word_end_positions(tokenizer, sentences, max_length)
+        targets = word_targets(positions, word_logits)
+    return DistillationDataset(
+        labelled.tokens,
+        labelled.labels,
+        is_text=[True] * len(labelled),
+        teacher_logits=teacher_logits,
+        word_targets=targets,
+    )
+
+
+def transfer_dataset(
+    tokenizer: Tokenizer,
+    transfer_set: TransferSet,
+    *,
+    vocabulary: list[str],
+    words: bool,
+    max_length: int,
+) -> DistillationDataset:
+    """Return the sentences of a transfer set with the teacher's logits and, where there is the
+    decoder's `vocabulary`, its probabilities of the next tokens."""
+    sentences = transfer_set.sentences
+    tokens = encode(tokenizer, sentences, max_length)
+    targets = lm_targets = None
+    if words:
+        positions = word_end_positions(tokenizer, sentences, max_length)
+        targets = word_targets(positions, transfer_set.word_logits)
+    if vocabulary:
+        lm_targets = soft_targets(
+            tokenizer, sentences, tokens, top_k=transfer_set.top_k, vocabulary=vocabulary
+        )
+    return DistillationDataset(
+        tokens,
+        [UNLABELLED] * len(tokens),
+        # Edits are mostly not what a language model should learn to write.
+        is_text=[origin.kind is not SourceKind.EDITED for origin in transfer_set.origins],
+        teacher_logits=torch.from_numpy(transfer_set.logits),
+        word_targets=targets,
+        lm_targets=lm_targets,
+    )
 
 
 def _cat(first: Tensor | None, second: Tensor | None) -> Tensor | None:

@@ -27,6 +27,7 @@ def pretrain(
     *,
     epochs: int,
     seed: int,
+    random_weights: bool = True,
     checkpoint: Checkpoint | None = None,
     progress: Progress = no_progress,
 ) -> float:
@@ -34,6 +35,7 @@ def pretrain(
     `dataset` and, where it reads backwards, each one before.
 
     Args:
+        random_weights: Whether the model's are those that PyTorch made.
         checkpoint: As in `fit_language_model`.
 
     Returns:
@@ -43,8 +45,9 @@ def pretrain(
     # A second layer would see both directions' states, and with them the tokens to predict.
     lowest = DistilRNN(replace(model.config, layers=1), product_dtype=model.product_dtype)
     lowest.load_state_dict({name: model.state_dict()[name] for name in lowest.state_dict()})
-    with torch.no_grad():  # as wide as PyTorch makes them, they would begin with sure answers
-        lowest.embedding.weight.mul_(0.1)
+    if random_weights:  # embeddings as wide as PyTorch makes them would begin with sure answers
+        with torch.no_grad():
+            lowest.embedding.weight.mul_(0.1)
     # A sentence of one token has no next one.
     longer = dataset.take([i for i, tokens in enumerate(dataset.tokens) if len(tokens) > 1])
     mean_loss = fit_language_model(

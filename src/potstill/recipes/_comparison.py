@@ -61,8 +61,11 @@ def _differences(config: dict[str, Any], sibling: dict[str, Any]) -> list[str]:
     differences = [
         key
         for key in (*shared, "holdout", "max_length")
-        if key != "resume" and config["settings"].get(key) != sibling["settings"].get(key)
+        if key not in ("resume", "init")
+        and config["settings"].get(key) != sibling["settings"].get(key)
     ]
+    if config.get("init", {}).get("sha256") != sibling.get("init", {}).get("sha256"):
+        differences.append("init")
     if config["data"]["sha256"] != sibling["data"]["sha256"]:
         differences.append("data")
     return differences

@@ -144,11 +144,10 @@ class Run:
     def checkpoint(self, stage: str = "state") -> Checkpoint:
         """Return the checkpoint of a stage; it is beside the folder that the run will write."""
         config = self.config
-        settings = {k: v for k, v in config["settings"].items() if k != "resume"}
+        settings = {k: v for k, v in config["settings"].items() if k not in ("resume", "init")}
         settings |= {k: config[k] for k in ("command", "SR")} | {"data": config["data"]["sha256"]}
-        settings |= {
-            k: config[k]["sha256"] for k in ("decoder", "teacher", "transfer_set") if k in config
-        }
+        inputs = ("decoder", "teacher", "transfer_set", "init")
+        settings |= {k: config[k]["sha256"] for k in inputs if k in config}
         return Checkpoint(_unfinished(self.folder), settings, stage)
 
 

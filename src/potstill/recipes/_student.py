@@ -16,9 +16,11 @@ from potstill.distillation.pretrain import pretrain
 from potstill.metrics import prevalence_bias
 from potstill.progress import Progress, no_progress
 from potstill.recipes._run import Run, Task, resumable
+from potstill.recipes.console import log_choice
 from potstill.settings import PretrainSettings, StudentSettings, TrainSettings
+from potstill.student.base import Base
 from potstill.student.model import DistilRNN, StudentConfig
-from potstill.student.tokenizer import encode
+from potstill.student.tokenizer import encode, train_tokenizer
 from potstill.training.distributed import predict_logits
 from potstill.training.precision import resolve_precision
 
@@ -31,15 +33,28 @@ logger = logging.getLogger(__name__)
 
 
 def resolve_epochs(
-    train: TrainSettings, pretraining: PretrainSettings, transfer_set: bool
+    train: TrainSettings, pretraining: PretrainSettings, *, transfer_set: bool, init: bool
 ) -> tuple[TrainSettings, PretrainSettings]:
-    """Return the settings with the numbers of epochs that are left open."""
+    """Return the settings with the numbers of epochs that are left open.
+
+    Args:
+        transfer_set: Whether the student learns from a transfer set, too.
+        init: Whether it starts from pretrained weights.
+    """
     if train.epochs is None:
         train = replace(train, epochs=EPOCHS_WITH_SET if transfer_set else EPOCHS)
     if pretraining.pretrain_epochs is None:
         epochs = PRETRAIN_EPOCHS_WITH_SET if transfer_set else PRETRAIN_EPOCHS
-        pretraining = replace(pretraining, pretrain_epochs=epochs)
+        pretraining = replace(pretraining, pretrain_epochs=0 if init else epochs)
     return train, pretraining
+
+
+def make_tokenizer(base: Base | None, sentences: list[str], vocab_size: int) -> Tokenizer:
+    """Return the tokenizer of `base`, or else one trained on `sentences`."""
+    if base is None:
+        return train_tokenizer(sentences, vocab_size)
+    log_choice("init", f"{base.folder}, weights {base.sha256[:12]}")
+    return base.tokenizer
 
 
 def encode_splits(tokenizer: Tokenizer, task: Task, max_length: int) -> dict[str, LabelledDataset]:
@@ -51,13 +66,23 @@ def encode_splits(tokenizer: Tokenizer, task: Task, max_length: int) -> dict[str
 
 
 def build_student(
-    settings: StudentSettings, tokenizer: Tokenizer, task: Task, *, seed: int, precision: str
+    settings: StudentSettings,
+    tokenizer: Tokenizer,
+    task: Task,
+    *,
+    seed: int,
+    precision: str,
+    base: Base | None,
 ) -> DistilRNN:
-    """Return a student with random weights."""
+    """Return a student with random weights or, but for the layer that scores the classes, those of
+    `base`."""
     torch.manual_seed(seed)
     sizes = {"vocab_size": tokenizer.get_vocab_size(), "classes": len(task.corpus.labels)}
     config = StudentConfig(**settings.model_kwargs() | sizes)
-    return DistilRNN(config, product_dtype=resolve_precision(precision))
+    model = DistilRNN(config, product_dtype=resolve_precision(precision))
+    if base:
+        model.load_state_dict(base.weights, strict=False)
+    return model
 
 
 def pretrain_student(
@@ -82,6 +107,7 @@ def pretrain_student(
             replace(run.settings, lr=settings.pretrain_lr),
             epochs=epochs,
             seed=run.config["SR"],
+            random_weights="init" not in run.config,
             checkpoint=checkpoint,
             progress=progress,
         )

@@ -8,17 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
-from potstill.data.batching import UNLABELLED, LabelledDataset
 from potstill.data.corpus import Corpus
 from potstill.decoder.classifier import parameter_counts
-from potstill.distillation.dataset import DistillationDataset
-from potstill.distillation.lm_targets import soft_targets
+from potstill.distillation.dataset import labelled_dataset, transfer_dataset
 from potstill.distillation.logit_cache import LogitCache, label_sentences
 from potstill.distillation.losses import distillation_loss
-from potstill.distillation.word_targets import word_targets
 from potstill.errors import UserError
 from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.student import StudentClassifier
@@ -38,6 +34,7 @@ from potstill.recipes._run import (
 from potstill.recipes._student import (
     build_student,
     encode_splits,
+    make_tokenizer,
     match_prevalence,
     pretrain_student,
     resolve_epochs,
@@ -50,9 +47,9 @@ from potstill.settings import (
     StudentSettings,
     TrainSettings,
 )
+from potstill.student.base import load_init
 from potstill.student.heads import WordHead
 from potstill.student.io import save_student
-from potstill.student.tokenizer import encode, train_tokenizer, word_end_positions
 from potstill.transfer.dataset import (
     TransferSet,
     check_teacher,
@@ -60,7 +57,6 @@ from potstill.transfer.dataset import (
     check_words,
     read_transfer_set,
 )
-from potstill.transfer.sentences import SourceKind
 from potstill.transfer.shards import read_vocabulary
 
 logger = logging.getLogger(__name__)
@@ -103,12 +99,13 @@ def distil(
         The student, loaded from `output`.
 
     Raises:
-        UserError: The teacher, the data or the transfer set is missing, damaged or of another
-            task, or `output` holds anything but a run.
+        UserError: The teacher, the data, the transfer set or what the student starts from is
+            missing, damaged or does not fit, or `output` holds anything but a run.
     """
     folder = Path(output or f"runs/distil-{seed}")
     plots_folder = Path(plots_path) if plots_path else None
     check_target(folder, plots_folder, train.resume)
+    base = load_init(student)
     transfer_path = Path(transfer_set) if transfer_set else None
     unlabelled = read_transfer_set(transfer_path) if transfer_path else None
     if not isinstance(teacher, DecoderClassifier):
@@ -117,6 +114,9 @@ def distil(
     data, data_settings, reason = _resolve_data(data, data_settings, teacher)
     task, data_settings = read_task(data, data_settings, seed, reason)
     _check_labels(task, teacher)
+    train, pretraining = resolve_epochs(
+        train, pretraining, transfer_set=unlabelled is not None, init=base is not None
+    )
     soft_lm = pretraining.pretrain_epochs != 0 and pretraining.pretrain_targets == "soft"
     words = distillation.word_loss_weight > 0
     if unlabelled and transfer_path:
@@ -127,16 +127,15 @@ def distil(
             check_words(unlabelled, transfer_path)
         unlabelled = _without_scored(unlabelled, transfer_path, task)
     logits, word_logits = _label(teacher, task, words, progress)
-    train, pretraining = resolve_epochs(train, pretraining, unlabelled is not None)
 
     sentences = task.train.sentences + (unlabelled.sentences if unlabelled else [])
-    tokenizer = train_tokenizer(sentences, student.vocab_size)
+    tokenizer = make_tokenizer(base, sentences, student.vocab_size)
     max_length = data_settings.max_length
     evaluations = encode_splits(tokenizer, task, max_length)
     labelled = evaluations.pop("train")
-    dataset = _labelled_dataset(
+    dataset = labelled_dataset(
         tokenizer,
-        task,
+        task.train.sentences,
         labelled,
         teacher_logits=logits["train"],
         word_logits=word_logits,
@@ -147,11 +146,11 @@ def distil(
         if soft_lm and any(unlabelled.top_k):
             vocabulary = read_vocabulary(transfer_path)
         dataset = dataset.concat(
-            _transfer_dataset(
+            transfer_dataset(
                 tokenizer, unlabelled, vocabulary=vocabulary, words=words, max_length=max_length
             )
         )
-    model = build_student(student, tokenizer, task, seed=seed, precision=train.precision)
+    model = build_student(student, tokenizer, task, seed=seed, precision=train.precision, base=base)
     learner = WordHead(model) if words else model
     total, _ = parameter_counts(model)
     ratio = f"1/{teacher.n_parameters / total:.0f} of {teacher.title}"
@@ -160,6 +159,8 @@ def distil(
     settings = [distillation, student, pretraining, data_settings, train]
     config = describe_run("distil", seed, task.corpus, settings)
     config["teacher"] = _describe_teacher(teacher, task, logits)
+    if base:
+        config["init"] = base.describe()
     if unlabelled and transfer_path:
         config["transfer_set"] = _describe_transfer_set(unlabelled, transfer_path)
     config["student"] = asdict(model.config)
@@ -234,60 +235,6 @@ def _label(
         f"teacher logits: {n_computed} sentences computed, the others read from {cache.file.parent}"
     )
     return logits, word_logits
-
-
-def _labelled_dataset(
-    tokenizer: Tokenizer,
-    task: Task,
-    labelled: LabelledDataset,
-    *,
-    teacher_logits: Tensor,
-    word_logits: list[np.ndarray],
-    max_length: int,
-) -> DistillationDataset:
-    """Return the labelled sentences with the teacher's logits."""
-    targets = None
-    if word_logits:
-        positions = word_end_positions(tokenizer, task.train.sentences, max_length)
-        targets = word_targets(positions, word_logits)
-    return DistillationDataset(
-        labelled.tokens,
-        labelled.labels,
-        is_text=[True] * len(labelled),
-        teacher_logits=teacher_logits,
-        word_targets=targets,
-    )
-
-
-def _transfer_dataset(
-    tokenizer: Tokenizer,
-    transfer_set: TransferSet,
-    *,
-    vocabulary: list[str],
-    words: bool,
-    max_length: int,
-) -> DistillationDataset:
-    """Return the sentences of a transfer set with the teacher's logits and, where there is the
-    decoder's `vocabulary`, its probabilities of the next tokens."""
-    sentences = transfer_set.sentences
-    tokens = encode(tokenizer, sentences, max_length)
-    targets = lm_targets = None
-    if words:
-        positions = word_end_positions(tokenizer, sentences, max_length)
-        targets = word_targets(positions, transfer_set.word_logits)
-    if vocabulary:
-        lm_targets = soft_targets(
-            tokenizer, sentences, tokens, top_k=transfer_set.top_k, vocabulary=vocabulary
-        )
-    return DistillationDataset(
-        tokens,
-        [UNLABELLED] * len(tokens),
-        # Edits are mostly not what a language model should learn to write.
-        is_text=[origin.kind is not SourceKind.EDITED for origin in transfer_set.origins],
-        teacher_logits=torch.from_numpy(transfer_set.logits),
-        word_targets=targets,
-        lm_targets=lm_targets,
-    )
 
 
 def _describe_teacher(

@@ -14,14 +14,15 @@ from potstill.recipes._run import Run, check_target, describe_run, fit, read_tas
 from potstill.recipes._student import (
     build_student,
     encode_splits,
+    make_tokenizer,
     match_prevalence,
     pretrain_student,
     resolve_epochs,
 )
 from potstill.recipes.console import format_count
 from potstill.settings import DataSettings, PretrainSettings, StudentSettings, TrainSettings
+from potstill.student.base import load_init
 from potstill.student.io import save_student
-from potstill.student.tokenizer import train_tokenizer
 from potstill.training.losses import classification_loss
 
 logger = logging.getLogger(__name__)
@@ -57,22 +58,27 @@ def train_baseline(
         The student, loaded from `output`.
 
     Raises:
-        UserError: The data is missing or damaged, or `output` holds anything but a run.
+        UserError: The data or what the student starts from is missing or damaged, or `output`
+            holds anything but a run.
     """
     folder = Path(output or f"runs/rnn-{seed}")
     plots_folder = Path(plots_path) if plots_path else None
     check_target(folder, plots_folder, train.resume)
+    base = load_init(student)
     task, data_settings = read_task(data, data_settings, seed)
-    train, pretraining = resolve_epochs(train, pretraining, transfer_set=False)
+    init = base is not None
+    train, pretraining = resolve_epochs(train, pretraining, transfer_set=False, init=init)
 
-    tokenizer = train_tokenizer(task.train.sentences, student.vocab_size)
+    tokenizer = make_tokenizer(base, task.train.sentences, student.vocab_size)
     evaluations = encode_splits(tokenizer, task, data_settings.max_length)
     labelled = evaluations.pop("train")
-    model = build_student(student, tokenizer, task, seed=seed, precision=train.precision)
+    model = build_student(student, tokenizer, task, seed=seed, precision=train.precision, base=base)
     total, _ = parameter_counts(model)
     logger.info(f"student: DistilRNN, {format_count(total)} parameters")
 
     config = describe_run("rnn", seed, task.corpus, [student, pretraining, data_settings, train])
+    if base:
+        config["init"] = base.describe()
     config["student"] = asdict(model.config)
     config["parameters"] = {"total": total, "trainable": total}
     title = f"DistilRNN without a teacher, on {task.corpus.name}, SR {seed}"

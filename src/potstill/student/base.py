@@ -1,0 +1,126 @@
+"""The weights and the tokenizer that a student starts from instead of random numbers."""
+
+import hashlib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from potstill.errors import UsageError, UserError
+from potstill.files import STUDENT_TOKENIZER, STUDENT_WEIGHTS, read_json
+from potstill.settings import NetworkSettings, StudentSettings
+from potstill.student.model import DistilRNN, StudentConfig
+
+PRETRAINED = Path(__file__).parent / "pretrained"  # DistilRNN-base, which comes with the package
+OF_CLASSES = "score."  # what a task begins afresh
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a student starts from.
+
+    Attributes:
+        folder: Where it is from.
+        config: Its network, as config.json describes it.
+        weights: Those of a DistilRNN but for the linear layer that scores the classes; fp32.
+        tokenizer: The student's.
+        sha256: A hash over the files of weights and tokenizer.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+    tokenizer: Tokenizer
+    sha256: str
+
+    def describe(self) -> dict[str, str]:
+        """Return what a run records of it."""
+        return {"path": str(self.folder), "sha256": self.sha256}
+
+    def check_network(self, settings: StudentSettings) -> None:
+        """Raise a `UsageError` unless `settings` ask for a network of this one's shape."""
+        for field in fields(NetworkSettings):
+            asked, own = getattr(settings, field.name), self.config[field.name]
+            if field.name != "dropout" and asked != own:
+                raise UsageError(
+                    f"`{field.name}` is {asked}, but the network in {self.folder}, from which "
+                    f"`init` starts, has {own}; make them the same."
+                )
+
+
+def load_init(settings: StudentSettings) -> Base | None:
+    """Return what a student of `settings` starts from; None for random weights.
+
+    Raises:
+        UserError: `init` names no base, its files are damaged or do not belong together, or its
+            network has another shape than the settings.
+    """
+    if settings.init == "none":
+        return None
+    base = load_base(PRETRAINED if settings.init == "base" else Path(settings.init))
+    base.check_network(settings)
+    return base
+
+
+def load_base(folder: Path) -> Base:
+    """Read a base, or a saved student without the layer that scores its classes.
+
+    Raises:
+        UserError: It is neither, it is damaged, or its files do not belong together.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"`init` {folder}: there is no such folder; it takes none, base, or the folder of a "
+            "base or of a student."
+        )
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
+    if not isinstance(config, dict) or not isinstance(config.get("student"), dict):
+        raise UserError(
+            f"`init` {folder} holds neither a base nor a student (no config.json there describes "
+            "one); name another folder."
+        )
+    for name in (STUDENT_WEIGHTS, STUDENT_TOKENIZER):
+        if not (folder / name).is_file():
+            raise UserError(f"`init` {folder} holds no {name}; restore it, or name another folder.")
+    bodies = {name: (folder / name).read_bytes() for name in (STUDENT_TOKENIZER, STUDENT_WEIGHTS)}
+    hashes = {name: hashlib.sha256(body).hexdigest() for name, body in bodies.items()}
+    recorded = config.get("sha256")
+    for name, sha256 in recorded.items() if isinstance(recorded, dict) else ():
+        if hashes.get(name) != sha256:
+            raise UserError(
+                f"`init` {folder}: {name} is not the file that config.json has the hash of; "
+                "restore it, or name another folder."
+            )
+    try:
+        network = config["student"] | {"classes": 1}
+        with torch.device("meta"):
+            expected = DistilRNN(StudentConfig(**network)).state_dict()
+        weights = {
+            name: tensor.float()
+            for name, tensor in load_file(folder / STUDENT_WEIGHTS).items()
+            if not name.startswith(OF_CLASSES)
+        }
+        tokenizer = Tokenizer.from_file(str(folder / STUDENT_TOKENIZER))
+    except Exception as error:  # safetensors and tokenizers raise their own kinds
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"`init` {folder} can't be read: {reason[:300]}; restore it, or name another folder."
+        ) from error
+    shapes = {name: x.shape for name, x in expected.items() if not name.startswith(OF_CLASSES)}
+    if shapes != {name: tensor.shape for name, tensor in weights.items()}:
+        raise UserError(
+            f"`init` {folder}: {STUDENT_WEIGHTS} does not hold the network that config.json "
+            "describes; restore it, or name another folder."
+        )
+    n_tokens = tokenizer.get_vocab_size()
+    if n_tokens != network["vocab_size"]:
+        raise UserError(
+            f"`init` {folder}: {STUDENT_TOKENIZER} is another network's; it has {n_tokens} tokens, "
+            f"the network {network['vocab_size']}."
+        )
+    digest = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()
+    return Base(folder, network, weights, tokenizer, digest)
