@@ -107,6 +107,8 @@ def _flags(command: Callable[..., None], typed: Collection[str] = ()) -> dict[st
         elif parameter.annotation not in (Serial, Sentences, Adapters):
             alias = next((a for kind, a in ALIASES if kind == parameter.annotation), "")
             flags[name] = alias if alias and alias in typed else f"--{name}"
+            if name == "model_path":  # its name in `potstill.load`
+                flags["path"] = flags[name]
             if alias == OUTPUT:  # its name in the functions for Python
                 flags["output"] = flags[name]
     return flags

@@ -12,7 +12,7 @@ from potstill.inference.onnx import OnnxClassifier
 
 
 def load(
-    model_path: str | Path | None = None,
+    path: str | Path | None = None,
     *,
     gpt_variant: str | None = None,
     precision: str = "auto",
@@ -20,7 +20,7 @@ def load(
     """Load a saved model: a student, an exported student, or a LoRA adapter with its base model.
 
     Args:
-        model_path: Folder of the model. Default: the bundled student, which is exported, so that
+        path: Folder of the model. Default: the bundled student, which is exported, so that
             torch is not loaded. (The commands `predict` and `evaluate` default to the newest model
             in runs/ instead.)
         gpt_variant: An adapter's base model. Default: the one that the adapter names.
@@ -36,10 +36,10 @@ def load(
             not the one it was tuned on.
         ModuleNotFoundError: The model needs torch, which is not installed.
     """
-    folder = PRETRAINED if model_path is None else Path(model_path)
+    folder = PRETRAINED if path is None else Path(path)
     if not folder.is_dir():
         raise UserError(
-            f"`model_path` {folder}: there is no such folder; train a model, or name another."
+            f"`path` {folder}: there is no such folder; train a model, or name another."
             f"{_runs_nearby(folder)}"
         )
     if (folder / ADAPTER_CONFIG).is_file():
@@ -60,7 +60,7 @@ def load(
     if exported:
         return OnnxClassifier(folder)
     raise UserError(
-        f"`model_path` {folder} holds neither an adapter ({ADAPTER_CONFIG}) nor a student "
+        f"`path` {folder} holds neither an adapter ({ADAPTER_CONFIG}) nor a student "
         f"({STUDENT_WEIGHTS}).{_runs_nearby(folder)}"
     )
 
