@@ -240,7 +240,8 @@ def test_an_unknown_precision_is_refused(adapter: Path) -> None:
 
 
 def test_load_says_what_is_wrong_with_a_folder(student: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^`path` .*nowhere: there is no such folder.*There is .*student"):
+    message = r"^`path` .*nowhere: there is no such folder.*There is .*student"
+    with pytest.raises(UserError, match=message):
         load(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds neither an adapter"):
