@@ -34,7 +34,7 @@ def test_sentences_held_out_are_left_out(distil: list[object]) -> None:
     config = read_json("student/config.json")
     assert sum(config["transfer_set"]["sentences"].values()) == learned <= 92
     assert learned < len(read_transfer_set(Path("set")).sentences)
-    assert f"; {92 - learned} more are left out" in out
+    assert f"; {92 - learned} left out: held-out" in out
     run_ok("evaluate", "--model_path", "student")
 
 
@@ -89,7 +89,7 @@ def test_missing_top_k_targets_are_refused_unless_targets_are_hard(
     assert (refused.code, refused.err.count("\n")) == (1, 1)
     assert "5 sampled sentences of the transfer set in set lack the decod" in refused.err
     out = run_ok(*distil_briefly, "--pretrain_targets", "hard")
-    assert "1 epochs over" in out and "soft targets" not in out
+    assert "1 epoch over" in out and "soft targets" not in out
 
 
 def test_damaged_top_k_targets_are_named(distil_briefly: list[object]) -> None:

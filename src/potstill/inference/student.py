@@ -121,7 +121,7 @@ class StudentClassifier(Classifier):
                 (staging / name).replace(folder / name)
         file = folder / STUDENT_ONNX
         size = file.stat().st_size / 1e6
-        logger.info(f"exported: {file}, {size:.2f} MB; logits within {difference:.1g}")
+        logger.info(f"exported: {file}, {size:.2f} MB; logits differ by {difference:.1g} at most")
         return exported_student
 
     def _is_in(self, folder: Path) -> bool:

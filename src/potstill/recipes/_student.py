@@ -117,8 +117,8 @@ def pretrain_student(
         fraction = text.targets.soft_fraction()
         soft = f"; soft targets for {fraction:.0%} of the tokens"
     logger.info(
-        f"pretrained as a language model: {epochs} epochs over {len(text)} sentences, "
-        f"{seconds:.0f} s, {loss:.3f} nats per token{soft}"
+        f"pretrained as a language model: {epochs} epoch{'s' * (epochs != 1)} over "
+        f"{len(text)} sentences, {seconds:.0f} s, {loss:.3f} nats per token{soft}"
     )
     return replace(run, settings=replace(run.settings, resume=False))
 

@@ -1,5 +1,6 @@
 """The command average: several adapters in, one that is their mean out."""
 
+import logging
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.teacher import load_teacher
 from potstill.recipes._corpus import evaluation_corpus
 from potstill.recipes._run import describe_run
-from potstill.recipes.console import echo
 from potstill.recipes.tables import comparison_table
 from potstill.settings import DataSettings
 from potstill.training.distributed import process
@@ -33,6 +33,8 @@ from potstill.training.distributed import process
 MUST_MATCH = ("labels", "decoder.sha256", "data.sha256", "max_length", "start_token")
 MUST_MATCH_PEFT = ("target_modules", "modules_to_save", "fan_in_fan_out")
 REQUIRED_KEYS = ("SR", "labels", "max_length", "settings", "data", "decoder", "start_token")
+
+logger = logging.getLogger(__name__)
 
 
 def average(adapters: list[Path], data: str, *, gpt_variant: str | None, folder: Path) -> None:
@@ -88,7 +90,7 @@ def average(adapters: list[Path], data: str, *, gpt_variant: str | None, folder:
         results = {"chosen": row["scores"], "parameters": mean.n_parameters}
         write_json(staging / "results.json", results)
     comparison_table(f"{first['decoder']['title']} on {corpus.name}", rows)
-    echo(f"adapter: {folder}")
+    logger.info(f"adapter: {folder}")
 
 
 def _row(classifier: DecoderClassifier, corpus: Corpus) -> dict[str, Any]:

@@ -202,10 +202,10 @@ def _without_scored(transfer_set: TransferSet, folder: Path, task: Task) -> Tran
     """Leave out the sentences that are scored or held out, or were made of one of these."""
     remaining = transfer_set.without([s for split in task.scored.values() for s in split.sentences])
     left_out = len(transfer_set.sentences) - len(remaining.sentences)
-    why = (
-        f"; {left_out} more are left out, edits of held-out or scored sentences" if left_out else ""
-    )
-    logger.info(f"transfer set: {len(remaining.sentences)} sentences from {folder}{why}")
+    line = f"transfer set: {len(remaining.sentences)} sentences from {folder}"
+    if left_out:
+        line += f"; {left_out} left out: held-out or scored sentences, or edits of them"
+    logger.info(line)
     return remaining
 
 

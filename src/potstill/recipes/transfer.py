@@ -263,5 +263,5 @@ def show_sentences(folder: Path, sentences: int, seed: int) -> None:
         best = int(np.argmax(row))
         echo(f"{labels[best]} {100 * row[best]:.0f} %, {origin}")
         if parent:
-            echo(f"    {parent}")
-        echo(f"  {'->' if parent else '  '}{sentence}")
+            echo(f"     {parent}")
+        echo(f"  {'->' if parent else '  '} {sentence}")
