@@ -58,23 +58,23 @@ def train(
     result = TrainResult([], {})
     if settings.resume:
         result = checkpoint.load(trainable, optimizer)
-    alone = accelerator.device.type if accelerator.num_processes == 1 else None
     step: Step
-    if microbatch_tokens and alone == "cpu":
+    # The faster steps are for one process alone.
+    device = accelerator.device.type if accelerator.num_processes == 1 else None
+    if microbatch_tokens and device == "cpu":
         step = MicrobatchStep(
             model, loss_function, optimizer, settings.clip, microbatch_tokens=microbatch_tokens
         )
-    elif microbatch_tokens and alone == "cuda":
+    elif microbatch_tokens and device == "cuda":
         longest = max(map(len, dataset.tokens))
         step = GraphedStep(model, loss_function, optimizer, settings.clip, longest=longest)
     else:
-        parameters = list(trainable.values())
         step = PlainStep(
             prepared,
             loss_function,
             optimizer,
             settings.clip,
-            parameters=parameters,
+            parameters=list(trainable.values()),
             accelerator=accelerator,
         )
     with progress(epochs * len(dataset.tokens)) as show:
