@@ -135,9 +135,9 @@ class StudentSettings(NetworkSettings):
     """DistilRNN: an embedding, recurrent layers and a linear layer."""
 
     init: str = "none"
-    """Start from none (random weights), base (DistilRNN-base) or a base's or student's folder."""
+    """Initial weights: none (random), base (DistilRNN-base), or the folder of a base or student."""
     vocab_size: int = 8000
-    """Maximum vocabulary of the student's own BPE tokenizer; with init, it has the base's."""
+    """Maximum vocabulary of the student's own BPE tokenizer; an init brings its own instead."""
     match_prevalence: bool = True
     """After training, shift class biases so that predicted and true frequencies on train agree."""
 

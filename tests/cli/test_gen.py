@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from potstill.cli import main
-from potstill.cli.commands import SERENITY
+from potstill.cli.commands.use import SERENITY
 from potstill.decoder.hub import find_base_model
 from tests.cli.conftest import read_json, run
 

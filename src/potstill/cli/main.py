@@ -43,6 +43,7 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
     """Run one command; exit with code 0, 1 for an error, 2 for wrong usage, 130 if interrupted."""
     args = sys.argv[1:] if args is None else args
     _print_log()
+    _prepare_libraries()
     try:
         _check_command(args)
         tyro.extras.subcommand_cli_from_dict(
@@ -126,6 +127,19 @@ def _print_log() -> None:
     logger.setLevel(logging.INFO)
     if not any(isinstance(handler, _PrintingHandler) for handler in logger.handlers):
         logger.addHandler(_PrintingHandler())
+
+
+def _prepare_libraries() -> None:
+    """Silence transformers' warnings and progress bars, and limit how long idle threads spin.
+
+    The libraries read these variables when they are imported, which is later, if at all: an
+    exported student needs none of them.
+    """
+    # libgomp reads it when torch is loaded. On shared cores, spinning took most of the time.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # not the Hub's bars: a download may take minutes
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
 def _check_command(args: list[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from potstill.errors import UsageError
 from potstill.settings import Precision
 
 OUTPUT, TEACHER = "--output", "--teacher"
@@ -69,3 +70,8 @@ TeacherPath = Annotated[
 OutputPath = Annotated[Path, arg(aliases=[OUTPUT])]
 OptionalOutputPath = Annotated[Path | None, arg(aliases=[OUTPUT], help_behavior_hint="")]
 ALIASES = ((OutputPath, OUTPUT), (OptionalOutputPath, OUTPUT), (TeacherPath, TEACHER))
+
+
+def check_serial(SR: int) -> None:
+    if not 0 <= SR < 2**32:
+        raise UsageError(f"SR {SR} is out of range: it takes a whole number from 0 to 4294967295.")

@@ -1,0 +1,20 @@
+"""One function per command: its signature is the flags, its docstring the help.
+
+Each function checks its arguments and calls the recipe of the same name. Heavy imports are inside
+the functions, so that `--help` answers at once.
+"""
+
+from potstill.cli.commands.train import LoRA, average, distil, rnn, transfer
+from potstill.cli.commands.use import evaluate, export, gen, predict
+
+__all__ = [
+    "LoRA",
+    "average",
+    "distil",
+    "evaluate",
+    "export",
+    "gen",
+    "predict",
+    "rnn",
+    "transfer",
+]

@@ -1,0 +1,113 @@
+"""The commands that use a model: gen, evaluate, predict, export."""
+
+from potstill.cli.options import (
+    AdapterVariant,
+    DecoderPrecision,
+    ModelPath,
+    OptionalOutputPath,
+    OptionalPath,
+    ScoringData,
+    Sentences,
+    Serial,
+    Variant,
+    check_serial,
+)
+from potstill.errors import UsageError
+from potstill.settings import (
+    OptionalText,
+    SamplingSettings,
+    Switch,
+)
+
+SERENITY = (
+    "Grant me the serenity to accept the things I cannot change, the courage to change the things "
+    "I can, and the wisdom to know the difference."
+)
+
+
+def gen(
+    SR: Serial,
+    gpt_variant: Variant = "auto",
+    prompt: str = SERENITY,
+    sampling: SamplingSettings = SamplingSettings(),
+) -> None:
+    """Continue a prompt with the base decoder.
+
+    Args:
+        prompt: Text to continue.
+    """
+    check_serial(SR)
+    from potstill.recipes import gen as recipe
+
+    recipe.generate(prompt, seed=SR, gpt_variant=gpt_variant, sampling=sampling)
+
+
+def evaluate(
+    model_path: ModelPath = None,
+    gpt_variant: AdapterVariant = None,
+    data: ScoringData = "auto",
+    text_column: OptionalText = None,
+    label_column: OptionalText = None,
+    precision: DecoderPrecision = "auto",
+    json: Switch = False,
+) -> None:
+    """Score a saved model on labelled data.
+
+    Args:
+        text_column: Column (or JSON key) of the text. Default: sentence or text.
+        label_column: Column (or JSON key) of the label. Default: label.
+        json: Print one JSON object instead of tables.
+    """
+    from potstill.recipes import evaluate as recipe
+
+    recipe.evaluate(
+        model_path,
+        data,
+        text_column=text_column,
+        label_column=label_column,
+        precision=precision,
+        gpt_variant=gpt_variant,
+        as_json=json,
+    )
+
+
+def predict(
+    sentences: Sentences = (),
+    file: OptionalText = None,
+    model_path: ModelPath = None,
+    gpt_variant: AdapterVariant = None,
+    precision: DecoderPrecision = "auto",
+    json: Switch = False,
+) -> None:
+    """Classify sentences from arguments, a file or standard input.
+
+    Args:
+        sentences: Sentences, each in quotes. Without any, --file or standard input is read.
+        file: Text file with one sentence per line; - is standard input.
+        json: Print one JSON object per line instead of a table.
+    """
+    if sentences and file:
+        raise UsageError("give sentences or --file, not both.")
+    if not all(map(str.strip, sentences)):
+        raise UsageError("one of the sentences is empty.")
+    from potstill.recipes import predict as recipe
+
+    texts = list(sentences) or recipe.read_sentences(file or "-")
+    recipe.predict(texts, model_path, precision=precision, gpt_variant=gpt_variant, as_json=json)
+
+
+def export(
+    model_path: OptionalPath = None,
+    onnx_path: OptionalOutputPath = None,
+    int8: Switch = False,
+) -> None:
+    """Write a student as ONNX, which predict and other programs run without torch.
+
+    Args:
+        model_path: Folder of a student. Default: the newest student in runs/.
+        onnx_path: Folder to write the model and its other files to. Default: the student's own.
+        int8: Store the matrices as 8-bit integers, at a quarter of the size.
+    """
+    from potstill.recipes import export as recipe
+
+    recipe.export(model_path, onnx_path, int8=int8)
