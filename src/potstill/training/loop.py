@@ -58,12 +58,18 @@ def train(
     result = TrainResult([], {})
     if settings.resume:
         result = checkpoint.load(trainable, optimizer)
+    parameters = list(trainable.values())
     step: Step
     # The faster steps are for one process alone.
     device = accelerator.device.type if accelerator.num_processes == 1 else None
     if microbatch_tokens and device == "cpu":
         step = MicrobatchStep(
-            model, loss_function, optimizer, settings.clip, microbatch_tokens=microbatch_tokens
+            model,
+            loss_function,
+            optimizer,
+            settings.clip,
+            parameters=parameters,
+            microbatch_tokens=microbatch_tokens,
         )
     elif microbatch_tokens and device == "cuda":
         longest = max(map(len, dataset.tokens))
@@ -74,7 +80,7 @@ def train(
             loss_function,
             optimizer,
             settings.clip,
-            parameters=list(trainable.values()),
+            parameters=parameters,
             accelerator=accelerator,
         )
     with progress(epochs * len(dataset.tokens)) as show:

@@ -66,6 +66,7 @@ class MicrobatchStep:
     loss_function: LossFunction
     optimizer: Any
     clip: float
+    parameters: list[Tensor]
     microbatch_tokens: int
 
     def __call__(self, dataset: Dataset, indices: np.ndarray) -> list[BatchLogits]:
@@ -76,8 +77,7 @@ class MicrobatchStep:
             self.loss_function,
             microbatch_tokens=self.microbatch_tokens,
         )
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        update(self.optimizer, parameters, self.clip)
+        update(self.optimizer, self.parameters, self.clip)
         return outputs
 
 
