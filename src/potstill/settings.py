@@ -179,7 +179,7 @@ class DistilSettings:
     temperature: float = 1.0
     """Temperature of the KL loss; above 1 softens both distributions."""
     alpha: float = 0.5
-    """Weight of the teacher's logits in the loss; the labels have weight 1 − alpha."""
+    """Weight of the teacher's logits in the loss; the labels have weight 1 - alpha."""
     word_loss_weight: float = 4.0
     """Weight of the per-word loss relative to the sentence-level loss; 0 turns it off."""
 

@@ -4,24 +4,14 @@ from collections import Counter
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from potstill.decoder.hub import BaseModel
 from potstill.decoder.language_model import LanguageModel
-from potstill.decoder.lora import lora_layers
 from potstill.transfer.gpu_sampling import SampledBlock, sample_blocks
 from potstill.transfer.top_k import TOP_K
-from tests.transfer.language_models import language_model, most_probable_first_token
+from tests.transfer.language_models import greedy_tokens, most_probable_first_token
 
 MAX_TOKENS = 12
-
-
-@pytest.fixture
-def model(tiny_decoder: BaseModel) -> LanguageModel:
-    """A tiny decoder with adapters, whose sentences end soon."""
-    model = language_model(tiny_decoder)
-    model.end = most_probable_first_token(model)
-    return model
 
 
 def sentences_of(blocks: list[SampledBlock]) -> list[list[int]]:
@@ -75,17 +65,7 @@ def test_every_sentence_begun_is_finished_or_dropped(
 def test_near_zero_temperature_equals_greedy_decoding_of_transformers(
     model: LanguageModel, tiny_decoder: BaseModel
 ) -> None:
-    for _, layer in lora_layers(model):
-        layer.V.data.zero_()
-    whole = AutoModelForCausalLM.from_pretrained(tiny_decoder.folder)
-    out = whole.generate(
-        torch.tensor([[model.start]]),
-        attention_mask=torch.ones(1, 1),
-        do_sample=False,
-        max_new_tokens=8,
-        pad_token_id=0,
-        eos_token_id=-1,
-    )[0, 1:].tolist()
+    out = greedy_tokens(model, tiny_decoder)
     model.end = next(token for token in out if token != out[0])
     expected = out[: out.index(model.end)]
     for max_tokens in (len(expected), 20):  # one that is as long as may be ends in time

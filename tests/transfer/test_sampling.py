@@ -13,17 +13,9 @@ from potstill.training.precision import cast_frozen_to_bf16
 from potstill.transfer import sampling
 from potstill.transfer.sampling import Sampled, draw, sample
 from potstill.transfer.top_k import TOP_K
-from tests.transfer.language_models import language_model, most_probable_first_token
+from tests.transfer.language_models import greedy_tokens, language_model, most_probable_first_token
 
 MAX_TOKENS = 12
-
-
-@pytest.fixture
-def model(tiny_decoder: BaseModel) -> LanguageModel:
-    """A tiny decoder with adapters, whose sentences end soon."""
-    model = language_model(tiny_decoder)
-    model.end = most_probable_first_token(model)
-    return model
 
 
 def tokens_of(sentences: Iterable[Sampled]) -> list[list[int]]:
@@ -160,17 +152,7 @@ def test_near_zero_temperature_equals_greedy_decoding_of_transformers(
 ) -> None:
     """Rows restart and leave without disturbing the others."""
     monkeypatch.setattr(sampling, "SLOTS", 3)
-    for _, layer in lora_layers(model):
-        layer.V.data.zero_()
-    whole = AutoModelForCausalLM.from_pretrained(tiny_decoder.folder)
-    out = whole.generate(
-        torch.tensor([[model.start]]),
-        attention_mask=torch.ones(1, 1),
-        do_sample=False,
-        max_new_tokens=8,
-        pad_token_id=0,
-        eos_token_id=-1,
-    )[0, 1:].tolist()
+    out = greedy_tokens(model, tiny_decoder)
     model.end = out[-1]
     assert (
         tokens_of(sample(model, 7, 0, temperature=1e-4, max_tokens=20))
