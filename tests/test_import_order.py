@@ -12,7 +12,7 @@ ORDER = [
     {"decoder", "student"},
     {"training"},
     {"transfer"},
-    {"distillation"},
+    {"distillation", "pretraining"},
     {"inference"},
     {"recipes"},
     {"cli", "estimator"},

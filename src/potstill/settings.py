@@ -192,6 +192,20 @@ class DistilSettings:
 
 
 @dataclass(frozen=True)
+class GeneralTextSettings:
+    """The text that DistilRNN-base is pretrained on."""
+
+    tokens: int = 45_000_000
+    """Tokens to sample from the base decoder; a million takes 0.4 GB on disk and in memory."""
+    vocab_size: int = 8192
+    """Vocabulary of the base: the first tokens of the decoder's."""
+
+    def __post_init__(self) -> None:
+        check("tokens", self.tokens, self.tokens >= 1, "1 or more")
+        check("vocab_size", self.vocab_size, self.vocab_size > 257, "more than 257")
+
+
+@dataclass(frozen=True)
 class TransferSettings:
     """Contents of the set."""
 

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from potstill.errors import UsageError, UserError
 from potstill.files import STUDENT_TOKENIZER, STUDENT_WEIGHTS
 from potstill.settings import StudentSettings
-from potstill.student.base import PRETRAINED, load_base, load_init
+from potstill.student.base import PRETRAINED, load_base, load_init, save_base
 from potstill.student.io import save_student
 from potstill.student.model import DistilRNN, StudentConfig
 from potstill.student.tokenizer import encode, train_tokenizer, word_end_positions
@@ -105,6 +105,19 @@ class TestLoadBase:
     def test_a_copy_is_the_same(self, folder: Path) -> None:
         one, other = load_base(PRETRAINED), load_base(folder)
         assert one.sha256 == other.sha256 and one.config == other.config
+
+    def test_what_save_base_writes_is_read_back(self, student: Path, tmp_path: Path) -> None:
+        first = load_base(student)
+        model = DistilRNN(StudentConfig(**first.config))
+        model.load_state_dict(first.weights, strict=False)
+        (tmp_path / "saved").mkdir()
+        save_base(model, first.tokenizer, tmp_path / "saved", {"SR": 7})
+        saved = load_base(tmp_path / "saved")
+        assert saved.config == first.config
+        assert saved.tokenizer.to_str() == first.tokenizer.to_str()
+        for name, tensor in first.weights.items():
+            assert torch.equal(saved.weights[name], tensor.half().float())
+        assert json.loads((tmp_path / "saved/config.json").read_text())["SR"] == 7
 
     def test_a_saved_student_is_a_base_without_its_classes(self, student: Path) -> None:
         base = load_init(replace(SMALL, init=str(student)))

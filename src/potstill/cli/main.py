@@ -24,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "transfer": commands.transfer,
     "distil": commands.distil,
     "rnn": commands.rnn,
+    "pretrain": commands.pretrain,
     "evaluate": commands.evaluate,
     "predict": commands.predict,
     "export": commands.export,

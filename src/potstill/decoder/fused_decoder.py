@@ -88,12 +88,23 @@ class FusedDecoder:
             positions: (B,) their positions.
             cache: keys and values of the earlier tokens; those of the new ones are added to it.
         """
-        x = self.embed(tokens[:, None], positions[:, None]).squeeze(1)
-        for block, keys, values in zip(self.blocks, cache.keys, cache.values, strict=True):
+        return self.step_to(tokens, positions, cache, len(self.blocks))[0]
+
+    def step_to(
+        self, tokens: Tensor, positions: Tensor, cache: "KeyValueCache", inner_block: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `step` does, and the (B, width) states after the block number
+        `inner_block`, counted from 1."""
+        x = inner = self.embed(tokens[:, None], positions[:, None]).squeeze(1)
+        for number, (block, keys, values) in enumerate(
+            zip(self.blocks, cache.keys, cache.values, strict=True), 1
+        ):
             qkv = block.qkv(block.norm1(x))
             x = x + block.out(cached_attention(qkv, keys, values, positions, rotary=cache.rotary))
             x = x + block.down(self.activation(block.up(block.norm2(x))))
-        return self.norm(x)
+            if number == inner_block:
+                inner = x
+        return self.norm(x), inner
 
     def new_cache(self, batch_size: int, max_seq_len: int) -> "KeyValueCache":
         """Return an empty cache for `batch_size` sentences of up to `max_seq_len` tokens."""

@@ -97,8 +97,8 @@ def check_target(folder: Path, plots_path: Path | None, resume: bool) -> None:
 
     This is checked before training, not after.
     """
-    if resume and not _unfinished(folder).exists():
-        raise UserError(f"`resume`: no interrupted run in {_unfinished(folder)}; run without it.")
+    if resume and not unfinished(folder).exists():
+        raise UserError(f"`resume`: no interrupted run in {unfinished(folder)}; run without it.")
     check_replaceable(folder, "`output`")
     check_writable(folder.parent, "`output`")
     if plots_path:
@@ -148,7 +148,7 @@ class Run:
         settings |= {k: config[k] for k in ("command", "SR")} | {"data": config["data"]["sha256"]}
         inputs = ("decoder", "teacher", "transfer_set", "init")
         settings |= {k: config[k]["sha256"] for k in inputs if k in config}
-        return Checkpoint(_unfinished(self.folder), settings, stage)
+        return Checkpoint(unfinished(self.folder), settings, stage)
 
 
 def fit(
@@ -284,5 +284,6 @@ def _score(
     return RunResult(results, all_logits)
 
 
-def _unfinished(folder: Path) -> Path:
+def unfinished(folder: Path) -> Path:
+    """Return where the checkpoint of a run that will write `folder` is."""
     return folder.with_name(f"{folder.name}.unfinished")

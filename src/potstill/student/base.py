@@ -1,7 +1,7 @@
 """The weights and the tokenizer that a student starts from instead of random numbers."""
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from potstill.errors import UsageError, UserError
-from potstill.files import STUDENT_TOKENIZER, STUDENT_WEIGHTS, read_json
+from potstill.files import (
+    STUDENT_TOKENIZER,
+    STUDENT_WEIGHTS,
+    read_json,
+    write_json,
+    write_tensors,
+)
 from potstill.settings import NetworkSettings, StudentSettings
 from potstill.student.model import DistilRNN, StudentConfig
 
@@ -50,6 +56,22 @@ class Base:
                     f"`{field.name}` is {asked}, but the network in {self.folder}, from which "
                     f"`init` starts, has {own}; make them the same."
                 )
+
+
+def save_base(model: DistilRNN, tokenizer: Tokenizer, folder: Path, about: dict[str, Any]) -> None:
+    """Write a base into `folder`, which `load_base` reads: the weights in fp16 without the layer
+    that scores classes, the tokenizer, and a config.json that also says what is in `about`."""
+    weights = {k: v.half() for k, v in model.state_dict().items() if not k.startswith(OF_CLASSES)}
+    write_tensors(folder / STUDENT_WEIGHTS, weights)
+    tokenizer.save(str(folder / STUDENT_TOKENIZER))
+    network = {key: value for key, value in asdict(model.config).items() if key != "classes"}
+    sha256 = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in (STUDENT_WEIGHTS, STUDENT_TOKENIZER)
+    }
+    parameters = sum(tensor.numel() for tensor in weights.values())
+    config = {"student": network, "parameters": parameters, "sha256": sha256} | about
+    write_json(folder / "config.json", config)
 
 
 def load_init(settings: StudentSettings) -> Base | None:

@@ -17,6 +17,7 @@ from potstill.decoder.fused_linear import FusedLinear
 from potstill.decoder.language_model import LanguageModel
 from potstill.ops import gpu
 from potstill.training.steps import capture_graph
+from potstill.transfer.free_text import Beginnings, FreeText, StatesToKeep
 from potstill.transfer.top_k import TOP_K
 
 SLOTS = 8192  # sentences sampled at the same time
@@ -33,12 +34,15 @@ class SampledBlock:
         lengths: (N,).
         token_ids: (N, max_tokens, TOP_K) the most probable next tokens after each token.
         probs: (N, max_tokens, TOP_K) their probabilities given that the sentence goes on.
+        states: (N, max_tokens, width) what was kept of the decoder's states at each token; without
+            `StatesToKeep` of width 0.
     """
 
     tokens: Tensor
     lengths: Tensor
     token_ids: Tensor
     probs: Tensor
+    states: Tensor
 
 
 @dataclass
@@ -52,6 +56,8 @@ class Slots:
         text: (S, max_tokens) the tokens so far.
         token_ids: (S, max_tokens, TOP_K) as in `SampledBlock`.
         probs: (S, max_tokens, TOP_K) as in `SampledBlock`.
+        states: (S, max_tokens, width) as in `SampledBlock`.
+        beginnings: (S,) the row of `FreeText.beginnings` that each sentence begins with.
     """
 
     next_tokens: Tensor
@@ -60,9 +66,13 @@ class Slots:
     text: Tensor
     token_ids: Tensor
     probs: Tensor
+    states: Tensor
+    beginnings: Tensor
 
     @classmethod
-    def new(cls, slots: int, max_tokens: int, start: int, device: torch.device) -> "Slots":
+    def new(
+        cls, slots: int, max_tokens: int, start: int, *, width: int, device: torch.device
+    ) -> "Slots":
         """Return `slots` slots that read the start token next."""
         return cls(
             torch.full((slots,), start, device=device),
@@ -71,6 +81,8 @@ class Slots:
             torch.zeros(slots, max_tokens, dtype=torch.int32, device=device),
             torch.zeros(slots, max_tokens, TOP_K, dtype=torch.int32, device=device),
             torch.zeros(slots, max_tokens, TOP_K, dtype=torch.half, device=device),
+            torch.zeros(slots, max_tokens, width, dtype=torch.half, device=device),
+            torch.zeros(slots, dtype=torch.long, device=device),
         )
 
     def take(self, rows: Tensor) -> "Slots":
@@ -87,7 +99,7 @@ class Outbox:
         self.lengths = slots.positions.new_zeros(rows + 1)
         self.buffers = {
             name: getattr(slots, name).new_zeros(rows + 1, *getattr(slots, name).shape[1:])
-            for name in ("text", "token_ids", "probs")
+            for name in ("text", "token_ids", "probs", "states")
         }
 
     def put(self, slots: Slots, ended: Tensor) -> None:
@@ -102,8 +114,8 @@ class Outbox:
         """Return what was put since the last time."""
         count = int(self.written)
         self.written = torch.zeros_like(self.written)
-        tokens, token_ids, probs = (buffer[:count].clone() for buffer in self.buffers.values())
-        return SampledBlock(tokens, self.lengths[:count].clone(), token_ids, probs)
+        tokens, *others = (buffer[:count].clone() for buffer in self.buffers.values())
+        return SampledBlock(tokens, self.lengths[:count].clone(), *others)
 
 
 @torch.no_grad()
@@ -114,6 +126,7 @@ def sample_blocks(
     temperature: float,
     max_tokens: int,
     *,
+    free_text: FreeText | None = None,
     slots: int = SLOTS,
     block: int = BLOCK,
 ) -> Iterator[SampledBlock]:
@@ -126,18 +139,27 @@ def sample_blocks(
         sentences: How many to begin.
         seed: Of all draws.
         temperature: Of the softmax that tokens are drawn from.
-        max_tokens: Longest sentence; a longer one is dropped.
+        max_tokens: Longest sentence; a longer one is dropped, of `free_text` cut there.
+        free_text: How to sample general text; tokens are then drawn among the TOP_K most probable
+            and the end.
         slots: Sentences at the same time.
         block: Sentences that are yielded together, about.
     """
     device = next(model.parameters()).device
     draw = _Draw(seed, device)
     n_slots = min(slots, sentences)
-    state = Slots.new(n_slots, max_tokens, model.start, device)
+    start = free_text.start if free_text else model.start
+    keep = free_text.states if free_text else None
+    width = keep.width if keep else 0
+    state = Slots.new(n_slots, max_tokens, start, width=width, device=device)
+    beginnings = Beginnings(free_text, max_tokens, seed, device) if free_text else None
+    if beginnings:
+        state.beginnings = beginnings.choose(n_slots)
     if model.fused is None:
         raise TypeError("the base of this language model is not fused")
     cache = model.fused.new_cache(n_slots, max_tokens + 1)
-    next_logits = _captured(model.fused, model.head, state, cache)
+    compute = _NextLogits(model.fused, model.head, cache, keep)
+    next_logits = _captured(compute)
     outbox = Outbox(block + LOOK_EVERY * n_slots, state)
     begun = torch.tensor(n_slots, device=device)
     for step in range(1, 2**62):
@@ -145,16 +167,25 @@ def sample_blocks(
         rows = torch.arange(len(logits), device=device)
         # What stands behind the token just read; behind the start token, nobody asks for it.
         at = (state.positions - 1).clamp(min=0)
-        state.token_ids[rows, at], state.probs[rows, at] = top_k(logits, model.end)
-        drawn = draw(logits, temperature)
+        token_ids, state.probs[rows, at] = top_k(logits, model.end)
+        state.token_ids[rows, at] = token_ids
+        if keep:
+            state.states[rows, at] = compute.kept
+        if beginnings:
+            drawn = draw.among(logits, temperature, token_ids, model.end)
+            drawn = beginnings.force(drawn, state.beginnings, state.positions)
+        else:
+            drawn = draw(logits, temperature)
         ended = (drawn == model.end) & state.active
-        outbox.put(state, ended & (state.positions > 0))
         done = (ended | (state.positions == max_tokens)) & state.active
+        outbox.put(state, (done if free_text else ended) & (state.positions > 0))
         begins = done & (begun + done.cumsum(0) <= sentences)
         begun = begun + begins.sum()
         state.active = state.active & (~done | begins)
         state.text[rows, state.positions.clamp(max=max_tokens - 1)] = drawn.int()
-        state.next_tokens = torch.where(begins, model.start, drawn)
+        state.next_tokens = torch.where(begins, start, drawn)
+        if beginnings:
+            state.beginnings = torch.where(begins, beginnings.choose(len(rows)), state.beginnings)
         # A slot that rests reads the same position over and over.
         positions = state.positions + state.active.long()
         state.positions = torch.where(begins, 0, positions).clamp(max=max_tokens)
@@ -168,7 +199,7 @@ def sample_blocks(
         if 2 * alive < len(logits):
             rows = state.active.nonzero().squeeze(1)
             state, cache = state.take(rows), cache.filter_batch_items(rows)
-            next_logits = _next_logits(model.fused, model.head, cache)
+            next_logits = compute = _NextLogits(model.fused, model.head, cache, keep)
 
 
 def top_k(logits: Tensor, end: int) -> tuple[Tensor, Tensor]:
@@ -194,24 +225,49 @@ class _Draw:
         noise = torch.empty_like(logits, dtype=torch.float32).exponential_(generator=self.generator)
         return (logits.float() / temperature).sub_(noise.log_()).argmax(1)
 
+    def among(self, logits: Tensor, temperature: float, token_ids: Tensor, end: int) -> Tensor:
+        """Draw from the tokens at `token_ids`, (B, K), and `end` alone."""
+        ends = torch.full_like(token_ids[:, :1], end)
+        token_ids = torch.cat([token_ids, ends], 1).long()
+        scores = logits.gather(1, token_ids).float() / temperature
+        noise = torch.empty_like(scores).exponential_(generator=self.generator)
+        chosen = scores.sub_(noise.log_()).argmax(1, keepdim=True)
+        return token_ids.gather(1, chosen).squeeze(1)
 
-NextLogits = Callable[[Tensor, Tensor], Tensor]  # (B,) tokens, (B,) positions to (B, V) logits
+
+class _NextLogits:
+    """Maps (B,) tokens and their (B,) positions to the (B, V) logits of the tokens that follow.
+
+    Attributes:
+        kept: (B, width) what `keep` made of the states at the tokens of the last call.
+    """
+
+    def __init__(
+        self,
+        fused: FusedDecoder,
+        head: FusedLinear,
+        cache: KeyValueCache,
+        keep: StatesToKeep | None,
+    ):
+        self.fused, self.head, self.cache, self.keep = fused, head, cache, keep
+        like = cache.keys[0]
+        self.kept = like.new_zeros(len(like), keep.width if keep else 0, dtype=torch.half)
+
+    def __call__(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        if not self.keep:
+            return self.head(self.fused.step(tokens, positions, self.cache))
+        states, inner = self.fused.step_to(tokens, positions, self.cache, self.keep.block)
+        self.kept.copy_(self.keep.project(inner))
+        return self.head(states)
 
 
-def _next_logits(fused: FusedDecoder, head: FusedLinear, cache: KeyValueCache) -> NextLogits:
-    return lambda tokens, positions: head(fused.step(tokens, positions, cache))
-
-
-def _captured(
-    fused: FusedDecoder, head: FusedLinear, state: Slots, cache: KeyValueCache
-) -> NextLogits:
-    """Return `_next_logits` for as many tokens as there are slots, on a GPU as one launch: a step
-    is hundreds of small operations."""
-    compute = _next_logits(fused, head, cache)
+def _captured(compute: _NextLogits) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return `compute`, on a GPU as one launch: a step is hundreds of small operations."""
+    like = compute.cache.keys[0]
     # Without the kernels a step asks the GPU how long the longest sentence is.
-    if not gpu.inference_kernels(cache.keys[0]):
+    if not gpu.inference_kernels(like):
         return compute
-    tokens, positions = state.next_tokens.clone(), state.positions.clone()
+    tokens, positions = torch.zeros(2, len(like), dtype=torch.long, device=like.device)
     compute(tokens, positions)  # what libraries prepare at first can't be captured
     logits, replay = capture_graph(
         lambda: compute(tokens, positions), torch.cuda.graph_pool_handle()

@@ -1,4 +1,4 @@
-"""The commands that train: LoRA, average, transfer, distil, rnn."""
+"""The commands that train: LoRA, average, transfer, distil, rnn, pretrain."""
 
 from pathlib import Path
 
@@ -20,7 +20,9 @@ from potstill.recipes.console import progress_bar
 from potstill.settings import (
     DataSettings,
     DistilSettings,
+    GeneralTextSettings,
     LoRASettings,
+    NetworkSettings,
     OptionalInt,
     PretrainSettings,
     StudentSettings,
@@ -198,3 +200,33 @@ def rnn(
         progress=progress_bar,
     )
     report(folder, plots_path / "rnn_training_plot.png")
+
+
+def pretrain(
+    SR: Serial,
+    gpt_variant: Variant = "auto",
+    text: GeneralTextSettings = GeneralTextSettings(),
+    network: NetworkSettings = NetworkSettings(dropout=0.1),
+    train: TrainSettings = TrainSettings(epochs=5, batch_size=1024, lr=0.014, warmup=0.03),
+    base_path: OptionalOutputPath = None,
+    text_path: OptionalPath = None,
+) -> None:
+    """Pretrain a student on general text of the base decoder, for --init of distil and rnn.
+
+    Args:
+        base_path: Folder to write the base to. Default: runs/base-SR.
+        text_path: Folder of the sampled text, which is kept. Default: runs/text-SR.
+    """
+    check_serial(SR)
+    from potstill.recipes import pretrain as recipe
+
+    recipe.pretrain(
+        SR,
+        gpt_variant=gpt_variant,
+        text=text,
+        network=network,
+        train=train,
+        output=base_path or Path(f"runs/base-{SR}"),
+        text_path=text_path or Path(f"runs/text-{SR}"),
+        progress=progress_bar,
+    )

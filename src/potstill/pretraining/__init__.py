@@ -1,0 +1,1 @@
+"""DistilRNN-base: a student pretrained on general text that a decoder writes."""

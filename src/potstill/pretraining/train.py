@@ -1,0 +1,112 @@
+"""Training DistilRNN-base on general text, on the device that holds all of it."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from potstill.data.ragged import equal_length_batches
+from potstill.ops.parameters import trainable_parameters
+from potstill.pretraining.losses import NAMES, make_batch, pretraining_losses
+from potstill.pretraining.network import (
+    LayeredStudent,
+    PretrainingHeads,
+    copy_module,
+    copy_weights,
+    move_gradients,
+)
+from potstill.pretraining.text import PretrainingText
+from potstill.progress import Progress, no_progress
+from potstill.settings import TrainSettings
+from potstill.student.model import DistilRNN
+from potstill.training.checkpoint import Checkpoint, EpochMetrics, TrainResult
+from potstill.training.optim import adamw, seed_epoch, set_lr, update
+
+SHORTEST = 2  # tokens of a text; one alone has no neighbour
+
+
+def pretrain_base(
+    student: DistilRNN,
+    heads: PretrainingHeads,
+    text: PretrainingText,
+    settings: TrainSettings,
+    *,
+    epochs: int,
+    seed: int,
+    checkpoint: Checkpoint,
+    report: Callable[[EpochMetrics], None] = lambda metrics: None,
+    progress: Progress = no_progress,
+) -> list[EpochMetrics]:
+    """Train all of `student` but the layer that scores classes, and `heads`, in place.
+
+    On a GPU the products are in bf16, the weights in fp32.
+
+    Args:
+        student: Bidirectional, of GRUs, on the device of `text`, as are the heads.
+        text: What to learn from.
+        settings: Its epochs are not read.
+        epochs: Passes over the text.
+        seed: Determines the batches and the dropout.
+        checkpoint: Keeps what it takes to continue after the last finished epoch, as
+            `settings.resume` asks.
+        report: Is called after each epoch.
+
+    Returns:
+        The mean losses of each epoch, by name.
+    """
+    on_gpu = student.embedding.weight.is_cuda
+    student.score.requires_grad_(False)
+    model = nn.ModuleDict({"student": student, "heads": heads}).train()
+    network = LayeredStudent(student, copied=on_gpu)
+    copies, low_heads, dtype = network.copies, heads, student.product_dtype
+    if on_gpu:
+        dtype = torch.bfloat16
+        copied, pairs = copy_module(heads, dtype)
+        assert isinstance(copied, PretrainingHeads)
+        low_heads, copies = copied, copies + pairs
+    optimizer, trainable = adamw(model, settings), trainable_parameters(model)
+    history: list[EpochMetrics] = []
+    if settings.resume:
+        history = checkpoint.load(trainable, optimizer).history
+        copy_weights(copies)
+
+    def step(indices: Tensor, length: int) -> Tensor:
+        batch = make_batch(text, indices, length)
+        losses = pretraining_losses(network, low_heads, batch, dtype)
+        # A batch that is not full counts as much less.
+        loss = (losses[:2].mean() + losses[2:].sum()) * (len(indices) / settings.batch_size)
+        loss.backward()
+        move_gradients(copies)
+        update(optimizer, trainable.values(), settings.clip)
+        copy_weights(copies)
+        return losses.detach() * len(indices)
+
+    n_texts = int((text.tokens.lengths >= SHORTEST).sum())
+    with progress(epochs * n_texts) as show:
+        for epoch in range(len(history) + 1, epochs + 1):
+            batches = _batches(text, settings.batch_size, seed, epoch)
+            sums = torch.zeros(len(NAMES), device=text.origin.device)
+            done = (epoch - 1) * n_texts
+            for number, (indices, length) in enumerate(batches):
+                step_number = (epoch - 1) * len(batches) + number
+                set_lr(optimizer, settings, step_number, epochs * len(batches))
+                sums += step(indices, length)
+                done += len(indices)
+                show(done, "DistilRNN-base")
+            means = dict(zip(NAMES, (sums / n_texts).tolist(), strict=True))
+            history.append({"epoch": epoch, "steps": len(batches)} | means)
+            checkpoint.save(TrainResult(history, {}), trainable, optimizer)
+            report(history[-1])
+    student.score.requires_grad_(True)
+    student.eval()
+    return history
+
+
+def _batches(
+    text: PretrainingText, batch_size: int, seed: int, epoch: int
+) -> list[tuple[Tensor, int]]:
+    """Seed an epoch's random numbers and return its batches."""
+    seed_epoch(seed, epoch)
+    generator = torch.Generator(text.origin.device).manual_seed(seed * 1_000_003 + epoch)
+    lengths = text.tokens.lengths
+    return equal_length_batches(lengths, batch_size, generator, shortest=SHORTEST)
