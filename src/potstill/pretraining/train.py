@@ -34,12 +34,11 @@ def pretrain_base(
     epochs: int,
     seed: int,
     checkpoint: Checkpoint,
+    bf16: bool,
     report: Callable[[EpochMetrics], None] = lambda metrics: None,
     progress: Progress = no_progress,
 ) -> list[EpochMetrics]:
     """Train all of `student` but the layer that scores classes, and `heads`, in place.
-
-    On a GPU the products are in bf16, the weights in fp32.
 
     Args:
         student: Bidirectional, of GRUs, on the device of `text`, as are the heads.
@@ -49,17 +48,17 @@ def pretrain_base(
         seed: Determines the batches and the dropout.
         checkpoint: Keeps what it takes to continue after the last finished epoch, as
             `settings.resume` asks.
+        bf16: Compute in bf16 by copies of the weights, which stay in fp32: what a GPU is fast at.
         report: Is called after each epoch.
 
     Returns:
         The mean losses of each epoch, by name.
     """
-    on_gpu = student.embedding.weight.is_cuda
     student.score.requires_grad_(False)
     model = nn.ModuleDict({"student": student, "heads": heads}).train()
-    network = LayeredStudent(student, copied=on_gpu)
+    network = LayeredStudent(student, copied=bf16)
     copies, low_heads, dtype = network.copies, heads, student.product_dtype
-    if on_gpu:
+    if bf16:
         dtype = torch.bfloat16
         copied, pairs = copy_module(heads, dtype)
         assert isinstance(copied, PretrainingHeads)

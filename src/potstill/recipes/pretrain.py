@@ -111,6 +111,7 @@ def pretrain(
             epochs=epochs,
             seed=seed,
             checkpoint=checkpoint,
+            bf16=device.type == "cuda",
             report=_report,
             progress=progress,
         )
