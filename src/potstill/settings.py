@@ -58,7 +58,7 @@ class TrainSettings:
     """Optimisation: AdamW with a linear warm-up and a linear decay to zero."""
 
     epochs: OptionalInt = None
-    """Passes over the training sentences. Default: LoRA 3; a student 20, with a transfer set 4."""
+    """Passes over the data. Default: LoRA 3; pretrain 5; a student 20, with a transfer set 4."""
     batch_size: int = 32
     """Sentences per step, over all processes."""
     lr: float = 1e-3
