@@ -20,12 +20,12 @@ NETWORK = ("--hidden_size", 8, "--embedding_size", 8, "--vocab_size", 300)
 
 @pytest.fixture(autouse=True)
 def small_shards(toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = partial(pretrain.pretrain, shard_texts=30, basis_texts=20)
+    small = partial(pretrain.pretrain, shard_texts=15, basis_texts=15)
     monkeypatch.setattr(pretrain, "pretrain", small)
 
 
 def args(toy_task: ToyTask, folder: str, *more: object, SR: int = 4) -> list[object]:
-    flags = ["--gpt_variant", toy_task.base, "--output", folder, "--tokens", 2500]
+    flags = ["--gpt_variant", toy_task.base, "--output", folder, "--tokens", 1200]
     flags += ["--text_path", "text", "--epochs", 3, "--batch_size", 16, *NETWORK, *more]
     return ["pretrain", SR, *flags]
 
@@ -46,7 +46,7 @@ def test_what_it_writes_is_a_base(toy_task: ToyTask) -> None:
     config, bundled = read_json("base/config.json"), read_json(PRETRAINED / "config.json")
     assert config["text"].keys() == bundled["text"].keys()
     assert config["losses"].keys() == bundled["losses"].keys()
-    assert config["text"]["decoder_tokens"] >= 2500
+    assert config["text"]["decoder_tokens"] >= 1200
     assert config["text"]["texts"] >= config["text"]["pieces"]
     assert str(toy_task.base.parent) not in json.dumps(config["text"])
     first, *_, last = losses(out)
@@ -57,12 +57,10 @@ def test_what_it_writes_is_a_base(toy_task: ToyTask) -> None:
     run_ok("rnn", 1, "--data", toy_task.toy, "--init", "base/", "--epochs", 1, *NETWORK[:4])
 
 
-def test_the_losses_fall_and_the_seed_determines_the_weights(toy_task: ToyTask) -> None:
-    out = run_ok(*args(toy_task, "one", "--lr", 0.02, "--epochs", 6))
-    values = [float(line.split()[4]) for line in losses(out)]
-    assert values[-1] < values[0] - 0.3
-    run_ok(*args(toy_task, "same", "--lr", 0.02, "--epochs", 6))
-    run_ok(*args(toy_task, "other", "--lr", 0.02, "--text_path", "text2", SR=5))
+def test_the_seed_determines_the_weights(toy_task: ToyTask) -> None:
+    run_ok(*args(toy_task, "one", "--epochs", 1))
+    run_ok(*args(toy_task, "same", "--epochs", 1))
+    run_ok(*args(toy_task, "other", "--epochs", 1, "--text_path", "text2", SR=5))
     assert weights("one") == weights("same") != weights("other")
 
 
@@ -114,7 +112,7 @@ def test_more_tokens_add_to_the_text(toy_task: ToyTask, caplog: pytest.LogCaptur
     caplog.set_level(logging.INFO, "potstill")
     run_ok(*args(toy_task, "base", "--epochs", 1))
     before = bodies("text")
-    run_ok(*args(toy_task, "base", "--epochs", 1, "--tokens", 6000))
+    run_ok(*args(toy_task, "base", "--epochs", 1, "--tokens", 2500))
     assert bodies("text").items() > before.items()
     caplog.clear()
     run_ok(*args(toy_task, "base", "--epochs", 1))
