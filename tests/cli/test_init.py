@@ -59,7 +59,7 @@ class TestInit:
         args = toy_task.args("distil", 2, "out", "--transfer_set", transfer_set, "--init", base)
         assert "pretrained as a language model" not in run_ok(*args)
         out = run_ok(*args, "--pretrain_epochs", 1)
-        assert "pretrained as a language model: 1 epochs over" in out
+        assert "pretrained as a language model: 1 epoch over" in out
         assert "; soft targets for " in out
         assert (
             Path("out/tokenizer.json").read_bytes() == Path("earlier/tokenizer.json").read_bytes()
