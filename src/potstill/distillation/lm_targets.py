@@ -130,7 +130,7 @@ def soft_targets(
 
 
 def hard_targets(tokens: list[list[int]], like: LMTargets) -> LMTargets:
-    """Return targets of sentences without soft ones, to be put beside those of `like`."""
+    """Return targets of sentences without soft ones, to be joined with those of `like`."""
     offsets = _offsets([max(len(t) - 1, 0) for t in tokens])
     return LMTargets(
         np.full(offsets[-1], -1),

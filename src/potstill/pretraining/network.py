@@ -15,7 +15,7 @@ from potstill.student.model import DistilRNN
 
 
 class PretrainingHeads(nn.Module):
-    """What is trained beside the student and dropped after it.
+    """What is trained with the student and dropped afterwards.
 
     Two heads predict tokens by the embedding matrix (Press and Wolf 2017, *Using the Output
     Embedding to Improve Language Models*), two the decoder's states.

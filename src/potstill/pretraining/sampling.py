@@ -173,9 +173,24 @@ class Writer:
             write_json(file, description)
 
     @cached_property
+    def _tokenizer(self) -> Any:
+        return self.base_model.tokenizer()
+
+    @cached_property
+    def _splitter(self) -> TokenSplitter:
+        return TokenSplitter(self.vocabulary.parts, process().device)
+
+    @cached_property
+    def _beginnings(self) -> Tensor:
+        """(P, T) token ids of the beginnings, -1 behind the end of a shorter one."""
+        ids = [self._tokenizer(b, add_special_tokens=False)["input_ids"] for b in BEGINNINGS]
+        longest = max(map(len, ids))
+        return torch.tensor([row + [-1] * (longest - len(row)) for row in ids])
+
+    @cached_property
     def _model(self) -> LanguageModel:
-        tokenizer = self.base_model.tokenizer()
-        model = LanguageModel(self.base_model.language_model(), tokenizer, LoRASettings())
+        whole = self.base_model.language_model()
+        model = LanguageModel(whole, self._tokenizer, LoRASettings())
         model.to(process().device)
         merge(model.base)
         if resolve_precision(self.precision) == torch.bfloat16:
@@ -195,25 +210,20 @@ class Writer:
 
     def _sample(self, texts: int, number: int, states: StatesToKeep) -> Iterator[SampledBlock]:
         model = self._model
-        tokenizer = self.base_model.tokenizer()
-        start = tokenizer.get_vocab().get("<|endoftext|>", model.start)
-        beginnings = [tokenizer(b, add_special_tokens=False)["input_ids"] for b in BEGINNINGS]
-        longest = max(map(len, beginnings))
-        padded = torch.tensor([b + [-1] * (longest - len(b)) for b in beginnings])
+        start = self._tokenizer.get_vocab().get("<|endoftext|>", model.start)
         seed = int(np.random.default_rng([self.seed, number]).integers(2**31))
         size = {"slots": SLOTS, "block": texts}
         if process().device.type == "cpu":
             size = {"slots": CPU_SLOTS, "block": CPU_BLOCK}
         limit = min(MAX_TOKENS, max_positions(model.whole, default=MAX_TOKENS + 1) - 1)
-        free_text = FreeText(start, padded, states)
+        free_text = FreeText(start, self._beginnings, states)
         yield from sample_blocks(model, texts, seed, 1.0, limit, free_text=free_text, **size)
 
     def _shard(self, number: int) -> GeneralText:
         basis = self._basis
         keep = StatesToKeep(self.state_block, basis.projection.shape[1], basis.project)
-        splitter = TokenSplitter(self.vocabulary.parts, process().device)
         blocks = self._sample(self.shard_texts, 1 + number, keep)
-        return concatenate_texts([from_block(block, splitter) for block in blocks])
+        return concatenate_texts([from_block(block, self._splitter) for block in blocks])
 
     @cached_property
     def _basis(self) -> StateBasis:
@@ -223,8 +233,7 @@ class Writer:
             width = self._model.whole.config.hidden_size
             keep = StatesToKeep(self.state_block, width, lambda states: states)
             blocks = self._sample(self.basis_texts, 0, keep)
-            splitter = TokenSplitter(self.vocabulary.parts, device)
-            states = torch.cat([from_block(block, splitter).states for block in blocks])
+            states = torch.cat([from_block(block, self._splitter).states for block in blocks])
             basis = state_basis(states, min(DIRECTIONS, width))
             write_tensors(file, {"mean": basis.mean, "projection": basis.projection})
         tensors = load_file(file, device=str(device))

@@ -2,7 +2,7 @@
 files, and in a student's tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -58,7 +58,7 @@ def from_block(block: SampledBlock, splitter: TokenSplitter) -> GeneralText:
 
 def concatenate_texts(parts: Sequence[GeneralText]) -> GeneralText:
     """Return the texts of all `parts`, one part after the other."""
-    others = (fields(GeneralText)[i].name for i in range(1, 4))
+    others = ("top_ids", "top_probs", "states")
     return GeneralText(
         concatenate([part.tokens for part in parts]),
         *(torch.cat([getattr(part, name) for part in parts]) for name in others),

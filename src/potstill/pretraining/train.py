@@ -20,7 +20,7 @@ from potstill.progress import Progress, no_progress
 from potstill.settings import TrainSettings
 from potstill.student.model import DistilRNN
 from potstill.training.checkpoint import Checkpoint, EpochMetrics, TrainResult
-from potstill.training.optim import adamw, seed_epoch, set_lr, update
+from potstill.training.optim import adamw, epoch_seed, seed_epoch, set_lr, update
 
 SHORTEST = 2  # tokens of a text; one alone has no neighbour
 
@@ -106,6 +106,6 @@ def _batches(
 ) -> list[tuple[Tensor, int]]:
     """Seed an epoch's random numbers and return its batches."""
     seed_epoch(seed, epoch)
-    generator = torch.Generator(text.origin.device).manual_seed(seed * 1_000_003 + epoch)
+    generator = torch.Generator(text.origin.device).manual_seed(epoch_seed(seed, epoch))
     lengths = text.tokens.lengths
     return equal_length_batches(lengths, batch_size, generator, shortest=SHORTEST)

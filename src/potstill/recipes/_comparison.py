@@ -1,4 +1,4 @@
-"""The table of a student beside its teacher and the student trained the other way."""
+"""The table that compares a student with its teacher and the student trained the other way."""
 
 import logging
 from dataclasses import fields

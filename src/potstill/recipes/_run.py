@@ -142,7 +142,7 @@ class Run:
     title: str
 
     def checkpoint(self, stage: str = "state") -> Checkpoint:
-        """Return the checkpoint of a stage; it is beside the folder that the run will write."""
+        """Return the checkpoint of a stage; it is next to the folder that the run will write."""
         config = self.config
         settings = {k: v for k, v in config["settings"].items() if k not in ("resume", "init")}
         settings |= {k: config[k] for k in ("command", "SR")} | {"data": config["data"]["sha256"]}

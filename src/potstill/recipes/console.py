@@ -1,6 +1,6 @@
 """What the commands print: lines, and a progress bar.
 
-Beside the recipes, as they print tables; libraries log instead, and take a `Progress`.
+It is among the recipes, as these print tables; libraries log instead, and take a `Progress`.
 """
 
 import logging

@@ -50,6 +50,11 @@ def update(optimizer: Any, parameters: Iterable[Tensor], clip: float) -> None:
     optimizer.zero_grad(set_to_none=True)
 
 
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Return the seed of an epoch's random numbers."""
+    return seed * 1_000_003 + epoch
+
+
 def seed_epoch(seed: int, epoch: int) -> None:
     """Seed an epoch's random numbers, whether or not the ones before it ran in this process."""
-    torch.manual_seed(seed * 1_000_003 + epoch)
+    torch.manual_seed(epoch_seed(seed, epoch))

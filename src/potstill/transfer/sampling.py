@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from potstill.decoder.base import autocast
 from potstill.decoder.language_model import LanguageModel
-from potstill.transfer.gpu_sampling import SampledBlock, sample_blocks
+from potstill.transfer.gpu_sampling import SampledBlock, sample_blocks, top_k
 from potstill.transfer.top_k import TOP_K
 
 SLOTS = 256  # sentences sampled at the same time
@@ -119,11 +119,9 @@ def top_k_next(parts: Iterable[Tensor], end: int) -> tuple[Tensor, Tensor]:
     """
     token_ids, probs = [], []
     for part in parts:
-        logits = part.to(torch.float32, copy=True)
-        logits[:, end] = -torch.inf
-        top_logits, top_ids = logits.topk(TOP_K, dim=1)
-        token_ids.append(top_ids.int().cpu())
-        probs.append((top_logits - logits.logsumexp(1, keepdim=True)).exp_().half().cpu())
+        part_ids, part_probs = top_k(part, end)
+        token_ids.append(part_ids.cpu())
+        probs.append(part_probs.cpu())
     return torch.cat(token_ids), torch.cat(probs)
 
 

@@ -2,7 +2,7 @@
 
 A folder with `transfer.json`, which says what the set is made of and for which teacher, and with
 shards: compressed JSON lines {"sentence", "source", "parent", "logits", "word_logits"}, a file for
-every few thousand sentences. Beside a shard of sampled sentences lie the decoder's most probable
+every few thousand sentences. Next to a shard of sampled sentences lie the decoder's most probable
 next tokens (`top_k.py`), and the folder has `vocabulary.json`, the tokens that these number. Each
 file is written whole or not at all, so that an interrupted run goes on with the first that is
 missing.
