@@ -19,8 +19,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from potstill.decoder.hub import BaseModel, find_base_model
-from potstill.training import steps
-from potstill.training.steps import capture_graph
+from potstill.training import graphs
+from potstill.training.graphs import capture_graph
 
 TEXT = [
     "The books on the table are old, and the table itself is older still.",
@@ -191,7 +191,7 @@ class GraphCaptures:
 @pytest.fixture
 def graph_captures(monkeypatch: pytest.MonkeyPatch) -> GraphCaptures:
     captures = GraphCaptures()
-    monkeypatch.setattr(steps, "capture_graph", captures)
+    monkeypatch.setattr(graphs, "capture_graph", captures)
     if not torch.cuda.is_available():
         monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     return captures

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from potstill.data.ragged import RaggedTokens, offsets_of
-from potstill.pretraining.network import PretrainingHeads
+from potstill.pretraining.heads import PretrainingHeads
 from potstill.pretraining.text import PretrainingText
 from potstill.pretraining.train import pretrain_base
 from potstill.settings import TrainSettings

@@ -88,8 +88,8 @@ def batches(random_tokens, lengths):
 def test_graphed_steps_equal_a_plain_loop(tiny_decoder, random_tokens, graph_captures):
     """Of each shape the first is launched as it is, the others are replayed."""
     graphed = compare(tiny_decoder, batches(random_tokens, LENGTHS))
-    assert sorted(graphed.seen) == sorted(map(torch.Size, SHAPES))
-    assert set(graphed.captures) == graphed.seen - {(2, 16)}
+    assert sorted(graphed.graphs.seen) == sorted(map(torch.Size, SHAPES))
+    assert set(graphed.graphs.captures) == graphed.graphs.seen - {(2, 16)}
     assert graph_captures.number == 3
     assert LENGTH_STEP == 8
 
@@ -118,7 +118,7 @@ def test_a_step_that_waits_for_the_gpu_cannot_be_captured(
 ):
     monkeypatch.setattr(nn.functional, "cross_entropy", waiting(nn.functional.cross_entropy))
     graphed = compare(tiny_decoder, batches(random_tokens, [[8, 8]] * 4), dropout=0.3)
-    assert graphed.fails
+    assert graphed.graphs.fails
     assert "slower than it could be: CUDA graphs are not available (" in caplog.text
 
 

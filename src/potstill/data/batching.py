@@ -7,6 +7,7 @@ remains is on the right, where a causal or packed model lets no real token see i
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -57,6 +58,11 @@ class TokenDataset:
 
     tokens: list[list[int]]
 
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """(N,) tokens of each sentence."""
+        return np.fromiter(map(len, self.tokens), np.int64, len(self.tokens))
+
     def __len__(self) -> int:
         return len(self.tokens)
 
@@ -87,13 +93,14 @@ def collate(tokens: Sequence[Sequence[int]], indices: Sequence[int]) -> Batch:
 
 
 def length_batches(
-    lengths: Sequence[int],
+    lengths: Sequence[int] | np.ndarray,
     batch_size: int,
     *,
     seed: int,
     epoch: int,
     rank: int = 0,
     world_size: int = 1,
+    one_length: bool = False,
 ) -> list[np.ndarray]:
     """Return the indices of one epoch's batches; every sentence occurs exactly once.
 
@@ -109,11 +116,15 @@ def length_batches(
         epoch: number of the epoch.
         rank: index of this process.
         world_size: number of processes.
+        one_length: no batch has sentences of two lengths.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
     order = order[np.argsort(np.asarray(lengths)[order], kind="stable")]
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    parts = [order]
+    if one_length:
+        parts = np.split(order, np.flatnonzero(np.diff(np.asarray(lengths)[order])) + 1)
+    batches = [part[i : i + batch_size] for part in parts for i in range(0, len(part), batch_size)]
     rng.shuffle(batches)
     if world_size == 1:
         return batches

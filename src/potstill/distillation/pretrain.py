@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from potstill.distillation.lm_targets import LMBatch, LMDataset
+from potstill.distillation.resident import ResidentText, serves
 from potstill.progress import Progress, no_progress
 from potstill.settings import TrainSettings
 from potstill.student.heads import NextTokenHead
@@ -50,9 +51,10 @@ def pretrain(
             lowest.embedding.weight.mul_(0.1)
     # A sentence of one token has no next one.
     longer = dataset.take([i for i, tokens in enumerate(dataset.tokens) if len(tokens) > 1])
+    device = process().device
     mean_loss = fit_language_model(
-        NextTokenHead(lowest).to(process().device).train(),
-        longer,
+        NextTokenHead(lowest).to(device).train(),
+        ResidentText.of(longer, device) if serves(lowest) else longer,
         next_token_loss,
         settings,
         epochs=epochs,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from potstill.ops.cross_entropy import TiedCrossEntropy
-from potstill.pretraining.network import LayeredStudent, PretrainingHeads, pool
+from potstill.pretraining.heads import PretrainingHeads
 from potstill.pretraining.text import PretrainingText
+from potstill.student.layered import LayeredStudent, next_token_losses, pool, previous_tokens
 
 NAMES = ("next_token", "previous_token", "state", "mean_state")
 
@@ -71,23 +71,9 @@ def pretraining_losses(
     """
     drop: Callable[[Tensor], Tensor] = network.student.dropout
     lowest, highest = network(batch.input_ids)
-    forwards, backwards = lowest.chunk(2, dim=2)
-    previous = batch.input_ids[:, :-1, None]
-    ways = [
-        (forwards[:, :-1], batch.target_ids, batch.target_weights),
-        (backwards[:, 1:], previous, torch.ones_like(previous, dtype=torch.float32)),
-    ]
-    losses = [
-        TiedCrossEntropy.apply(
-            head(drop(states)).flatten(0, 1),
-            network.embedding,
-            heads.bias.float(),
-            target_ids.flatten(0, 1),
-            weights.flatten(0, 1),
-            dtype,
-        ).float()
-        for head, (states, target_ids, weights) in zip(heads.tokens, ways, strict=True)
-    ]
+    following = batch.target_ids, batch.target_weights
+    targets = (following, previous_tokens(batch.input_ids))
+    losses = next_token_losses(network, lowest, heads.tokens, heads.bias.float(), targets, dtype)
     known = batch.known
     errors = (heads.state(drop(highest)).float() - batch.states).square().mean(2)
     losses.append((errors * known).sum() / known.sum().clamp(min=1))

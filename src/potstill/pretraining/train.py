@@ -7,17 +7,12 @@ from torch import Tensor, nn
 
 from potstill.data.ragged import equal_length_batches
 from potstill.ops.parameters import trainable_parameters
+from potstill.pretraining.heads import PretrainingHeads
 from potstill.pretraining.losses import NAMES, make_batch, pretraining_losses
-from potstill.pretraining.network import (
-    LayeredStudent,
-    PretrainingHeads,
-    copy_module,
-    copy_weights,
-    move_gradients,
-)
 from potstill.pretraining.text import PretrainingText
 from potstill.progress import Progress, no_progress
 from potstill.settings import TrainSettings
+from potstill.student.layered import LayeredStudent, copy_module, copy_weights, move_gradients
 from potstill.student.model import DistilRNN
 from potstill.training.checkpoint import Checkpoint, EpochMetrics, TrainResult
 from potstill.training.optim import adamw, epoch_seed, seed_epoch, set_lr, update

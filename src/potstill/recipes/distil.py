@@ -15,6 +15,7 @@ from potstill.decoder.classifier import parameter_counts
 from potstill.distillation.dataset import labelled_dataset, transfer_dataset
 from potstill.distillation.logit_cache import LogitCache, label_sentences
 from potstill.distillation.losses import distillation_loss
+from potstill.distillation.resident import on_device
 from potstill.errors import UserError
 from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.student import StudentClassifier
@@ -172,7 +173,12 @@ def distil(
     run = pretrain_student(run, model, dataset.text(), pretraining, progress=progress)
     loss_function = partial(distillation_loss, settings=distillation)
     trained = fit(
-        run, learner, dataset, evaluations, loss_function=loss_function, progress=progress
+        run,
+        learner,
+        on_device(model, dataset),
+        evaluations,
+        loss_function=loss_function,
+        progress=progress,
     )
     bias = match_prevalence(model, labelled, config["labels"]) if student.match_prevalence else None
     save = partial(save_student, model, tokenizer)

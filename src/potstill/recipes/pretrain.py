@@ -13,7 +13,7 @@ from potstill.decoder.hub import BaseModel, find_base_model
 from potstill.errors import UsageError, UserError
 from potstill.files import atomic_folder, check_writable
 from potstill.pretraining.beginnings import BEGINNINGS
-from potstill.pretraining.network import PretrainingHeads
+from potstill.pretraining.heads import PretrainingHeads
 from potstill.pretraining.sampling import BASIS_TEXTS, MAX_TOKENS, SHARD_TEXTS, Writer
 from potstill.pretraining.text import concatenate_texts, in_student_tokens, read_shard
 from potstill.pretraining.train import pretrain_base

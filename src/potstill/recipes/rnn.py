@@ -8,6 +8,7 @@ from pathlib import Path
 from potstill.data.corpus import Corpus
 from potstill.decoder.classifier import parameter_counts
 from potstill.distillation.lm_targets import LMDataset
+from potstill.distillation.resident import on_device
 from potstill.inference.student import StudentClassifier
 from potstill.progress import Progress, no_progress
 from potstill.recipes._run import Run, check_target, describe_run, fit, read_task, write_run
@@ -88,7 +89,12 @@ def train_baseline(
     text = LMDataset(labelled.tokens)
     run = pretrain_student(run, model, text, pretraining, progress=progress)
     trained = fit(
-        run, model, labelled, evaluations, loss_function=classification_loss, progress=progress
+        run,
+        model,
+        on_device(model, labelled),
+        evaluations,
+        loss_function=classification_loss,
+        progress=progress,
     )
     bias = match_prevalence(model, labelled, config["labels"]) if student.match_prevalence else None
     save = partial(save_student, model, tokenizer)

@@ -13,12 +13,13 @@ Result = TypeVar("Result")
 
 
 class Dataset(Protocol):
-    """Tokenised sentences that come in batches."""
+    """Tokenised sentences.
+
+    lengths: (N,) tokens of each.
+    """
 
     @property
-    def tokens(self) -> list[list[int]]: ...
-
-    def batch(self, indices: list[int]) -> Any: ...
+    def lengths(self) -> np.ndarray: ...
 
 
 def run_epoch(
@@ -34,6 +35,7 @@ def run_epoch(
     description: str,
     rank: int = 0,
     world_size: int = 1,
+    one_length: bool = False,
 ) -> list[Result]:
     """Take a step for every batch of an epoch, at its learning rate; return what the steps return.
 
@@ -41,11 +43,18 @@ def run_epoch(
         step: Is called with the dataset and the indices of a batch.
         epoch: From 1. It and `seed` determine the batches and all random numbers.
         show: Is called with the sentences done, in all epochs so far, and `description`.
+        one_length: No batch has sentences of two lengths.
     """
     seed_epoch(seed, epoch)
-    lengths = [len(tokens) for tokens in dataset.tokens]
+    lengths = dataset.lengths
     batches = length_batches(
-        lengths, settings.batch_size, seed=seed, epoch=epoch, rank=rank, world_size=world_size
+        lengths,
+        settings.batch_size,
+        seed=seed,
+        epoch=epoch,
+        rank=rank,
+        world_size=world_size,
+        one_length=one_length,
     )
     done_before = (epoch - 1) * len(lengths)
     results, done = [], 0

@@ -13,13 +13,14 @@ from potstill.progress import Progress, no_progress
 from potstill.settings import TrainSettings
 from potstill.training.checkpoint import Checkpoint, EpochMetrics, TrainResult
 from potstill.training.distributed import process
-from potstill.training.epoch import Dataset, run_epoch
+from potstill.training.epoch import run_epoch
 from potstill.training.optim import adamw, update
+from potstill.training.resident import Resident, ResidentStep, layered_language_model
 
 
 def fit_language_model(
     model: nn.Module,
-    dataset: Dataset,
+    dataset: Any,
     loss_function: Callable[[Any, Any], Tensor],
     settings: TrainSettings,
     *,
@@ -31,7 +32,9 @@ def fit_language_model(
     """Train the parameters of a language model that require gradients.
 
     Args:
-        loss_function: Maps the model and a batch to the mean loss over its tokens.
+        dataset: What has the attributes of `TokenDataset` or of `Resident`.
+        loss_function: Maps the model and a batch to the mean loss over its tokens; a `Resident`
+            dataset needs none, as the model is a student's `NextTokenHead`.
         checkpoint: Keeps what it takes to continue after the last finished epoch, as
             `settings.resume` asks; every process must call then, where without it one may do so
             alone.
@@ -40,28 +43,43 @@ def fit_language_model(
         The mean loss over the batches of the last epoch.
     """
     trainable = trainable_parameters(model)
-    step = _Step(model, loss_function, adamw(model, settings), settings.clip, trainable)
+    optimizer = adamw(model, settings)
     history: list[EpochMetrics] = []
     if checkpoint:
         if settings.resume:
-            history = checkpoint.load(trainable, step.optimizer).history
+            history = checkpoint.load(trainable, optimizer).history
         process().wait_for_everyone()  # all have looked before any writes
-    with progress(epochs * len(dataset.tokens)) as show:
+    if isinstance(dataset, Resident):
+        resident_step = ResidentStep(
+            layered_language_model(model),
+            lambda loss, batch: loss,
+            optimizer,
+            settings.clip,
+            parameters=list(trainable.values()),
+            batch_size=settings.batch_size,
+        )
+
+        def step(dataset: Any, indices: np.ndarray) -> Tensor:
+            return resident_step(dataset, indices)[0][1]
+    else:
+        step = _Step(model, loss_function, optimizer, settings.clip, trainable)
+    with progress(epochs * len(dataset)) as show:
         for epoch in range(len(history) + 1, epochs + 1):
             losses = run_epoch(
                 step,
                 dataset,
-                step.optimizer,
+                optimizer,
                 settings,
                 epoch=epoch,
                 epochs=epochs,
                 seed=seed,
                 show=show,
                 description="language model",
+                one_length=isinstance(dataset, Resident),
             )
             history.append({"epoch": epoch, "loss": float(torch.stack(losses).mean())})
             if checkpoint and process().is_main_process:
-                checkpoint.save(TrainResult(history, {}), trainable, step.optimizer)
+                checkpoint.save(TrainResult(history, {}), trainable, optimizer)
     return history[-1]["loss"]
 
 
@@ -73,7 +91,7 @@ class _Step:
     clip: float
     trainable: dict[str, Tensor]
 
-    def __call__(self, dataset: Dataset, indices: np.ndarray) -> Tensor:
+    def __call__(self, dataset: Any, indices: np.ndarray) -> Tensor:
         """Take a step by the batch at `indices`; return its loss."""
         device = next(iter(self.trainable.values())).device
         loss = self.loss_function(self.model, dataset.batch(indices.tolist()).to(device))

@@ -20,6 +20,7 @@ from potstill.training.distributed import predict_logits, process
 from potstill.training.epoch import run_epoch
 from potstill.training.losses import LossFunction
 from potstill.training.optim import adamw
+from potstill.training.resident import Resident, ResidentStep, layered_classifier
 from potstill.training.steps import BatchLogits, GraphedStep, MicrobatchStep, PlainStep, Step
 
 
@@ -42,8 +43,8 @@ def train(
     Args:
         model: Maps (B, L) tokens and (B,) lengths to (B, classes) logits; in training perhaps to
             more, the logits first.
-        dataset: A `LabelledDataset` or what has its attributes; sentences that are UNLABELLED are
-            learnt from, but not scored.
+        dataset: A `LabelledDataset`, or what has its attributes or those of `Resident`; sentences
+            that are UNLABELLED are learnt from, but not scored.
         loss_function: Maps the model's output and a batch of `dataset` to the mean loss.
         evaluations: Are scored after every epoch. Under "holdout", the sentences that the epoch is
             chosen by, as in `choose_epoch`.
@@ -71,8 +72,17 @@ def train(
             parameters=parameters,
             microbatch_tokens=microbatch_tokens,
         )
+    elif isinstance(dataset, Resident):
+        step = ResidentStep(
+            layered_classifier(model),
+            loss_function,
+            optimizer,
+            settings.clip,
+            parameters=parameters,
+            batch_size=settings.batch_size,
+        )
     elif microbatch_tokens and device == "cuda":
-        longest = max(map(len, dataset.tokens))
+        longest = int(dataset.lengths.max())
         step = GraphedStep(model, loss_function, optimizer, settings.clip, longest=longest)
     else:
         step = PlainStep(
@@ -83,7 +93,7 @@ def train(
             parameters=parameters,
             accelerator=accelerator,
         )
-    with progress(epochs * len(dataset.tokens)) as show:
+    with progress(epochs * len(dataset)) as show:
         for epoch in range(len(result.history) + 1, epochs + 1):
             model.train()
             started = time.perf_counter()
@@ -99,13 +109,14 @@ def train(
                 description=f"epoch {epoch}/{epochs}",
                 rank=accelerator.process_index,
                 world_size=accelerator.num_processes,
+                one_length=isinstance(dataset, Resident),
             )
-            outputs = [(index, logits.cpu()) for batch in batches for index, logits in batch]
+            outputs = _on_the_processor([output for batch in batches for output in batch])
             seconds = time.perf_counter() - started  # now that a GPU has finished, too
             metrics: EpochMetrics = {"epoch": epoch, "train": _train_scores(outputs, dataset)}
             metrics |= {name: _evaluate(model, name, held) for name, held in evaluations.items()}
             metrics["seconds"] = round(seconds, 2)
-            metrics["sentences_per_second"] = round(len(dataset.tokens) / seconds, 1)
+            metrics["sentences_per_second"] = round(len(dataset) / seconds, 1)
             history, tensors = [*result.history, metrics], result.tensors
             if choose_epoch(history) == epoch:
                 tensors = {n: p.detach().cpu().clone() for n, p in trainable.items()}
@@ -115,6 +126,12 @@ def train(
                 report(metrics)
             accelerator.wait_for_everyone()
     return result
+
+
+def _on_the_processor(outputs: list[BatchLogits]) -> list[BatchLogits]:
+    """Bring logits from a GPU in one copy; of thousands of small ones each would be waited for."""
+    indices, logits = (torch.cat(part) for part in zip(*outputs, strict=True))
+    return [(indices, logits.cpu())]
 
 
 def _train_scores(outputs: list[BatchLogits], dataset: Any) -> dict[str, float]:

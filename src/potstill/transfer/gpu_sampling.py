@@ -16,7 +16,7 @@ from potstill.decoder.fused_decoder import FusedDecoder, KeyValueCache
 from potstill.decoder.fused_linear import FusedLinear
 from potstill.decoder.language_model import LanguageModel
 from potstill.ops import gpu
-from potstill.training.steps import capture_graph
+from potstill.training.graphs import capture_graph
 from potstill.transfer.free_text import Beginnings, FreeText, StatesToKeep
 from potstill.transfer.top_k import TOP_K
 

@@ -6,17 +6,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from potstill.data.ragged import RaggedTokens, offsets_of
+from potstill.pretraining.heads import PretrainingHeads
 from potstill.pretraining.losses import PretrainingBatch, make_batch, pretraining_losses
-from potstill.pretraining.network import (
+from potstill.pretraining.sampling import state_basis
+from potstill.pretraining.text import PretrainingText
+from potstill.student.layered import (
     LayeredStudent,
-    PretrainingHeads,
     copy_module,
     copy_weights,
     move_gradients,
     pool,
 )
-from potstill.pretraining.sampling import state_basis
-from potstill.pretraining.text import PretrainingText
 from potstill.student.model import DistilRNN, StudentConfig
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
