@@ -246,3 +246,31 @@ def test_load_says_what_is_wrong_with_a_folder(student: Path, tmp_path: Path) ->
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds neither an adapter"):
         load(str(tmp_path / "empty"))
+
+
+def test_texts_that_are_cut_are_told_apart(classifier: Classifier) -> None:
+    words = SENTENCES[0].split()
+    texts = [" ".join((words * 40)[:n]) for n in range(1, 60)]
+    cut = classifier.truncated(texts)
+    assert cut.dtype == bool and not cut[0] and cut[-1]
+    # More words change the answer exactly until the text is cut.
+    logits = classifier.logits(texts)
+    first = cut.tolist().index(True)
+    assert cut[first:].all()
+    np.testing.assert_allclose(logits[first + 2 :], logits[[-1]].repeat(57 - first, 0), atol=1e-5)
+    assert not np.allclose(logits[first - 1], logits[first - 2], atol=1e-5)
+
+
+def test_a_text_of_half_characters_is_named(classifier: Classifier) -> None:
+    with pytest.raises(UserError, match=r"text 2 of 2 is not valid Unicode: its character 4 is"):
+        classifier.predict(["Fine.", "Caf\udce9."])
+
+
+def test_text_that_spells_a_special_token_is_text(classifier: Classifier) -> None:
+    special = "<|endoftext|>" if isinstance(classifier, DecoderClassifier) else "<pad>"
+    apart = [f"{special[:i]} {special[i:]}" for i in range(1, len(special))]
+    tokenizer = getattr(classifier, "tokenizer", None)
+    logits = classifier.logits([f"a {special}", f"a {special} b", *apart])
+    assert len(np.unique(logits.round(5), axis=0)) == len(logits)
+    if isinstance(classifier, DecoderClassifier):
+        assert 0 not in tokenizer(f"a {special} b", add_special_tokens=False)["input_ids"]

@@ -3,6 +3,7 @@
 import difflib
 import errno
 import inspect
+import io
 import logging
 import os
 import re
@@ -45,7 +46,9 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
     args = sys.argv[1:] if args is None else args
     _print_log()
     _prepare_libraries()
+    _prepare_streams()
     try:
+        args = [_as_text(arg) for arg in args]
         _check_command(args)
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
@@ -141,6 +144,26 @@ def _prepare_libraries() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")  # not the Hub's bars: a download may take minutes
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+def _prepare_streams() -> None:
+    """Let output that its encoding has no characters for be escaped, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _as_text(arg: str) -> str:
+    """Return an argument as Unicode text, also where the locale's encoding does not know it.
+
+    Raises:
+        UsageError: It is not UTF-8.
+    """
+    try:
+        # Python smuggles bytes that it can't decode through as lone surrogates.
+        return arg.encode(errors="surrogateescape").decode()
+    except UnicodeError as error:
+        raise UsageError(f"the argument {arg!a} is not UTF-8 text.") from error
 
 
 def _check_command(args: list[str]) -> None:

@@ -68,7 +68,11 @@ class BaseModel:
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(
+                self.folder,
+                trust_remote_code=False,
+                split_special_tokens=True,  # text that spells one, such as <|endoftext|>, is text
+            )
         except Exception as error:  # tokenizers raises bare Exceptions
             raise UserError(f"{self.folder} has no usable tokenizer: {_line(error)}.") from error
         if not tokenizer("a", add_special_tokens=False)["input_ids"]:

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from potstill.data.batching import Batch, TokenDataset
+from potstill.student.tokenizer import encode_batch
 from potstill.transfer.top_k import EMPTY, TopKTargets
 
 
@@ -102,7 +103,7 @@ def soft_targets(
     own = tokenizer.get_vocab()
     student_ids = np.array([own[t] if t in own else _first(tokenizer, t) for t in vocabulary])
     known = [i for i, each in enumerate(top_k) if each is not None and len(each.offsets)]
-    encodings = tokenizer.encode_batch([sentences[i] for i in known])
+    encodings = encode_batch(tokenizer, [sentences[i] for i in known])
     offsets = _offsets([max(len(t) - 1, 0) for t in tokens])
     rows = np.full(offsets[-1], -1)
     in_top_k = np.zeros(len(rows), bool)

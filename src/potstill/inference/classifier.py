@@ -19,12 +19,14 @@ class Classifier(Protocol):
         classes_: (classes,) names of the classes, in the order of the columns of `logits`.
         title: Name for tables, such as "GPT-2 + LoRA".
         n_parameters: Number of parameters, tied ones counted once.
+        max_length: Maximum number of tokens of a text; the rest of a longer one is not read.
         config: The config.json of the run that trained it; empty where PEFT saved the adapter.
     """
 
     classes_: np.ndarray
     title: str
     n_parameters: int
+    max_length: int
     config: dict[str, Any]
 
     def logits(self, texts: str | Iterable[str]) -> np.ndarray:
@@ -66,6 +68,17 @@ class Classifier(Protocol):
             UserError: A text is empty or not a string.
         """
         return softmax(self.logits(texts))
+
+    def truncated(self, texts: str | Iterable[str]) -> np.ndarray:
+        """Return for each of N texts whether it has more tokens than the model reads, (N,).
+
+        Args:
+            texts: As in `predict`.
+
+        Raises:
+            UserError: A text is empty or not a string.
+        """
+        ...
 
     def evaluate(
         self,
@@ -141,6 +154,13 @@ def check_texts(texts: str | Iterable[str]) -> list[str]:
             )
         if not text.strip():
             raise UserError(f"text {number} of {len(texts)} is empty; leave it out.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"text {number} of {len(texts)} is not valid Unicode: its character "
+                f"{error.start + 1} is {text[error.start]!r}, half of a surrogate pair."
+            ) from error
     return texts
 
 

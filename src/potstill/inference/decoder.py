@@ -1,5 +1,6 @@
 """A decoder tuned with LoRA: an adapter and its base model, run by torch."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -81,7 +82,7 @@ class DecoderClassifier(Classifier):
         base = base_model.base()
         default = DataSettings().max_length
         # PEFT records no maximum length.
-        self._max_length = self.config.get("max_length") or min(
+        self.max_length = self.config.get("max_length") or min(
             default, max_positions(base, default=default)
         )
         self.model = load_adapter(base, folder)
@@ -102,7 +103,7 @@ class DecoderClassifier(Classifier):
             )
         self.classes_ = np.array([str(label) for label in labels])
         self.sha256 = teacher_hash(
-            base_sha256, folder / ADAPTER_WEIGHTS, self._max_length, self._start_token
+            base_sha256, folder / ADAPTER_WEIGHTS, self.max_length, self._start_token
         )
 
     def logits(self, texts: str | Iterable[str], *, together: bool = True) -> np.ndarray:
@@ -138,7 +139,7 @@ class DecoderClassifier(Classifier):
         texts = check_texts(texts)
         tokens = self._encode(texts)
         positions = classifier.word_end_positions(
-            self.tokenizer, texts, self._max_length, self._start_token
+            self.tokenizer, texts, self.max_length, self._start_token
         )
 
         def after_each_word(batch: Batch) -> list[Tensor]:
@@ -148,6 +149,11 @@ class DecoderClassifier(Classifier):
 
         logits = predict(self.model, tokens, after_each_word, together=together)
         return [text_logits.numpy() for text_logits in logits]
+
+    def truncated(self, texts: str | Iterable[str]) -> np.ndarray:
+        texts = check_texts(texts)
+        tokens, _ = classifier.encode(self.tokenizer, texts, sys.maxsize, self._start_token)
+        return np.array([len(text_tokens) > self.max_length for text_tokens in tokens], bool)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the adapter to `folder`, whole or not at all; `load` and PEFT read it.
@@ -167,7 +173,7 @@ class DecoderClassifier(Classifier):
                 write_json(staging / "config.json", self.config)
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
-        tokens, _ = classifier.encode(self.tokenizer, texts, self._max_length, self._start_token)
+        tokens, _ = classifier.encode(self.tokenizer, texts, self.max_length, self._start_token)
         return tokens
 
 

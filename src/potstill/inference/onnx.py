@@ -8,6 +8,7 @@ import numpy as np
 from potstill.errors import UserError
 from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER, read_json
 from potstill.inference.classifier import Classifier, check_texts
+from potstill.student.tokenizer import encode, truncated
 
 BATCH_SIZE = 64
 
@@ -31,7 +32,7 @@ class OnnxClassifier(Classifier):
             self.config = read_json(folder / "config.json")
             self.classes_ = np.array([str(label) for label in self.config["labels"]])
             self.n_parameters = self.config.get("parameters", {}).get("total", 0)
-            self._max_length = int(self.config["max_length"])
+            self.max_length = int(self.config["max_length"])
             self._session = onnxruntime.InferenceSession(
                 str(folder / STUDENT_ONNX), options, ["CPUExecutionProvider"]
             )
@@ -49,8 +50,7 @@ class OnnxClassifier(Classifier):
         Raises:
             UserError: A text is empty or not a string.
         """
-        encodings = self._tokenizer.encode_batch(check_texts(texts))
-        tokens = [encoding.ids[: self._max_length] for encoding in encodings]
+        tokens = encode(self._tokenizer, check_texts(texts), self.max_length)
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         logits = np.empty((len(tokens), len(self.classes_)), np.float32)
         for start in range(0, len(order), BATCH_SIZE):
@@ -62,3 +62,6 @@ class OnnxClassifier(Classifier):
             inputs = {"input_ids": input_ids, "lengths": lengths}
             logits[indices] = self._session.run(["logits"], inputs)[0]
         return logits
+
+    def truncated(self, texts: str | Iterable[str]) -> np.ndarray:
+        return np.array(truncated(self._tokenizer, check_texts(texts), self.max_length), bool)

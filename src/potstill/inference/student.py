@@ -22,7 +22,7 @@ from potstill.files import (
 from potstill.inference.classifier import Classifier, check_texts
 from potstill.inference.onnx import OnnxClassifier
 from potstill.student.io import load_student, save_student
-from potstill.student.tokenizer import encode
+from potstill.student.tokenizer import encode, truncated
 from potstill.training.distributed import predict_logits, process
 
 # As far as rounding may take a logit of the exported student: of fp32, of 8-bit matrices.
@@ -47,6 +47,7 @@ class StudentClassifier(Classifier):
         self.model, self.tokenizer, self.config = load_student(folder)
         self.model.to(process().device)
         self.classes_ = np.array([str(label) for label in self.config["labels"]])
+        self.max_length = int(self.config["max_length"])
         self.n_parameters = sum(p.numel() for p in self.model.parameters())
 
     def logits(self, texts: str | Iterable[str], *, together: bool = True) -> np.ndarray:
@@ -63,8 +64,12 @@ class StudentClassifier(Classifier):
         texts = check_texts(texts)
         if not texts:
             return np.empty((0, len(self.classes_)), np.float32)
-        tokens = encode(self.tokenizer, texts, self.config["max_length"])
+        tokens = encode(self.tokenizer, texts, self.max_length)
         return predict_logits(self.model, tokens, together=together).numpy()
+
+    def truncated(self, texts: str | Iterable[str]) -> np.ndarray:
+        cut = truncated(self.tokenizer, check_texts(texts), self.max_length)
+        return np.array(cut, bool)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the student to `folder`, whole or not at all; `load` reads it.

@@ -16,11 +16,11 @@ from potstill.distillation.pretrain import pretrain
 from potstill.metrics import prevalence_bias
 from potstill.progress import Progress, no_progress
 from potstill.recipes._run import Run, Task, resumable
-from potstill.recipes.console import log_choice
+from potstill.recipes.console import log_choice, log_truncated
 from potstill.settings import PretrainSettings, StudentSettings, TrainSettings
 from potstill.student.base import Base
 from potstill.student.model import DistilRNN, StudentConfig
-from potstill.student.tokenizer import encode, train_tokenizer
+from potstill.student.tokenizer import encode, train_tokenizer, truncated
 from potstill.training.distributed import predict_logits
 from potstill.training.precision import resolve_precision
 
@@ -59,10 +59,13 @@ def make_tokenizer(base: Base | None, sentences: list[str], vocab_size: int) -> 
 
 def encode_splits(tokenizer: Tokenizer, task: Task, max_length: int) -> dict[str, LabelledDataset]:
     """Return every split of a task in the student's tokens."""
-    return {
-        name: LabelledDataset(encode(tokenizer, split.sentences, max_length), split.labels)
-        for name, split in task.splits().items()
-    }
+    datasets = {}
+    for name, split in task.splits().items():
+        log_truncated(sum(truncated(tokenizer, split.sentences, max_length)), max_length, name)
+        datasets[name] = LabelledDataset(
+            encode(tokenizer, split.sentences, max_length), split.labels
+        )
+    return datasets
 
 
 def build_student(

@@ -3,8 +3,10 @@
 It is among the recipes, as these print tables; libraries log instead, and take a `Progress`.
 """
 
+import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +31,25 @@ def choice_line(what: str, title: str, reason: str = "") -> str:
 
 def log_choice(what: str, title: str, reason: str = "") -> None:
     logger.info(choice_line(what, title, reason))
+
+
+def log_truncated(cut: int, max_length: int, split: str) -> None:
+    """Log in training how many sentences of a split are cut, if any."""
+    if cut:
+        sentences = "1 sentence" if cut == 1 else f"{cut} sentences"
+        verb = "is" if cut == 1 else "are"
+        logger.info(f"{sentences} of {split} {verb} truncated to `max_length` {max_length} tokens")
+
+
+def truncated_line(cut: int, total: int, max_length: int) -> str:
+    """Return the line that says of how many sentences a trained model does not read the end."""
+    return f"{cut} of {total} cut: the model reads the first {max_length} tokens of a sentence"
+
+
+def to_json(value: object) -> str:
+    """Return `value` as one line of JSON that standard output can write, whatever its encoding."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
+    return json.dumps(value, ensure_ascii=encoding != "utf8")
 
 
 def format_count(parameters: int) -> str:

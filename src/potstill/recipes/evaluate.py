@@ -1,12 +1,11 @@
 """The command evaluate: a saved model and labelled data in, scores out."""
 
-import json
 from pathlib import Path
 
 from potstill.inference.load import load
 from potstill.inference.locate import named_or_newest
 from potstill.recipes._corpus import evaluation_corpus
-from potstill.recipes.console import echo, log_choice
+from potstill.recipes.console import echo, log_choice, to_json, truncated_line
 from potstill.recipes.tables import evaluation_table
 
 
@@ -28,12 +27,17 @@ def evaluate(
         log_choice("model", f"{classifier.title} in {folder}", reason)
         log_choice("data", corpus.name, corpus.reason)
     scores = classifier.evaluate(corpus)
+    cut = {name: int(classifier.truncated(s.sentences).sum()) for name, s in corpus.splits.items()}
     if as_json:
         about = {"model": str(folder), "parameters": classifier.n_parameters}
-        about |= {"data": corpus.describe(), "scores": scores}
-        print(json.dumps(about, ensure_ascii=False))
+        about |= {"data": corpus.describe(), "truncated": cut, "scores": scores}
+        print(to_json(about))
         return
     group = "phenomenon" if corpus.name == "MiniCoLA" else "source"
+    for name, count in cut.items():
+        if count:
+            total = len(corpus.splits[name])
+            echo(f"{name}: {truncated_line(count, total, classifier.max_length)}")
     for name, split_scores in scores.items():
         echo()
         evaluation_table(name, split_scores, classifier.classes_.tolist(), group)

@@ -32,7 +32,7 @@ from potstill.recipes._run import (
     read_task,
     write_run,
 )
-from potstill.recipes.console import log_choice, parameter_line
+from potstill.recipes.console import log_choice, log_truncated, parameter_line
 from potstill.settings import DataSettings, LoRASettings, TrainSettings
 from potstill.training.distributed import process
 from potstill.training.losses import classification_loss
@@ -124,10 +124,7 @@ def train_adapter(
     evaluations = {}
     for name, split in task.splits().items():
         tokens, cut = encode(tokenizer, split.sentences, max_length, start)
-        if cut:
-            logger.info(
-                f"{cut} sentences of {name} are truncated to `max_length` {max_length} tokens"
-            )
+        log_truncated(cut, max_length, name)
         evaluations[name] = LabelledDataset(tokens, split.labels)
     dataset = evaluations.pop("train")
 

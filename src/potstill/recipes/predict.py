@@ -1,6 +1,5 @@
 """The command predict: sentences in, classes out; without torch where the student is exported."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from potstill.inference.classifier import Classifier
 from potstill.inference.load import load
 from potstill.inference.locate import named_or_newest
 from potstill.inference.onnx import OnnxClassifier
-from potstill.recipes.console import choice_line
+from potstill.recipes.console import choice_line, to_json, truncated_line
 
 
 def predict(
@@ -31,14 +30,17 @@ def predict(
     probabilities = classifier.predict_proba(sentences).tolist()
     # Only the answers go to standard output, for whoever pipes them on.
     print(choice_line("model", f"{classifier.title} in {folder}", reason), file=sys.stderr)
+    cut = classifier.truncated(sentences).tolist()
+    if any(cut):
+        print(truncated_line(sum(cut), len(cut), classifier.max_length), file=sys.stderr)
     labels = classifier.classes_.tolist()
     width = max(map(len, labels))
-    for sentence, row in zip(sentences, probabilities, strict=True):
+    for sentence, row, is_cut in zip(sentences, probabilities, cut, strict=True):
         best = row.index(max(row))
         if as_json:
             rounded = dict(zip(labels, (round(p, 4) for p in row), strict=True))
             line = {"sentence": sentence, "label": labels[best], "probabilities": rounded}
-            print(json.dumps(line, ensure_ascii=False))
+            print(to_json(line | ({"cut": True} if is_cut else {})))
         else:
             print(f"{labels[best]:<{width}}  {100 * row[best]:5.1f} %  {sentence}")
 

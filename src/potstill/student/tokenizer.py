@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Encoding, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from potstill.data.text import word_ends
 from potstill.errors import UserError
@@ -41,12 +41,34 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
 
 def encode(tokenizer: Tokenizer, sentences: list[str], max_length: int) -> list[list[int]]:
     """Return the tokens of each sentence, truncated to `max_length`."""
-    return [e.ids[:max_length] for e in tokenizer.encode_batch(sentences)]
+    return [e.ids[:max_length] for e in encode_batch(tokenizer, sentences)]
+
+
+def encode_batch(tokenizer: Tokenizer, sentences: list[str]) -> list[Encoding]:
+    """Return the encoding of each sentence; text that spells `<pad>` is five characters.
+
+    Token 0 comes from padding alone.
+    """
+    # Neither a tokenizer's file nor a pickled one keeps this.
+    tokenizer.encode_special_tokens = True
+    return tokenizer.encode_batch(sentences)
+
+
+def truncated(tokenizer: Tokenizer, sentences: list[str], max_length: int) -> list[bool]:
+    """Return for each sentence whether `encode` cuts it."""
+    cut = [False] * len(sentences)
+    # No token is shorter than a byte, but for the space that is put before the first word.
+    long = [i for i, s in enumerate(sentences) if len(s.encode()) + 1 > max_length]
+    for i, encoding in zip(
+        long, encode_batch(tokenizer, [sentences[i] for i in long]), strict=True
+    ):
+        cut[i] = len(encoding.ids) > max_length
+    return cut
 
 
 def word_end_positions(
     tokenizer: Tokenizer, sentences: list[str], max_length: int
 ) -> list[list[int]]:
     """Return for each sentence the positions of its words' last tokens among those of `encode`."""
-    encodings = zip(sentences, tokenizer.encode_batch(sentences), strict=True)
+    encodings = zip(sentences, encode_batch(tokenizer, sentences), strict=True)
     return [word_ends(s, [end for _, end in e.offsets[:max_length]]) for s, e in encodings]
