@@ -59,7 +59,8 @@ class StepGraphs:
         self.seen.add(kind)
         if capture := self.captures.get(kind):
             for static, given in zip(capture.inputs, inputs, strict=True):
-                static.copy_(given)
+                # From the processor: else it would wait for the GPU.
+                static.copy_(given, non_blocking=True)
             capture.replay()
             return capture.result.clone()  # the next replay overwrites it
         return step(*(given.to(self.device, copy=True) for given in inputs))

@@ -72,7 +72,7 @@ class ResidentStep:
         # What is left over of a length comes once an epoch; capturing that takes longer.
         if len(rows) == self.batch_size:
             return [(rows, self.graphs.take(length, [rows], step))]
-        return [(rows, step(rows.to(self.graphs.device)))]
+        return [(rows, step(rows.to(self.graphs.device, non_blocking=True)))]
 
     def _take(self, batch: Any) -> Tensor:
         output = self.network(batch)
