@@ -19,6 +19,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
 	touch $@
 
+# What one test runs JavaScript with; without npm or its registry that test is skipped.
+tests/node/node_modules: tests/node/package-lock.json
+	-command -v npm >/dev/null && npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund --silent
+	mkdir -p $@ && touch $@
+
 run: install
 	$(BIN)/python run.py gen $(SR)
 	$(BIN)/python run.py LoRA $(SR)
@@ -26,7 +31,7 @@ run: install
 	$(BIN)/python run.py predict "The books on the table are old." "The books on the table is old."
 
 # What the tests expect to the digit are a CPU's figures.
-test: install
+test: install tests/node/node_modules
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest
 
 test-slow: install

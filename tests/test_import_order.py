@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "src" / "potstill"
 # From the bottom up; those of one line know nothing of each other.
 ORDER = [
-    {"errors", "settings", "files", "metrics", "progress"},
+    {"errors", "settings", "files", "metrics", "model_card", "progress"},
     {"data", "ops"},
     {"decoder", "student"},
     {"training"},

@@ -21,6 +21,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 STUDENT_WEIGHTS = "model.safetensors"
 STUDENT_TOKENIZER = "tokenizer.json"
 STUDENT_ONNX = "model.onnx"
+RESULTS = "results.json"
 
 
 def cache_folder() -> Path:
@@ -101,6 +102,19 @@ def read_json(file: Path) -> Any:
         raise UserError(f"{file.parent} holds no {file.name}.") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{file} can't be read: {error}.") from error
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Return the results.json of a run; empty where there is none, as in an exported student.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    file = folder / RESULTS
+    results = read_json(file) if file.is_file() else {}
+    if not isinstance(results, dict):
+        raise UserError(f"{file} can't be read: it holds no scores.")
+    return results
 
 
 def check_writable(folder: Path, setting: str) -> None:

@@ -99,6 +99,8 @@ REFUSED = {
     "evaluate --model_path {teacher} --data toy.csv": r"toy\.csv:2: label 'good' is none of",
     "evaluate --model_path {teacher} --data nowhere": "--data nowhere: there is no such file",
     "predict One. --model_path nowhere": "--model_path nowhere: there is no such folder",
+    "predict One. --model_path someone/model": r"someone/model: there is no such folder, it is not "
+    "in the local cache, and the Hugging Face Hub can't be reached",
     "predict --file nowhere": "nowhere can't be read: No such file or directory",
     "predict --file empty.tsv": r"empty\.tsv is empty",
     "predict --file latin.tsv": r"latin\.tsv:2: not UTF-8 text",

@@ -18,6 +18,7 @@ from potstill.inference.classifier import Classifier
 from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.onnx import OnnxClassifier
 from potstill.inference.student import StudentClassifier
+from potstill.model_card import CARD
 from tests.inference.conftest import LABELS, SENTENCES
 
 KINDS = {
@@ -191,6 +192,7 @@ def test_export_onnx_into_its_own_folder_keeps_what_is_there(student: Path) -> N
     StudentClassifier(student).export_onnx(student)
     after = contents(student)
     assert after.pop(STUDENT_ONNX)
+    assert after.pop(CARD)
     assert after == before
     assert type(load(student)) is StudentClassifier
 

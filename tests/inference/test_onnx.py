@@ -13,6 +13,7 @@ from potstill.cli import main
 from potstill.errors import UserError
 from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER, STUDENT_WEIGHTS
 from potstill.inference.onnx import OnnxClassifier
+from potstill.model_card import CARD
 from potstill.student.io import load_student
 from potstill.student.tokenizer import encode
 from tests.inference.conftest import SENTENCES
@@ -25,7 +26,7 @@ def test_exported_student_predicts_the_same(student, tmp_path, capsys, flags):
     main(args=["export", "--model_path", str(student), "--onnx_path", str(tmp_path / "x"), *flags])
     assert "exported: " in capsys.readouterr().out
     names = {file.name for file in (tmp_path / "x").iterdir()}
-    assert names == {"config.json", STUDENT_ONNX, STUDENT_TOKENIZER}
+    assert names == {"config.json", STUDENT_ONNX, STUDENT_TOKENIZER, CARD}
     main(args=["predict", *SENTENCES[:20], "--model_path", str(tmp_path / "x")])
     predictions = capsys.readouterr().out
     if not flags:

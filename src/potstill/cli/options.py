@@ -54,8 +54,9 @@ OptionalPath = Annotated[Path | None, arg(help_behavior_hint="")]
 ModelPath = Annotated[
     Path | None,
     arg(
-        help="Folder of an adapter or a student. Default: the newest student in runs/, else the "
-        "newest adapter there, else the student that comes with potstill.",
+        help="Folder of an adapter or a student, or its name on the Hugging Face Hub, owner/name. "
+        "Default: the newest student in runs/, else the newest adapter there, else the student "
+        "that comes with potstill.",
         help_behavior_hint="",
     ),
 ]
@@ -63,7 +64,7 @@ TeacherPath = Annotated[
     Path | None,
     arg(
         aliases=[TEACHER],
-        help="Folder of the teacher, an adapter. Default: runs/LoRA-SR.",
+        help="Folder or Hub name of the teacher, an adapter. Default: runs/LoRA-SR.",
         help_behavior_hint="",
     ),
 ]

@@ -1,34 +1,48 @@
 """A decoder tuned with LoRA: an adapter and its base model, run by torch."""
 
+import logging
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from potstill import __version__
 from potstill.data.batching import Batch
 from potstill.decoder import classifier
 from potstill.decoder.adapter import load_adapter, teacher_hash
 from potstill.decoder.base import max_positions
 from potstill.decoder.hub import BaseModel, find_base_model
 from potstill.decoder.lora import merge
+from potstill.decoder.merged import write_merged
 from potstill.errors import UserError
 from potstill.files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    RESULTS,
     atomic_folder,
     check_replaceable,
     check_writable,
     read_json,
+    read_results,
     write_bytes,
     write_json,
 )
 from potstill.inference.classifier import Classifier, check_texts
+from potstill.model_card import write_card
 from potstill.settings import DataSettings, Precision, check_choice
 from potstill.training.distributed import predict, predict_logits, process
 from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
+
+# As far as merging may take a logit: fp32 rounds the sum of a weight and its update.
+MAX_MERGING_ERROR = 1e-3
+PROBES = ["The books on the table are old.", "Is.", "Whom did they say that never not has slept?"]
+
+logger = logging.getLogger(__name__)
 
 
 class DecoderClassifier(Classifier):
@@ -54,6 +68,7 @@ class DecoderClassifier(Classifier):
         check_choice("precision", precision, Precision)
         has_config = (folder / "config.json").is_file()
         self.config = read_json(folder / "config.json") if has_config else {}
+        self.results = read_results(folder)
         self.folder = folder
         self._adapter_config = read_json(folder / ADAPTER_CONFIG)
         try:
@@ -79,6 +94,7 @@ class DecoderClassifier(Classifier):
                 f"{base_model.name} has {base_sha256[:12]}; name the right base with `gpt_variant`."
             )
         self.title = f"{base_model.title} + LoRA"
+        self._base_model = base_model
         base = base_model.base()
         default = DataSettings().max_length
         # PEFT records no maximum length.
@@ -171,10 +187,89 @@ class DecoderClassifier(Classifier):
             write_json(staging / ADAPTER_CONFIG, self._adapter_config)
             if self.config:
                 write_json(staging / "config.json", self.config)
+            if self.results:
+                write_json(staging / RESULTS, self.results)
+            write_card(staging, "adapter", self._card_config(), self.results)
+
+    def export_merged(self, folder: str | Path) -> float:
+        """Write the decoder as an ordinary classifier of transformers, whole or not at all.
+
+        The adapter is merged into the weights in fp32, whatever the precision of this classifier.
+        `transformers.pipeline("text-classification", folder)` reads the result; its tokenizer puts
+        the start token in front of each text. An earlier model in `folder` is replaced.
+
+        Returns:
+            The largest difference of a logit, merged and read back by transformers, from the
+            adapter's; of some probe sentences.
+
+        Raises:
+            UserError: `folder` holds anything but a model, can't be written, or transformers has no
+                classifier for this decoder.
+            RuntimeError: The logits are not the same but for rounding; nothing is written then.
+        """
+        folder = Path(folder)
+        check_replaceable(folder, "`folder`")
+        if folder.resolve() == self.folder.resolve():
+            raise UserError(f"`folder`: {folder} holds the adapter; name another folder.")
+        check_writable(folder.parent, "`folder`")
+        with tempfile.TemporaryDirectory() as scratch:  # the adapter's own folder may be gone
+            adapter = Path(scratch)
+            write_bytes(adapter / ADAPTER_WEIGHTS, self._adapter_weights)
+            write_json(adapter / ADAPTER_CONFIG, self._adapter_config)
+            model = load_adapter(self._base_model.base(), adapter)
+        tokens = self._encode(PROBES)
+        with torch.no_grad():
+            lengths = [torch.tensor([len(t)]) for t in tokens]
+            before = [
+                model.score(model.plain_last_hidden(torch.tensor([t]), n))[0]
+                for t, n in zip(tokens, lengths, strict=True)
+            ]
+        with atomic_folder(folder) as staging:
+            versions = self.config.get("versions", {}) | {"potstill": __version__}
+            write_merged(
+                model,
+                self._base_model.tokenizer(),
+                staging,
+                labels=[str(label) for label in self.classes_],
+                max_length=self.max_length,
+                start_token=self._start_token,
+                about={"versions": versions},
+            )
+            write_card(staging, "merged", self._card_config(), self.results)
+            after = _transformers_logits(staging, PROBES)
+            difference = float((after - torch.stack(before)).abs().max())
+            if not difference < MAX_MERGING_ERROR * max(
+                1.0, float(torch.stack(before).abs().max())
+            ):
+                raise RuntimeError(f"the merged decoder answers otherwise: by {difference}")
+        logger.info(
+            f"merged: {folder}; logits differ from the adapter's by {difference:.1g} at most"
+        )
+        return difference
+
+    def _card_config(self) -> dict[str, Any]:
+        """Return what a card says of the run; PEFT records less than potstill."""
+        about = {"decoder": self._base_model.describe(), "labels": self.classes_.tolist()}
+        about |= {"max_length": self.max_length, "parameters": {"total": self.n_parameters}}
+        return about | self.config
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         tokens, _ = classifier.encode(self.tokenizer, texts, self.max_length, self._start_token)
         return tokens
+
+
+def _transformers_logits(folder: Path, texts: list[str]) -> Tensor:
+    """Return the (N, classes) logits that transformers computes with a merged decoder, by the
+    batch, as a pipeline does."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+    with torch.no_grad():
+        inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        return model.eval()(**inputs).logits
 
 
 def _recorded_base_model(folder: Path, name: str) -> BaseModel:

@@ -5,7 +5,7 @@ from pathlib import Path
 from potstill.errors import UserError, missing_extra
 from potstill.files import ADAPTER_CONFIG, STUDENT_ONNX, STUDENT_WEIGHTS
 from potstill.inference.classifier import Classifier
-from potstill.inference.locate import PRETRAINED
+from potstill.inference.locate import PRETRAINED, resolve_model
 from potstill.inference.onnx import OnnxClassifier
 
 # What runs torch is imported where it is needed: an exported student does without.
@@ -20,9 +20,9 @@ def load(
     """Load a saved model: a student, an exported student, or a LoRA adapter with its base model.
 
     Args:
-        path: Folder of the model. Default: the bundled student, which is exported, so that
-            torch is not loaded. (The commands `predict` and `evaluate` default to the newest model
-            in runs/ instead.)
+        path: Folder of the model, or its name on the Hugging Face Hub, owner/name. Default: the
+            bundled student, which is exported, so that torch is not loaded. (The commands `predict`
+            and `evaluate` default to the newest model in runs/ instead.)
         gpt_variant: An adapter's base model. Default: the one that the adapter names.
         precision: Arithmetic of a decoder: "bf16", "fp32", or "auto": bf16 where the hardware
             speeds it up.
@@ -32,11 +32,11 @@ def load(
         in its own folder is run by torch where torch is installed, else by onnxruntime.
 
     Raises:
-        UserError: There is no model in the folder, it is damaged, or its base model is missing or
-            not the one it was tuned on.
+        UserError: There is no model in the folder or on the Hub, it can't be downloaded, it is
+            damaged, or its base model is missing or not the one it was tuned on.
         ModuleNotFoundError: The model needs torch, which is not installed.
     """
-    folder = PRETRAINED if path is None else Path(path)
+    folder = PRETRAINED if path is None else resolve_model(path)
     if not folder.is_dir():
         raise UserError(
             f"`path` {folder}: there is no such folder; train a model, or name another."

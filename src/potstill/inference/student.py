@@ -10,6 +10,7 @@ import numpy as np
 from potstill.errors import UserError
 from potstill.files import (
     ADAPTER_CONFIG,
+    RESULTS,
     STUDENT_ONNX,
     STUDENT_TOKENIZER,
     STUDENT_WEIGHTS,
@@ -17,10 +18,12 @@ from potstill.files import (
     check_replaceable,
     check_writable,
     read_json,
+    read_results,
     write_json,
 )
 from potstill.inference.classifier import Classifier, check_texts
 from potstill.inference.onnx import OnnxClassifier
+from potstill.model_card import Kind, write_card
 from potstill.student.io import load_student, save_student
 from potstill.student.tokenizer import encode, truncated
 from potstill.training.distributed import predict_logits, process
@@ -45,6 +48,7 @@ class StudentClassifier(Classifier):
 
     def __init__(self, folder: Path):
         self.model, self.tokenizer, self.config = load_student(folder)
+        self.results = read_results(folder)
         self.model.to(process().device)
         self.classes_ = np.array([str(label) for label in self.config["labels"]])
         self.max_length = int(self.config["max_length"])
@@ -85,6 +89,9 @@ class StudentClassifier(Classifier):
         with atomic_folder(folder) as staging:
             save_student(self.model, self.tokenizer, staging)
             write_json(staging / "config.json", self.config)
+            if self.results:
+                write_json(staging / RESULTS, self.results)
+            write_card(staging, "student", self.config, self.results)
 
     def export_onnx(self, folder: str | Path, int8: bool = False) -> OnnxClassifier:
         """Write the student as ONNX, with all that runs it without torch, and compare the two.
@@ -124,6 +131,8 @@ class StudentClassifier(Classifier):
             names = (STUDENT_ONNX,) if own else (STUDENT_TOKENIZER, "config.json", STUDENT_ONNX)
             for name in names:
                 (staging / name).replace(folder / name)
+        kind: Kind = "student" if own else "onnx"
+        write_card(folder, kind, self.config, self.results, onnx=True)
         file = folder / STUDENT_ONNX
         size = file.stat().st_size / 1e6
         logger.info(f"exported: {file}, {size:.2f} MB; logits differ by {difference:.1g} at most")

@@ -28,6 +28,7 @@ from potstill.files import (
     write_text,
 )
 from potstill.metrics import evaluation, majority_share, score
+from potstill.model_card import Kind, write_card
 from potstill.ops import kernels
 from potstill.progress import Progress, no_progress
 from potstill.recipes import plots
@@ -229,6 +230,8 @@ def write_run(
         write_json(folder / "results.json", result.results)
         lines = "".join(json.dumps(metrics) + "\n" for metrics in trained.history)
         write_text(folder / "metrics.jsonl", lines)
+        kind: Kind = "adapter" if "decoder" in run.config else "student"
+        write_card(folder, kind, dict(run.config), result.results)
     if process().is_main_process:
         if run.plot:
             plots.training_plot(

@@ -23,6 +23,7 @@ from potstill.files import (
 )
 from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.teacher import load_teacher
+from potstill.model_card import write_card
 from potstill.recipes._corpus import evaluation_corpus
 from potstill.recipes._run import describe_run
 from potstill.recipes.tables import comparison_table
@@ -89,6 +90,7 @@ def average(adapters: list[Path], data: str, *, gpt_variant: str | None, folder:
         write_json(staging / "config.json", config)
         results = {"chosen": row["scores"], "parameters": mean.n_parameters}
         write_json(staging / "results.json", results)
+        write_card(staging, "adapter", config, results)
     comparison_table(f"{first['decoder']['title']} on {corpus.name}", rows)
     logger.info(f"adapter: {folder}")
 

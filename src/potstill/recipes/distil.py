@@ -253,6 +253,7 @@ def _describe_teacher(
         "title": teacher.title,
         "parameters": teacher.n_parameters,
         "scores": scores,
+        "decoder": {k: v for k, v in teacher.config.get("decoder", {}).items() if k != "folder"},
     }
 
 

@@ -12,6 +12,7 @@ from potstill import __version__
 from potstill.decoder.hub import BaseModel, find_base_model
 from potstill.errors import UsageError, UserError
 from potstill.files import atomic_folder, check_writable
+from potstill.model_card import write_card
 from potstill.pretraining.beginnings import BEGINNINGS
 from potstill.pretraining.heads import PretrainingHeads
 from potstill.pretraining.sampling import BASIS_TEXTS, MAX_TOKENS, SHARD_TEXTS, Writer
@@ -135,6 +136,7 @@ def pretrain(
     }
     with atomic_folder(output) as staging:
         save_base(student, vocabulary.tokenizer, staging, about)
+        write_card(staging, "base", about, {})
     checkpoint.remove()
     total = sum(parameter.numel() for parameter in student.parameters())
     logger.info("base: %s, %s parameters; start from it with `init`", output, format_count(total))

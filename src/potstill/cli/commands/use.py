@@ -100,14 +100,16 @@ def export(
     model_path: OptionalPath = None,
     onnx_path: OptionalOutputPath = None,
     int8: Switch = False,
+    merged: Switch = False,
 ) -> None:
-    """Write a student as ONNX, which predict and other programs run without torch.
+    """Write a student as ONNX, or a tuned decoder as an ordinary model of transformers.
 
     Args:
-        model_path: Folder of a student. Default: the newest student in runs/.
-        onnx_path: Folder to write the model and its other files to. Default: the student's own.
-        int8: Store the matrices as 8-bit integers, at a quarter of the size.
+        model_path: Folder or Hub name of the model. Default: the newest student in runs/.
+        onnx_path: Folder to write to. Default: the student's own; with --merged FOLDER-merged.
+        int8: Store the matrices of ONNX as 8-bit integers, at a quarter of the size.
+        merged: Write an adapter merged into its base, in fp32, for pipelines of transformers.
     """
     from potstill.recipes import export as recipe
 
-    recipe.export(model_path, onnx_path, int8=int8)
+    recipe.export(model_path, onnx_path, int8=int8, merged=merged)
