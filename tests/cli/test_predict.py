@@ -64,3 +64,44 @@ class TestPredict:
         assert (result.code, result.out) == (1, "")
         assert result.err.startswith("potstill: standard input")
         assert words in result.err
+
+
+class TestExplain:
+    SENTENCES = TestPredict.SENTENCES
+
+    def test_json_has_every_word_with_its_place(self, runs: TrainedRuns) -> None:
+        for name in ("LoRA", "distil"):
+            flags = ("--json", "--model_path", f"runs/{name}-7")
+            explained = run_ok("predict", *self.SENTENCES, "--explain", *flags).splitlines()
+            plain = run_ok("predict", *self.SENTENCES, *flags).splitlines()
+            for sentence, line, bare in zip(self.SENTENCES, explained, plain, strict=True):
+                record = json.loads(line)
+                words, decisive = record.pop("words"), record.pop("decisive")
+                assert record["label"] == json.loads(bare)["label"]
+                assert [w["word"] for w in words] == sentence.split()
+                assert [sentence[w["start"] : w["end"]] for w in words] == sentence.split()
+                scores = [w["probabilities"][record["label"]] for w in words]
+                rises = [
+                    after - before for before, after in zip([0.5, *scores], scores, strict=False)
+                ]
+                assert rises[decisive] == pytest.approx(max(rises), abs=2e-4)
+
+    def test_a_pipe_gets_the_words_with_their_scores_and_no_colour(self, runs: TrainedRuns) -> None:
+        out = run_ok("predict", *self.SENTENCES, "--explain")
+        assert "\x1b" not in out
+        plain = run_ok("predict", *self.SENTENCES).splitlines()
+        lines = out.splitlines()
+        assert lines[::2] == plain
+        for sentence, line in zip(self.SENTENCES, lines[1::2], strict=True):
+            parts = line.split()
+            assert parts[::2] == sentence.split()
+            assert sum(score.endswith("*") for score in parts[1::2]) == 1
+            assert all(0 <= int(score.rstrip("*")) <= 100 for score in parts[1::2])
+
+    def test_a_student_that_judges_no_words_says_so(self, runs: TrainedRuns) -> None:
+        result = run("predict", "The cat is old.", "--explain", "--model_path", "runs/rnn-7")
+        assert (result.code, result.out) == (1, "")
+        assert result.err == (
+            "potstill: this student has no layer that judges words, so it can't be explained; "
+            "distil it again, with --word_loss_weight above 0.\n"
+        )

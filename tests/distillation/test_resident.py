@@ -15,7 +15,7 @@ from potstill.distillation.pretrain import next_token_loss
 from potstill.distillation.resident import ResidentDataset, ResidentText
 from potstill.distillation.word_targets import word_targets
 from potstill.settings import DistilSettings, TrainSettings
-from potstill.student.heads import NextTokenHead, WordHead
+from potstill.student.heads import NextTokenHead
 from potstill.student.layered import LayeredClassifier, LayeredLanguageModel
 from potstill.student.model import DistilRNN, StudentConfig
 from potstill.training.losses import classification_loss
@@ -31,9 +31,11 @@ WORDS = [[0, 2], [0, 1, 3], [2], [1, 4], [0, 4], [], [0, 1, 2], [4]]
 OF_FIVE = [1, 3, 4, 7]
 
 
-def student(layers: int = 2) -> DistilRNN:
+def student(layers: int = 2, word_head: bool = False) -> DistilRNN:
     torch.manual_seed(0)
-    return DistilRNN(StudentConfig("gru", 6, 5, layers, True, 0.0, vocab_size=20, classes=2))
+    sizes = {"vocab_size": 20, "classes": 2}
+    config = StudentConfig("gru", 6, 5, layers, True, 0.0, **sizes, word_head=word_head)
+    return DistilRNN(config)
 
 
 def dataset() -> DistillationDataset:
@@ -68,7 +70,7 @@ def lm_dataset() -> LMDataset:
 
 
 def test_a_resident_batch_gives_the_loss_of_an_ordinary_one() -> None:
-    listed, model = dataset(), WordHead(student())
+    listed, model = dataset(), student(word_head=True)
     settings = DistilSettings()
     expected_batch = listed.batch(OF_FIVE)
     expected = distillation_loss(
@@ -81,7 +83,7 @@ def test_a_resident_batch_gives_the_loss_of_an_ordinary_one() -> None:
 
 
 def test_a_sentence_without_words_has_the_loss_of_the_whole_alone() -> None:
-    listed, model = dataset(), WordHead(student())
+    listed, model = dataset(), student(word_head=True)
     batch = ResidentDataset.of(listed, CPU).batch_of_length(torch.tensor([5]), 1)
     output = LayeredClassifier(model, copied=False)(batch)
     loss = distillation_loss(output, batch, DistilSettings())
@@ -121,7 +123,7 @@ def test_resident_steps_equal_a_plain_loop(graph_captures) -> None:
     def loss(output: Tensor | tuple[Tensor, Tensor], batch) -> Tensor:
         return distillation_loss(output, batch, losses)
 
-    plain = WordHead(student()).train()
+    plain = student(word_head=True).train()
     optimizer = adamw(plain, settings)
     expected = []
     for rows in batches:
@@ -131,7 +133,7 @@ def test_resident_steps_equal_a_plain_loop(graph_captures) -> None:
         update(optimizer, list(plain.parameters()), settings.clip)
         expected.append(output[0].detach())
 
-    model = WordHead(student()).train().to(DEVICE)
+    model = student(word_head=True).train().to(DEVICE)
     step = ResidentStep(
         LayeredClassifier(model, copied=True, dtype=torch.float32),
         loss,

@@ -7,7 +7,6 @@ from potstill.distillation.dataset import DistillationDataset
 from potstill.distillation.losses import distillation_loss
 from potstill.distillation.word_targets import word_targets
 from potstill.settings import DistilSettings
-from potstill.student.heads import WordHead
 from potstill.student.model import DistilRNN, StudentConfig
 
 
@@ -40,8 +39,9 @@ def test_loss_with_words_by_hand(random_tokens):
     A sentence without words, as where its first is cut off, counts among the sentences.
     """
     torch.manual_seed(0)
-    config = StudentConfig("gru", 5, 6, 2, dropout=0.0, vocab_size=30, classes=2)
-    learner = WordHead(DistilRNN(config))
+    config = StudentConfig("gru", 5, 6, 2, dropout=0.0, vocab_size=30, classes=2, word_head=True)
+    learner = DistilRNN(config)
+    assert learner.word_score is not None
     tokens = [[t % 30 for t in s] for s in random_tokens([4, 1, 2, 5])]
     positions, logits = some_targets()
     index = torch.tensor([3, 0, 1, 2])
@@ -52,11 +52,11 @@ def test_loss_with_words_by_hand(random_tokens):
     batch = dataset.batch(index.tolist())
     settings = DistilSettings(loss="mse", alpha=1.0, word_loss_weight=3.0)
     output = learner(batch.input_ids, batch.lengths)
-    whole = learner.student(batch.input_ids, batch.lengths)
+    whole = learner.classify(learner.states(batch.input_ids, batch.lengths), batch.lengths)
     torch.testing.assert_close(output[0], whole)
     expected = (whole - teacher_logits[index]).square().mean()
     for i in index.tolist():
-        states = learner.student.states(torch.tensor([tokens[i]]), torch.tensor([len(tokens[i])]))
+        states = learner.states(torch.tensor([tokens[i]]), torch.tensor([len(tokens[i])]))
         pairs = list(zip(positions[i], logits[i], strict=False))
         for place, target in pairs:
             found = learner.word_score(states[0, place])

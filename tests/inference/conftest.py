@@ -21,12 +21,16 @@ VERSIONS = {"potstill": "0"}
 
 
 @pytest.fixture
-def student(tmp_path: Path) -> Path:
-    """Folder of a student as a run leaves it."""
+def student(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Folder of a student as a run leaves it; a parameter False leaves out its word head."""
     tokenizer = train_tokenizer(SENTENCES, 500)
     torch.manual_seed(0)
     config = StudentConfig(
-        embedding_size=12, hidden_size=16, vocab_size=tokenizer.get_vocab_size(), classes=2
+        embedding_size=12,
+        hidden_size=16,
+        vocab_size=tokenizer.get_vocab_size(),
+        classes=2,
+        word_head=getattr(request, "param", True),
     )
     folder = tmp_path / "student"
     folder.mkdir()

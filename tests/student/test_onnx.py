@@ -30,6 +30,29 @@ def test_onnx_equals_torch(tmp_path, cell, layers, bidirectional, int8):
     error = np.abs(found - expected).max()
     assert error < (0.02 if int8 else 1e-5)
     assert error > 1e-4 or not int8
+    assert [output.name for output in session.get_outputs()] == ["logits"]
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("int8", [False, True])
+def test_word_logits_equal_torch(tmp_path, cell, bidirectional, int8):
+    torch.manual_seed(1)
+    config = StudentConfig(cell, 16, 8, 2, bidirectional, vocab_size=50, classes=3, word_head=True)
+    model = DistilRNN(config).eval()
+    write_onnx(model, tmp_path / "m.onnx", int8)
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"))
+    ids, lengths = torch.randint(1, 50, (4, 7)), torch.tensor([7, 1, 4, 7])
+    inputs = {"input_ids": ids.numpy(), "lengths": lengths.int().numpy()}
+    logits, after = session.run(["logits", "word_logits"], inputs)
+    with torch.no_grad():
+        expected, expected_after = model.word_logits(ids, lengths)
+    close = 0.03 if int8 else 1e-5
+    np.testing.assert_allclose(logits, expected.numpy(), atol=close)
+    for row, length in enumerate(lengths.tolist()):
+        np.testing.assert_allclose(
+            after[row, :length], expected_after[row, :length].numpy(), atol=close
+        )
 
 
 def test_int8_rounds_each_row_to_its_own_scale(tmp_path):

@@ -22,9 +22,9 @@ SHAPES = pytest.mark.parametrize(
 )
 
 
-def random_student(cell="gru", layers=1, bidirectional=True, classes=2, vocab_size=300):
+def random_student(cell="gru", layers=1, bidirectional=True, classes=2, **others):
     torch.manual_seed(0)
-    sizes = {"vocab_size": vocab_size, "classes": classes}
+    sizes = {"vocab_size": 300, "classes": classes} | others
     config = StudentConfig(cell, 5, 6, layers, bidirectional, **sizes)
     return DistilRNN(config).eval()
 
@@ -34,11 +34,12 @@ def write_config(folder, network):
     (folder / "config.json").write_text(json.dumps(config))
 
 
-@pytest.fixture
-def saved(tmp_path):
+@pytest.fixture(params=[False, True], ids=["", "word_head"])
+def saved(tmp_path, request):
     """A saved student: its folder, the model and the tokenizer."""
     tokenizer = train_tokenizer(SENTENCES, 280)
-    model = random_student("lstm", 2, vocab_size=tokenizer.get_vocab_size())
+    sizes = {"vocab_size": tokenizer.get_vocab_size(), "word_head": request.param}
+    model = random_student("lstm", 2, **sizes)
     save_student(model, tokenizer, tmp_path)
     write_config(tmp_path, asdict(model.config))
     return tmp_path, model, tokenizer
@@ -103,7 +104,7 @@ def test_parameter_count_by_hand(cell, layers, bidirectional):
         gate = hidden * inputs + hidden * hidden + 2 * hidden
         recurrent += directions * CELLS[cell] * gate
     expected = vocab * embedding + recurrent + classes * 2 * hidden * directions + classes
-    model = random_student(cell, layers, bidirectional, classes, vocab)
+    model = random_student(cell, layers, bidirectional, classes, vocab_size=vocab)
     assert sum(p.numel() for p in model.parameters()) == expected
 
 
@@ -181,6 +182,36 @@ def test_config_that_does_not_fit_the_weights_is_named(saved, change):
     with pytest.raises(UserError) as caught:
         load_student(folder)
     assert str(folder) in str(caught.value)
+
+
+def test_a_config_from_before_the_word_head_means_none(saved):
+    folder, model, _ = saved
+    network = asdict(model.config)
+    has_one = network.pop("word_head")
+    write_config(folder, network)
+    if has_one:  # the weights have a layer that nothing says is there
+        with pytest.raises(UserError, match="word_score"):
+            load_student(folder)
+    else:
+        assert load_student(folder)[0].word_score is None
+
+
+@SHAPES
+def test_word_logits_are_those_of_each_token_alone(layers, bidirectional, random_tokens):
+    """Whatever stands beside a text in its batch; of a student that reads forwards, also whatever
+    follows."""
+    model = random_student("gru", layers, bidirectional, 3, word_head=True)
+    tokens = random_tokens([4, 1, 7])
+    batch = collate(tokens, range(3))
+    whole, after = model.word_logits(batch.input_ids, batch.lengths)
+    torch.testing.assert_close(whole, model(batch.input_ids, batch.lengths), **CLOSE)
+    for row, ids in enumerate(tokens):
+        states = model.states(torch.tensor([ids]), torch.tensor([len(ids)]))[0]
+        assert model.word_score is not None
+        torch.testing.assert_close(after[row, : len(ids)], model.word_score(states), **CLOSE)
+        if not bidirectional:
+            cut = model.word_logits(torch.tensor([ids[:1]]), torch.tensor([1]))[1]
+            torch.testing.assert_close(after[row, :1], cut[0], **CLOSE)
 
 
 def test_folder_of_something_else_is_no_student(tmp_path):

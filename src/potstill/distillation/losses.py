@@ -19,7 +19,7 @@ def distillation_loss(
 
     Args:
         output: The student's (B, classes) logits or, with (B, L, classes) logits of each token,
-            a `WordHead`'s.
+            those of a student with a word head.
     """
     if isinstance(output, Tensor):
         return _sentence_loss(output, batch, settings)

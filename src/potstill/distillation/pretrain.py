@@ -44,7 +44,8 @@ def pretrain(
     """
     torch.manual_seed(seed)
     # A second layer would see both directions' states, and with them the tokens to predict.
-    lowest = DistilRNN(replace(model.config, layers=1), product_dtype=model.product_dtype)
+    config = replace(model.config, layers=1, word_head=False)
+    lowest = DistilRNN(config, product_dtype=model.product_dtype)
     lowest.load_state_dict({name: model.state_dict()[name] for name in lowest.state_dict()})
     if random_weights:  # embeddings as wide as PyTorch makes them would begin with sure answers
         with torch.no_grad():

@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 
 from potstill.errors import UserError
+from potstill.inference.explain import Explanation, word_spans
+
+NO_WORD_HEAD = (
+    "this student has no layer that judges words, so it can't be explained; distil it again, with "
+    "`word_loss_weight` above 0."
+)
 
 if TYPE_CHECKING:
     from potstill.data.corpus import Corpus
@@ -34,6 +40,24 @@ class Classifier(Protocol):
 
         Raises:
             UserError: A text is empty or not a string.
+        """
+        ...
+
+    def word_logits(self, texts: str | Iterable[str]) -> list[np.ndarray]:
+        """Return the logits of each text after each of its W words, and of the whole text.
+
+        A decoder gives those of the text cut after the word. A student gives its estimate of them,
+        from one reading of the whole.
+
+        Args:
+            texts: One string, or a list, an array or a column of a table with N strings.
+
+        Returns:
+            N arrays of (W + 1, classes), fp32. A word is what is between spaces; those beyond the
+            maximum length are left out.
+
+        Raises:
+            UserError: A text is empty or not a string, or the model can't judge words.
         """
         ...
 
@@ -79,6 +103,40 @@ class Classifier(Protocol):
             UserError: A text is empty or not a string.
         """
         ...
+
+    @overload
+    def explain(self, texts: str) -> Explanation: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def explain(self, texts: Iterable[str]) -> list[Explanation]: ...
+
+    def explain(self, texts: str | Iterable[str]) -> Explanation | list[Explanation]:
+        """Return the probabilities of each text and of its beginnings, word by word.
+
+        Args:
+            texts: One string, or a list, an array or a column of a table with N strings.
+
+        Returns:
+            One `Explanation` for one string, else a list of N.
+
+        Raises:
+            UserError: A text is empty or not a string, or the model is a student that has not
+                learnt to judge words.
+        """
+        checked = check_texts(texts)
+        explanations = []
+        for text, logits in zip(checked, self.word_logits(checked), strict=True):
+            *word_probabilities, whole = softmax(logits)
+            explanations.append(
+                Explanation(
+                    text,
+                    tuple(self.classes_.tolist()),
+                    whole,
+                    word_spans(text)[: len(word_probabilities)],
+                    np.array(word_probabilities).reshape(-1, len(whole)),
+                )
+            )
+        return explanations[0] if isinstance(texts, str) else explanations
 
     def evaluate(
         self,

@@ -140,19 +140,10 @@ class DecoderClassifier(Classifier):
         return predict_logits(self.model, tokens, together=together).numpy()
 
     def word_logits(self, texts: str | Iterable[str], *, together: bool = True) -> list[np.ndarray]:
-        """Return the logits of each text cut after each of its W words, and of the whole text.
-
-        Args:
-            texts: One string, or a list, an array or a column of a table with N strings.
-            together: As in `logits`.
-
-        Returns:
-            N arrays of (W + 1, classes), fp32. A word is what is between spaces.
-
-        Raises:
-            UserError: A text is empty or not a string.
-        """
+        """See `Classifier`; `together` is as in `logits`."""
         texts = check_texts(texts)
+        if not texts:
+            return []
         tokens = self._encode(texts)
         positions = classifier.word_end_positions(
             self.tokenizer, texts, self.max_length, self._start_token

@@ -1,14 +1,16 @@
 """An exported student without torch: onnxruntime, tokenizers and numpy are enough."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from potstill.data.text import word_ends
 from potstill.errors import UserError
 from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER, read_json
-from potstill.inference.classifier import Classifier, check_texts
-from potstill.student.tokenizer import encode, truncated
+from potstill.inference.classifier import NO_WORD_HEAD, Classifier, check_texts
+from potstill.student.tokenizer import encode_batch, truncated
 
 BATCH_SIZE = 64
 
@@ -38,7 +40,9 @@ class OnnxClassifier(Classifier):
             )
             self._tokenizer = Tokenizer.from_file(str(folder / STUDENT_TOKENIZER))
             n_labels = len(self.classes_)
-            if self._session.get_outputs()[0].shape[1] != n_labels:
+            outputs = {output.name: output.shape for output in self._session.get_outputs()}
+            self._judges_words = "word_logits" in outputs
+            if outputs["logits"][1] != n_labels:
                 raise ValueError(f"config.json names {n_labels} labels, {STUDENT_ONNX} has others")
         except Exception as error:  # onnxruntime and tokenizers raise their own kinds
             reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
@@ -50,18 +54,39 @@ class OnnxClassifier(Classifier):
         Raises:
             UserError: A text is empty or not a string.
         """
-        tokens = encode(self._tokenizer, check_texts(texts), self.max_length)
+        encodings = encode_batch(self._tokenizer, check_texts(texts))
+        logits = np.empty((len(encodings), len(self.classes_)), np.float32)
+        for indices, (batch_logits,) in self._batches(encodings, ["logits"]):
+            logits[indices] = batch_logits
+        return logits
+
+    def word_logits(self, texts: str | Iterable[str]) -> list[np.ndarray]:
+        """See `Classifier`."""
+        if not self._judges_words:
+            raise UserError(NO_WORD_HEAD)
+        texts = check_texts(texts)
+        encodings = encode_batch(self._tokenizer, texts)
+        logits: list[np.ndarray] = [np.empty(0)] * len(texts)
+        for indices, (whole, tokens) in self._batches(encodings, ["logits", "word_logits"]):
+            for row, i in enumerate(indices):
+                offsets = [end for _, end in encodings[i].offsets[: self.max_length]]
+                ends = word_ends(texts[i], offsets)
+                logits[i] = np.concatenate([tokens[row, ends], whole[row : row + 1]])
+        return logits
+
+    def truncated(self, texts: str | Iterable[str]) -> np.ndarray:
+        return np.array(truncated(self._tokenizer, check_texts(texts), self.max_length), bool)
+
+    def _batches(
+        self, encodings: list[Any], outputs: list[str]
+    ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+        """Yield batches of texts of similar length: their indices, and the outputs of the graph."""
+        tokens = [encoding.ids[: self.max_length] for encoding in encodings]
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-        logits = np.empty((len(tokens), len(self.classes_)), np.float32)
         for start in range(0, len(order), BATCH_SIZE):
             indices = order[start : start + BATCH_SIZE]
             lengths = np.array([len(tokens[i]) for i in indices], np.int32)
             input_ids = np.zeros((len(indices), lengths.max()), np.int64)
             for row, i in enumerate(indices):
                 input_ids[row, : lengths[row]] = tokens[i]
-            inputs = {"input_ids": input_ids, "lengths": lengths}
-            logits[indices] = self._session.run(["logits"], inputs)[0]
-        return logits
-
-    def truncated(self, texts: str | Iterable[str]) -> np.ndarray:
-        return np.array(truncated(self._tokenizer, check_texts(texts), self.max_length), bool)
+            yield indices, self._session.run(outputs, {"input_ids": input_ids, "lengths": lengths})

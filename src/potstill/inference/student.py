@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from potstill.data.batching import Batch
 from potstill.errors import UserError
 from potstill.files import (
     ADAPTER_CONFIG,
@@ -21,12 +24,12 @@ from potstill.files import (
     read_results,
     write_json,
 )
-from potstill.inference.classifier import Classifier, check_texts
+from potstill.inference.classifier import NO_WORD_HEAD, Classifier, check_texts
 from potstill.inference.onnx import OnnxClassifier
 from potstill.model_card import Kind, write_card
 from potstill.student.io import load_student, save_student
-from potstill.student.tokenizer import encode, truncated
-from potstill.training.distributed import predict_logits, process
+from potstill.student.tokenizer import encode, truncated, word_end_positions
+from potstill.training.distributed import predict, predict_logits, process
 
 # As far as rounding may take a logit of the exported student: of fp32, of 8-bit matrices.
 MAX_LOGIT_ERROR = {False: 1e-3, True: 0.5}
@@ -74,6 +77,24 @@ class StudentClassifier(Classifier):
     def truncated(self, texts: str | Iterable[str]) -> np.ndarray:
         cut = truncated(self.tokenizer, check_texts(texts), self.max_length)
         return np.array(cut, bool)
+
+    def word_logits(self, texts: str | Iterable[str], *, together: bool = True) -> list[np.ndarray]:
+        """See `Classifier`; `together` is as in `logits`."""
+        if self.model.word_score is None:
+            raise UserError(NO_WORD_HEAD)
+        texts = check_texts(texts)
+        tokens = encode(self.tokenizer, texts, self.max_length)
+        positions = word_end_positions(self.tokenizer, texts, self.max_length)
+
+        def after_each_word(batch: Batch) -> list[Tensor]:
+            whole, after = self.model.word_logits(batch.input_ids, batch.lengths)
+            return [
+                torch.cat([after[row, positions[i]], whole[row : row + 1]]).float().cpu()
+                for row, i in enumerate(batch.indices.tolist())
+            ]
+
+        logits = predict(self.model, tokens, after_each_word, together=together)
+        return [text_logits.numpy() for text_logits in logits]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the student to `folder`, whole or not at all; `load` reads it.
@@ -123,7 +144,12 @@ class StudentClassifier(Classifier):
             exported = {key: self.config[key] for key in EXPORTED_KEYS if key in self.config}
             write_json(staging / "config.json", exported)
             exported_student = OnnxClassifier(staging)
-            difference = np.abs(exported_student.logits(PROBES) - self.logits(PROBES)).max()
+            if self.model.word_score is None:
+                pairs = [(exported_student.logits(PROBES), self.logits(PROBES))]
+            else:
+                both = exported_student.word_logits(PROBES), self.word_logits(PROBES)
+                pairs = list(zip(*both, strict=True))
+            difference = max(np.abs(exported - own).max() for exported, own in pairs)
             if not difference < MAX_LOGIT_ERROR[int8]:
                 raise RuntimeError(
                     f"the exported student answers otherwise: logits differ by {difference}"

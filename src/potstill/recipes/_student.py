@@ -76,12 +76,13 @@ def build_student(
     seed: int,
     precision: str,
     base: Base | None,
+    word_head: bool = False,
 ) -> DistilRNN:
-    """Return a student with random weights or, but for the layer that scores the classes, those of
+    """Return a student with random weights or, but for the layers that score the classes, those of
     `base`."""
     torch.manual_seed(seed)
     sizes = {"vocab_size": tokenizer.get_vocab_size(), "classes": len(task.corpus.labels)}
-    config = StudentConfig(**settings.model_kwargs() | sizes)
+    config = StudentConfig(**settings.model_kwargs() | sizes, word_head=word_head)
     model = DistilRNN(config, product_dtype=resolve_precision(precision))
     if base:
         model.load_state_dict(base.weights, strict=False)

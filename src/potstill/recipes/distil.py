@@ -49,7 +49,6 @@ from potstill.settings import (
     TrainSettings,
 )
 from potstill.student.base import load_init
-from potstill.student.heads import WordHead
 from potstill.student.io import save_student
 from potstill.transfer.dataset import (
     TransferSet,
@@ -151,8 +150,15 @@ def distil(
                 tokenizer, unlabelled, vocabulary=vocabulary, words=words, max_length=max_length
             )
         )
-    model = build_student(student, tokenizer, task, seed=seed, precision=train.precision, base=base)
-    learner = WordHead(model) if words else model
+    model = build_student(
+        student,
+        tokenizer,
+        task,
+        seed=seed,
+        precision=train.precision,
+        base=base,
+        word_head=words,
+    )
     total, _ = parameter_counts(model)
     ratio = f"1/{teacher.n_parameters / total:.0f} of {teacher.title}"
     logger.info(f"student: DistilRNN, {format_count(total)} parameters; {ratio}")
@@ -174,7 +180,7 @@ def distil(
     loss_function = partial(distillation_loss, settings=distillation)
     trained = fit(
         run,
-        learner,
+        model,
         on_device(model, dataset),
         evaluations,
         loss_function=loss_function,
@@ -182,7 +188,7 @@ def distil(
     )
     bias = match_prevalence(model, labelled, config["labels"]) if student.match_prevalence else None
     save = partial(save_student, model, tokenizer)
-    write_run(run, learner, evaluations, trained, save=save, bias=bias)
+    write_run(run, model, evaluations, trained, save=save, bias=bias)
     return StudentClassifier(folder)
 
 

@@ -9,7 +9,8 @@ from potstill.inference.classifier import Classifier
 from potstill.inference.load import load
 from potstill.inference.locate import named_or_newest
 from potstill.inference.onnx import OnnxClassifier
-from potstill.recipes.console import choice_line, to_json, truncated_line
+from potstill.recipes.console import choice_line, console, to_json, truncated_line
+from potstill.recipes.explanation import by_label, explanation_json, explanation_text
 
 
 def predict(
@@ -19,30 +20,50 @@ def predict(
     precision: str,
     gpt_variant: str | None,
     as_json: bool,
+    explain: bool = False,
 ) -> None:
     """Classify sentences; see `commands.predict`."""
     folder, reason = named_or_newest(model_path)
-    classifier: Classifier
-    if (folder / STUDENT_ONNX).is_file():
-        classifier = OnnxClassifier(folder)  # starts in a tenth of torch's time
+    classifier = load_fast(folder, gpt_variant=gpt_variant, precision=precision)
+    explanations = classifier.explain(sentences) if explain else []
+    if explain:
+        probabilities = [e.probabilities.tolist() for e in explanations]
     else:
-        classifier = load(folder, gpt_variant=gpt_variant, precision=precision)
-    probabilities = classifier.predict_proba(sentences).tolist()
+        probabilities = classifier.predict_proba(sentences).tolist()
     # Only the answers go to standard output, for whoever pipes them on.
     print(choice_line("model", f"{classifier.title} in {folder}", reason), file=sys.stderr)
     cut = classifier.truncated(sentences).tolist()
     if any(cut):
         print(truncated_line(sum(cut), len(cut), classifier.max_length), file=sys.stderr)
-    labels = classifier.classes_.tolist()
+    labels = tuple(classifier.classes_.tolist())
     width = max(map(len, labels))
-    for sentence, row, is_cut in zip(sentences, probabilities, cut, strict=True):
+    for i, (sentence, row, is_cut) in enumerate(zip(sentences, probabilities, cut, strict=True)):
         best = row.index(max(row))
         if as_json:
-            rounded = dict(zip(labels, (round(p, 4) for p in row), strict=True))
-            line = {"sentence": sentence, "label": labels[best], "probabilities": rounded}
+            line = {
+                "sentence": sentence,
+                "label": labels[best],
+                "probabilities": by_label(labels, row),
+            }
+            if explain:
+                line |= explanation_json(explanations[i])
             print(to_json(line | ({"cut": True} if is_cut else {})))
         else:
-            print(f"{labels[best]:<{width}}  {100 * row[best]:5.1f} %  {sentence}")
+            verdict = f"{labels[best]:<{width}}  {100 * row[best]:5.1f} %  "
+            if explain:
+                console.print(explanation_text(verdict, explanations[i]))
+            else:
+                print(f"{verdict}{sentence}")
+
+
+def load_fast(
+    folder: Path, *, gpt_variant: str | None = None, precision: str = "auto"
+) -> Classifier:
+    """Load a saved model as `load` does; a student that is exported in its folder is run by
+    onnxruntime, which starts in a tenth of torch's time."""
+    if (folder / STUDENT_ONNX).is_file():
+        return OnnxClassifier(folder)
+    return load(folder, gpt_variant=gpt_variant, precision=precision)
 
 
 def read_sentences(file: str) -> list[str]:

@@ -22,7 +22,7 @@ from potstill.settings import NetworkSettings, StudentSettings
 from potstill.student.model import DistilRNN, StudentConfig
 
 PRETRAINED = Path(__file__).parent / "pretrained"  # DistilRNN-base, which comes with the package
-OF_CLASSES = "score."  # what a task begins afresh
+OF_CLASSES = ("score.", "word_score.")  # what a task begins afresh
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Base:
     Attributes:
         folder: Where it is from.
         config: Its network, as config.json describes it.
-        weights: Those of a DistilRNN but for the linear layer that scores the classes; fp32.
+        weights: Those of a DistilRNN but for the linear layers that score the classes; fp32.
         tokenizer: The student's.
         sha256: A hash over the files of weights and tokenizer.
     """
@@ -59,12 +59,13 @@ class Base:
 
 
 def save_base(model: DistilRNN, tokenizer: Tokenizer, folder: Path, about: dict[str, Any]) -> None:
-    """Write a base into `folder`, which `load_base` reads: the weights in fp16 without the layer
-    that scores classes, the tokenizer, and a config.json that also says what is in `about`."""
+    """Write a base into `folder`, which `load_base` reads: the weights in fp16 without the layers
+    that score classes, the tokenizer, and a config.json that also says what is in `about`."""
     weights = {k: v.half() for k, v in model.state_dict().items() if not k.startswith(OF_CLASSES)}
     write_tensors(folder / STUDENT_WEIGHTS, weights)
     tokenizer.save(str(folder / STUDENT_TOKENIZER))
-    network = {key: value for key, value in asdict(model.config).items() if key != "classes"}
+    of_classes = ("classes", "word_head")
+    network = {key: value for key, value in asdict(model.config).items() if key not in of_classes}
     sha256 = {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in (STUDENT_WEIGHTS, STUDENT_TOKENIZER)
@@ -89,7 +90,7 @@ def load_init(settings: StudentSettings) -> Base | None:
 
 
 def load_base(folder: Path) -> Base:
-    """Read a base, or a saved student without the layer that scores its classes.
+    """Read a base, or a saved student without the layers that score its classes.
 
     Raises:
         UserError: It is neither, it is damaged, or its files do not belong together.
@@ -118,7 +119,7 @@ def load_base(folder: Path) -> Base:
                 "restore it, or name another folder."
             )
     try:
-        network = config["student"] | {"classes": 1}
+        network = config["student"] | {"classes": 1, "word_head": False}
         with torch.device("meta"):
             expected = DistilRNN(StudentConfig(**network)).state_dict()
         weights = {

@@ -1,29 +1,10 @@
-"""The heads of a student that serve its training only."""
+"""The head of a student that serves its training only."""
 
 import torch
 from torch import Tensor, nn
 
 from potstill.ops.cross_entropy import TiedCrossEntropy
 from potstill.student.model import DistilRNN
-
-
-class WordHead(nn.Module):
-    """A DistilRNN in training, with a linear layer that classifies after each token."""
-
-    def __init__(self, student: DistilRNN):
-        super().__init__()
-        config = student.config
-        self.student = student
-        self.word_score = nn.Linear(config.hidden_size * student.directions, config.classes)
-
-    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the student's (B, classes) logits; in training also (B, L, classes), the logits
-        of each token."""
-        states = self.student.states(input_ids, lengths)
-        logits = self.student.classify(states, lengths)
-        if not self.training:
-            return logits
-        return logits, self.word_score(self.student.dropout(states))
 
 
 class NextTokenHead(nn.Module):

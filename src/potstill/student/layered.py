@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from potstill.data.batching import Batch
 from potstill.ops.cross_entropy import TiedCrossEntropy
 from potstill.ops.gru import gru
-from potstill.student.heads import NextTokenHead, WordHead
+from potstill.student.heads import NextTokenHead
 from potstill.student.model import DistilRNN
 
 
@@ -76,30 +76,23 @@ class LayeredStudent(nn.Module):
 
 
 class LayeredClassifier(nn.Module):
-    """A student, or its `WordHead`, that classifies texts of one length in training, with the
-    layers of `LayeredStudent`; the linear layers compute in fp32."""
+    """A student that classifies texts of one length in training, with the layers of
+    `LayeredStudent`; the linear layers compute in fp32."""
 
-    def __init__(
-        self,
-        learner: DistilRNN | WordHead,
-        *,
-        copied: bool,
-        dtype: torch.dtype = torch.bfloat16,
-    ):
+    def __init__(self, student: DistilRNN, *, copied: bool, dtype: torch.dtype = torch.bfloat16):
         super().__init__()
-        self.student = learner.student if isinstance(learner, WordHead) else learner
-        self.word_score = learner.word_score if isinstance(learner, WordHead) else None
-        self.layers = LayeredStudent(self.student, copied=copied, dtype=dtype)
+        self.student = student
+        self.layers = LayeredStudent(student, copied=copied, dtype=dtype)
         self.copies = self.layers.copies
 
     def forward(self, batch: Batch) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the (B, classes) logits and, of a `WordHead`, those of each token, (B, L,
-        classes)."""
+        """Return the (B, classes) logits and, of a student with a word head, those of each token,
+        (B, L, classes)."""
         states = self.layers(batch.input_ids)[1].to(self.student.score.weight.dtype)
         logits = self.student.score(self.student.dropout(pool(states)))
-        if self.word_score is None:
+        if self.student.word_score is None:
             return logits
-        return logits, self.word_score(self.student.dropout(states))
+        return logits, self.student.word_score(self.student.dropout(states))
 
 
 class LayeredLanguageModel(nn.Module):

@@ -20,6 +20,8 @@ class StudentConfig(NetworkSettings):
 
     vocab_size: int
     classes: int
+    word_head: bool = False
+    """Classify after each token, too."""
 
 
 class DistilRNN(nn.Module):
@@ -30,6 +32,10 @@ class DistilRNN(nn.Module):
     Neural Networks*, section 3.1, with the kind of recurrence left open; the maximum is that of
     Conneau et al. 2017, *Supervised Learning of Universal Sentence Representations from Natural
     Language Inference Data*, section 3.2.2.
+
+    With `word_head`, a second linear layer classifies after each token what is read so far. It
+    learns what a teacher that reads forwards says there; the states that it reads know, backwards,
+    what follows too.
 
     Training on a CPU, a GRU makes its products in `product_dtype`; all else is in fp32.
     """
@@ -50,10 +56,25 @@ class DistilRNN(nn.Module):
         )
         self.directions = 2 if config.bidirectional else 1
         self.score = nn.Linear(2 * config.hidden_size * self.directions, config.classes)
+        self.word_score: nn.Linear | None = None
+        if config.word_head:
+            self.word_score = nn.Linear(config.hidden_size * self.directions, config.classes)
 
-    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor:
-        """Return (B, classes) logits of (B, L) tokens, padded on the right, of (B,) lengths."""
-        return self.classify(self.states(input_ids, lengths), lengths)
+    def forward(self, input_ids: Tensor, lengths: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return (B, classes) logits of (B, L) tokens, padded on the right, of (B,) lengths; in
+        training with a `word_head` also (B, L, classes), the logits after each token."""
+        states = self.states(input_ids, lengths)
+        logits = self.classify(states, lengths)
+        if self.word_score is None or not self.training:
+            return logits
+        return logits, self.word_score(self.dropout(states))
+
+    def word_logits(self, input_ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (B, classes) logits as `forward`, and those after each token, (B, L, classes);
+        those in the padding are arbitrary."""
+        assert self.word_score is not None, "a student without a word head"
+        states = self.states(input_ids, lengths)
+        return self.classify(states, lengths), self.word_score(states)
 
     def classify(self, states: Tensor, lengths: Tensor) -> Tensor:
         """Return (B, classes) logits from the states of whole sentences, as from `states`."""

@@ -17,7 +17,8 @@ assert GATES.keys() == CELLS.keys(), "a cell needs an entry here, to be exported
 
 
 def write_onnx(model: DistilRNN, file: Path, int8: bool) -> None:
-    """Write `model` as ONNX: input_ids (B, L) int64 and lengths (B,) int32 to logits (B, classes).
+    """Write `model` as ONNX: input_ids (B, L) int64 and lengths (B,) int32 to logits (B, classes)
+    and, of a model with a word head, word_logits (B, L, classes), those after each token.
 
     int8: store every matrix as 8-bit integers with a scale for each row (for each token and each
         gate's unit), a quarter of the size; the arithmetic stays fp32.
@@ -42,7 +43,16 @@ def write_onnx(model: DistilRNN, file: Path, int8: bool) -> None:
     graph.matrix("score", _array(model.score.weight))
     graph.vector("bias", _array(model.score.bias))
     graph.node("Gemm", ["state", "score", "bias"], ["logits"], transB=1)
-    write_bytes(file, graph.model(config.classes).SerializeToString())
+    outputs: dict[str, list[str | int]] = {"logits": ["B", config.classes]}
+    if model.word_score is not None:
+        outputs["word_logits"] = ["B", "L", config.classes]
+        graph.node("Transpose", [f"x{config.layers}"], ["states"], perm=[1, 0, 2])
+        graph.matrix("word_score", _array(model.word_score.weight))
+        graph.node("Transpose", ["word_score"], ["word_score_T"], perm=[1, 0])
+        graph.vector("word_bias", _array(model.word_score.bias))
+        graph.node("MatMul", ["states", "word_score_T"], ["word_products"])
+        graph.node("Add", ["word_products", "word_bias"], ["word_logits"])
+    write_bytes(file, graph.model(outputs).SerializeToString())
 
 
 def _recurrent_layer(graph: "_Graph", model: DistilRNN, layer: int, directions: list[str]) -> None:
@@ -122,13 +132,17 @@ class _Graph:
         self.integers(f"{name}_shape", list(array.shape))
         self.node("Reshape", [f"{name}_rows", f"{name}_shape"], [name])
 
-    def model(self, classes: int) -> onnx.ModelProto:
+    def model(self, outputs: dict[str, list[str | int]]) -> onnx.ModelProto:
+        """Return the graph as a model with fp32 `outputs` of these shapes."""
         inputs = [
             helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["B", "L"]),
             helper.make_tensor_value_info("lengths", TensorProto.INT32, ["B"]),
         ]
-        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", classes])
-        graph = helper.make_graph(self.nodes, "DistilRNN", inputs, [logits], self.constants)
+        results = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in outputs.items()
+        ]
+        graph = helper.make_graph(self.nodes, "DistilRNN", inputs, results, self.constants)
         opset = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(graph, opset_imports=opset, producer_name="potstill")
         model.ir_version = 8  # what onnxruntime of 2022 and later reads

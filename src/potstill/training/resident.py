@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from potstill.student.heads import NextTokenHead, WordHead
+from potstill.student.heads import NextTokenHead
 from potstill.student.layered import (
     LayeredClassifier,
     LayeredLanguageModel,
@@ -86,10 +86,9 @@ class ResidentStep:
 
 
 def layered_classifier(model: nn.Module) -> LayeredClassifier:
-    """Return what computes a student, or its `WordHead`, from copies of its weights."""
-    assert isinstance(model, DistilRNN | WordHead)
-    student = model if isinstance(model, DistilRNN) else model.student
-    return LayeredClassifier(model, copied=_on_gpu(student), dtype=student.product_dtype)
+    """Return what computes a student from copies of its weights."""
+    assert isinstance(model, DistilRNN)
+    return LayeredClassifier(model, copied=_on_gpu(model), dtype=model.product_dtype)
 
 
 def layered_language_model(model: nn.Module) -> LayeredLanguageModel:

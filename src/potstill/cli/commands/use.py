@@ -78,6 +78,7 @@ def predict(
     gpt_variant: AdapterVariant = None,
     precision: DecoderPrecision = "auto",
     json: Switch = False,
+    explain: Switch = False,
 ) -> None:
     """Classify sentences from arguments, a file or standard input.
 
@@ -85,6 +86,8 @@ def predict(
         sentences: Sentences, each in quotes. Without any, --file or standard input is read.
         file: Text file with one sentence per line; - is standard input.
         json: Print one JSON object per line instead of a table.
+        explain: Show the probability of the class after each word; * marks the word that raises it
+            most.
     """
     if sentences and file:
         raise UsageError("give sentences or --file, not both.")
@@ -93,7 +96,14 @@ def predict(
     from potstill.recipes import predict as recipe
 
     texts = list(sentences) or recipe.read_sentences(file or "-")
-    recipe.predict(texts, model_path, precision=precision, gpt_variant=gpt_variant, as_json=json)
+    recipe.predict(
+        texts,
+        model_path,
+        precision=precision,
+        gpt_variant=gpt_variant,
+        as_json=json,
+        explain=explain,
+    )
 
 
 def export(

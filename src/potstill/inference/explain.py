@@ -1,0 +1,57 @@
+"""Where a model makes up its mind about a text: its probabilities after each word."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a model says of a text, and after each of its words.
+
+    Attributes:
+        text: The text.
+        classes: Names of the K classes.
+        probabilities: (K,) of the whole text, as `predict_proba` gives them.
+        spans: Start and end of each of the W words in `text`. A word is what is between spaces;
+            those beyond the model's maximum length are left out.
+        word_probabilities: (W, K) what the classes would be if the text ended after the word.
+    """
+
+    text: str
+    classes: tuple[str, ...]
+    probabilities: np.ndarray
+    spans: list[tuple[int, int]]
+    word_probabilities: np.ndarray
+
+    @property
+    def label(self) -> str:
+        """The most probable class."""
+        return self.classes[int(self.probabilities.argmax())]
+
+    @property
+    def words(self) -> list[str]:
+        """The W words."""
+        return [self.text[start:end] for start, end in self.spans]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(W,) probabilities of `label` after each word."""
+        return self.word_probabilities[:, int(self.probabilities.argmax())]
+
+    @property
+    def decisive(self) -> int | None:
+        """Index of the word at which the probability of `label` rises the most; None without words.
+
+        Before the first word every class counts as equally probable.
+        """
+        if not self.spans:
+            return None
+        before = np.concatenate([[1 / len(self.classes)], self.scores[:-1]])
+        return int((self.scores - before).argmax())
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Return start and end of each word of `text`, of what is between white space."""
+    return [match.span() for match in re.finditer(r"\S+", text)]

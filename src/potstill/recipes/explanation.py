@@ -1,0 +1,60 @@
+"""An explanation as it is printed, and as JSON."""
+
+from typing import Any
+
+from rich.text import Text
+
+from potstill.inference.explain import Explanation
+
+# Of each class in turn. Orange and blue are told apart by almost everybody (Okabe and Ito 2008,
+# *Color Universal Design*).
+CLASS_COLOURS = ("dark_orange", "dodger_blue2", "green4", "orchid", "gold3", "cyan")
+SURE = 0.8
+
+
+def explanation_text(verdict: str, explanation: Explanation) -> Text:
+    """Return a verdict with its sentence, and below it each word with the probability of the
+    verdict's class after it, in per cent; * marks the decisive word.
+
+    Each word of the sentence has the colour of the most probable class after it, and is bold where
+    that is sure.
+    """
+    sentence = Text(explanation.text)
+    for (start, end), row in zip(explanation.spans, explanation.word_probabilities, strict=True):
+        sure = "bold " if row.max() > SURE else ""
+        sentence.stylize(sure + CLASS_COLOURS[int(row.argmax()) % len(CLASS_COLOURS)], start, end)
+    if explanation.decisive is not None:
+        sentence.stylize("underline", *explanation.spans[explanation.decisive])
+    numbers = "  ".join(
+        f"{word} {100 * score:.0f}{'*' if i == explanation.decisive else ''}"
+        for i, (word, score) in enumerate(zip(explanation.words, explanation.scores, strict=True))
+    )
+    return Text.assemble(verdict, sentence, "\n", " " * len(verdict), (numbers, "dim"))
+
+
+def explanation_json(explanation: Explanation) -> dict[str, Any]:
+    """Return the words of a sentence, each with its place and probabilities, and the index of the
+    decisive one."""
+    words = zip(
+        explanation.words,
+        explanation.spans,
+        explanation.word_probabilities.tolist(),
+        strict=True,
+    )
+    return {
+        "words": [
+            {
+                "word": word,
+                "start": start,
+                "end": end,
+                "probabilities": by_label(explanation.classes, row),
+            }
+            for word, (start, end), row in words
+        ],
+        "decisive": explanation.decisive,
+    }
+
+
+def by_label(labels: tuple[str, ...], row: list[float]) -> dict[str, float]:
+    """Return the probabilities of the classes by their names, rounded."""
+    return dict(zip(labels, (round(p, 4) for p in row), strict=True))

@@ -1,0 +1,126 @@
+"""What a model says word by word."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from potstill import UserError, load
+from potstill.inference.classifier import softmax
+from potstill.inference.explain import Explanation, word_spans
+from potstill.inference.onnx import OnnxClassifier
+from potstill.inference.student import StudentClassifier
+from tests.inference.conftest import LABELS, SENTENCES
+
+TEXTS = [*SENTENCES[:20], "  Naïve «birds»\u00a0sing,\tdon't 👩‍👩‍👧 they?\n", "It"]
+
+
+@pytest.fixture(params=["adapter", "student", "exported"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A saved model of each kind in turn."""
+    if request.param != "exported":
+        return request.getfixturevalue(request.param)
+    exported = tmp_path / "exported"
+    StudentClassifier(request.getfixturevalue("student")).export_onnx(exported)
+    return exported
+
+
+def test_each_word_has_its_place_and_a_probability_of_each_class(folder: Path) -> None:
+    classifier = load(folder)
+    for text, explanation in zip(TEXTS, classifier.explain(TEXTS), strict=True):
+        words = text.split()
+        n = len(explanation.words)
+        assert explanation.text == text
+        assert explanation.words == words[:n]
+        assert 1 <= n <= len(words)  # what is beyond the maximum length is left out
+        assert n == len(words) or len(text) > 20
+        assert explanation.word_probabilities.shape == (n, 2)
+        np.testing.assert_allclose(explanation.word_probabilities.sum(1), 1)
+        alone = classifier.explain(text)  # whatever stands beside it in the batch
+        np.testing.assert_allclose(
+            alone.word_probabilities, explanation.word_probabilities, atol=1e-5
+        )
+
+
+def test_the_verdict_is_that_of_predict(folder: Path) -> None:
+    classifier = load(folder)
+    explanations = classifier.explain(TEXTS)
+    expected = classifier.predict_proba(TEXTS)
+    np.testing.assert_allclose([e.probabilities for e in explanations], expected, atol=1e-5)
+    assert [e.label for e in explanations] == classifier.predict(TEXTS).tolist()
+    assert {e.classes for e in explanations} == {tuple(LABELS)}
+
+
+def test_an_exported_student_explains_as_the_student(student: Path, tmp_path: Path) -> None:
+    classifier = StudentClassifier(student)
+    for int8 in (False, True):
+        exported = classifier.export_onnx(tmp_path / str(int8), int8=int8)
+        for one, other in zip(exported.explain(TEXTS), classifier.explain(TEXTS), strict=True):
+            close = 0.05 if int8 else 1e-5
+            np.testing.assert_allclose(one.word_probabilities, other.word_probabilities, atol=close)
+
+
+def test_a_student_reads_its_word_layer_at_the_last_token_of_each_word(student: Path) -> None:
+    """Token by token, from the states."""
+    import torch
+
+    classifier = StudentClassifier(student)
+    assert classifier.model.word_score is not None
+    for text, found in zip(TEXTS, classifier.word_logits(TEXTS), strict=True):
+        encoding = classifier.tokenizer.encode(text)
+        ids = encoding.ids[:16]
+        states = classifier.model.states(torch.tensor([ids]), torch.tensor([len(ids)]))[0]
+        rows = []
+        for _, end in word_spans(text):
+            inside = [i for i, (_, stop) in enumerate(encoding.offsets[:16]) if stop <= end]
+            # A word that the cut-off leaves out is not reached by the tokens.
+            if end <= encoding.offsets[len(ids) - 1][1]:
+                rows.append(classifier.model.word_score(states[max(inside)]).tolist())
+        np.testing.assert_allclose(found[:-1], np.array(rows).reshape(-1, 2), atol=1e-5)
+
+
+def test_one_text_gives_one_explanation_and_none_an_empty_list(folder: Path) -> None:
+    classifier = load(folder)
+    assert isinstance(classifier.explain("One two."), Explanation)
+    assert classifier.explain([]) == []
+    with pytest.raises(UserError, match="text 2 of 2 is empty"):
+        classifier.explain(["One.", " "])
+
+
+@pytest.mark.parametrize("student", [False], indirect=True)
+def test_a_student_without_a_word_layer_says_so(student: Path, tmp_path: Path) -> None:
+    classifier = StudentClassifier(student)
+    exported = classifier.export_onnx(tmp_path / "exported")
+    assert isinstance(exported, OnnxClassifier)
+    for each in (classifier, exported, load()):
+        if each.config["student"].get("word_head"):
+            continue  # the bundled one, once it has such a layer
+        assert len(each.predict(["One two."])) == 1
+        with pytest.raises(UserError, match=r"no layer that judges words.*`word_loss_weight`"):
+            each.explain("One two.")
+
+
+def explanation(*scores: float, whole: float = 0.2) -> Explanation:
+    """Of words w0, w1, … with these probabilities of "good"."""
+    text = " ".join(f"w{i}" for i in range(len(scores)))
+    probabilities = np.array([[1 - p, p] for p in scores]).reshape(-1, 2)
+    return Explanation(
+        text, ("bad", "good"), np.array([1 - whole, whole]), word_spans(text), probabilities
+    )
+
+
+def test_the_decisive_word_is_where_the_label_gains_most() -> None:
+    found = explanation(0.6, 0.7, 0.1, 0.0)
+    assert (found.label, found.decisive, found.words[2]) == ("bad", 2, "w2")
+    np.testing.assert_allclose(found.scores, [0.4, 0.3, 0.9, 1.0])
+    found = explanation(0.6, 0.7, 0.1, 0.9, whole=0.8)
+    assert (found.label, found.decisive) == ("good", 3)
+    assert explanation(0.05, 0.1, 0.0).decisive == 0  # from one half
+    assert explanation().decisive is None
+
+
+def test_the_scores_are_the_softmax_of_the_word_logits(folder: Path) -> None:
+    classifier = load(folder)
+    logits = classifier.word_logits(TEXTS[:3])
+    for each, found in zip(logits, classifier.explain(TEXTS[:3]), strict=True):
+        np.testing.assert_allclose(found.word_probabilities, softmax(each)[:-1])
