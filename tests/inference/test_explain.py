@@ -109,14 +109,31 @@ def explanation(*scores: float, whole: float = 0.2) -> Explanation:
     )
 
 
-def test_the_decisive_word_is_where_the_label_gains_most() -> None:
+def test_the_decisive_word_is_where_the_label_begins_to_be_held() -> None:
     found = explanation(0.6, 0.7, 0.1, 0.0)
     assert (found.label, found.decisive, found.words[2]) == ("bad", 2, "w2")
     np.testing.assert_allclose(found.scores, [0.4, 0.3, 0.9, 1.0])
     found = explanation(0.6, 0.7, 0.1, 0.9, whole=0.8)
     assert (found.label, found.decisive) == ("good", 3)
-    assert explanation(0.05, 0.1, 0.0).decisive == 0  # from one half
+    # The steepest rise is the second word's, but what it brings does not last.
+    assert explanation(0.9, 0.1, 0.9, 0.8, 0.2, 0.1, 0.0).decisive == 4
+    assert explanation(0.05).decisive == 0
     assert explanation().decisive is None
+
+
+def test_the_decisive_word_cuts_the_scores_with_the_least_squared_error() -> None:
+    """Among the cuts after which the label is more probable."""
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 5, 9):
+        for _ in range(20):
+            found = explanation(*rng.random(n))
+            scores, errors = found.scores, {}
+            for i in range(1, n):
+                before, after = scores[:i], scores[i:]
+                if after.mean() > before.mean():
+                    errors[i] = before.var() * i + after.var() * (n - i)
+            if errors:
+                assert found.decisive == min(errors, key=lambda i: errors[i])
 
 
 def test_the_scores_are_the_softmax_of_the_word_logits(folder: Path) -> None:

@@ -86,8 +86,8 @@ def predict(
         sentences: Sentences, each in quotes. Without any, --file or standard input is read.
         file: Text file with one sentence per line; - is standard input.
         json: Print one JSON object per line instead of a table.
-        explain: Show the probability of the class after each word; * marks the word that raises it
-            most.
+        explain: Show the probability of the class after each word; * marks the decisive one, from
+            which on the class is held.
     """
     if sentences and file:
         raise UsageError("give sentences or --file, not both.")
