@@ -42,7 +42,7 @@ def test_fresh_pairs_are_in_no_file_of_minicola(split: str) -> None:
 
 
 def test_words_are_found_for_the_class_asked_for_whatever_the_verdict() -> None:
-    scores = np.array([0.5, 0.9, 0.2, 0.7, 0.8, 0.9])
+    scores = np.array([0.3, 0.9, 0.2, 0.7, 0.8, 0.9])
     rows = np.stack([scores, 1 - scores], 1)
     text = "a b c d e f"
     found = Explanation(text, ("bad", "good"), np.array([0.1, 0.9]), word_spans(text), rows)

@@ -149,7 +149,7 @@ class StudentClassifier(Classifier):
             else:
                 both = exported_student.word_logits(PROBES), self.word_logits(PROBES)
                 pairs = list(zip(*both, strict=True))
-            difference = max(np.abs(exported - own).max() for exported, own in pairs)
+            difference = max(np.abs(one - other).max() for one, other in pairs)
             if not difference < MAX_LOGIT_ERROR[int8]:
                 raise RuntimeError(
                     f"the exported student answers otherwise: logits differ by {difference}"
