@@ -181,6 +181,7 @@ class TestTeacher:
         finetune(str(tiny_gpt2), corpus, seed=1, train=train, output=tmp_path / "teacher")
         settings = SMALL | {"teacher": tmp_path / "teacher", "epochs": 30, "lr": 0.01, "alpha": 0.0}
         settings |= {"word_loss_weight": 0.0, "hidden_size": 16, "embedding_size": 16}
+        settings |= {"holdout": 0.0}
         classifier = DistilRNNClassifier(**settings).fit(TEXTS, LABELS)
         assert classifier.classes_.tolist() == ["bad", "good"]
         assert classifier.student_.classes_.tolist() == ["good", "bad"]

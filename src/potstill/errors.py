@@ -1,5 +1,7 @@
 """The errors of potstill."""
 
+DATA_EXTRA = ("datasets", "pandas", "pyarrow")  # the rest is in the extra `train`
+
 
 class PotstillError(Exception):
     """Base class of all errors that potstill raises on purpose."""
@@ -18,5 +20,6 @@ def missing_extra(error: ModuleNotFoundError) -> ModuleNotFoundError:
     of potstill."""
     if (error.name or "potstill").startswith("potstill"):
         return error
-    message = f"{error.name} is not installed; pip install 'potstill[train]' brings it."
+    extra = "data" if error.name in DATA_EXTRA else "train"
+    message = f"{error.name} is not installed; pip install 'potstill[{extra}]' brings it."
     return ModuleNotFoundError(message, name=error.name)

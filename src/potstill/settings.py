@@ -12,6 +12,16 @@ from potstill.errors import UsageError
 
 # Their help says what happens without them, so that "(default: None)" is left out.
 OptionalText = Annotated[str | None, arg(help_behavior_hint="")]
+# One name, or several; the command line gives a tuple.
+OptionalColumns = Annotated[
+    str | tuple[str, ...] | None,
+    arg(
+        metavar="COLUMN [COLUMN ...]",
+        help="Column (or JSON key) of the text, except in CoLA's format; the texts of several "
+        'columns are joined with " ||| ". Default: sentence or text.',
+        help_behavior_hint="",
+    ),
+]
 OptionalInt = Annotated[int | None, arg(help_behavior_hint="")]
 OptionalFloat = Annotated[float | None, arg(help_behavior_hint="")]
 Cell = Literal["rnn", "gru", "lstm"]
@@ -39,10 +49,11 @@ class DataSettings:
 
     data: str = "auto"
     """A file, a folder, cola, minicola, or auto: CoLA in data/ or downloadable, else MiniCoLA."""
-    text_column: OptionalText = None
-    """Column (or JSON key) of the text, except in CoLA's format. Default: sentence or text."""
+    text_column: OptionalColumns = None
     label_column: OptionalText = None
     """Column (or JSON key) of the label. Default: label."""
+    group_column: OptionalText = None
+    """Column of what rows that belong together have in common; a split never separates them."""
     holdout: float = 0.05
     """Fraction of the training sentences held out to choose the epoch; 0 takes the last epoch."""
     max_length: int = 128

@@ -103,7 +103,8 @@ def test_a_lone_file_always_gets_the_same_dev_split() -> None:
 
 
 def test_neighbours_are_held_out_together() -> None:
-    whole = Split([f"{i}" for i in range(205)], [i % 2 for i in range(205)])
+    numbers = [f"{i}" for i in range(205)]
+    whole = Split(numbers, [i % 2 for i in range(205)], ["a"] * 205)
     rest, held = corpus.hold_out(whole, 0.2, seed=3)
     assert sorted([*rest.sentences, *held.sentences], key=int) == whole.sentences
     runs = {int(sentence) // 10 for sentence in held.sentences}
@@ -158,7 +159,7 @@ BAD = {
     "blank": ("x.tsv", "\r\n \n", r"x\.tsv is empty"),
     "header only": ("x.csv", "text,label\n", r"x\.csv has a header but no sentences"),
     "one label": ("x.tsv", "a\t1\t\tOne.\nb\t1\t\tTwo.\n", r"x\.tsv has one label only, '1'"),
-    "encoding": ("x.tsv", b"a\t1\t\tOne.\nb\t0\t\t\xe9t\xe9\n", r"x\.tsv:2: not UTF-8"),
+    "encoding": ("x.tsv", b"a\t1\t\tOne.\nb\t0\t\t\xe9\0\xff\n", r"x\.tsv:2: not UTF-8"),
     "CSV columns": ("x.csv", "text,label\nOne.,1\nTwo.\n", r"x\.csv:3: 1 columns where the header"),
     "CSV quotes": ("x.csv", 'text,label\n"One.,1\n', r"x\.csv:2: unexpected end of data"),
     "CSV header": ("x.csv", "a,b\nOne.,1\n", r"x\.csv needs `text_column`: one of .* a, b"),
@@ -168,7 +169,8 @@ BAD = {
         '{"text": "One.", "label": 1}\n{"text"\n',
         r"x\.jsonl:2: not a line of JSON",
     ),
-    "JSON list": ("x.json", '[{"text": "One."}]\n', r"x\.json:1: not a JSON object"),
+    "JSON strings": ("x.json", '["One."]\n', r"x\.json:1: not a JSON object"),
+    "JSON array": ("x.json", '[{"text": "One."}]\n', r"x\.json:1 needs `label_column`"),
     "JSON text": ("x.jsonl", '{"text": 1, "label": 1}\n', r"x\.jsonl:1: the text is not a string"),
     "JSON label": ("x.jsonl", '{"text": "One.", "label": [1]}\n', r"x\.jsonl:1: label \[1\] is"),
     "JSON key": ("x.jsonl", '{"text": "One."}\n', r"x\.jsonl:1 needs `label_column`"),

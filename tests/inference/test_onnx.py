@@ -80,6 +80,9 @@ def test_predict_needs_no_torch(student, run_without):
 @pytest.mark.parametrize("with_weights", [True, False])
 def test_evaluate_needs_no_torch(student, run_without, capsys, with_weights):
     flags = ("evaluate", "--model_path", str(student), "--data", "minicola", "--json")
+    config = json.loads((student / "config.json").read_text())
+    config["labels"] = ["unacceptable", "acceptable"]  # MiniCoLA's
+    (student / "config.json").write_text(json.dumps(config))
     main(args=["export", "--model_path", str(student)])
     capsys.readouterr()
     main(args=list(flags))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from potstill.data import download
-from potstill.data.readers import read_rows
+from potstill.data.readers import read_table
 from potstill.data.splits import Split, read_split
 from potstill.errors import UserError
 from potstill.files import atomic_folder
@@ -60,10 +60,10 @@ def download_cola() -> Path:
         with atomic_folder(target) as staging:
             for name in COLA_FILES.values():
                 (staging / name).write_bytes(archive.read(f"cola_public/raw/{name}"))
-            splits = {}
-            for name, file in COLA_FILES.items():
-                rows = read_rows(staging / file, None, None)
-                splits[name] = read_split(staging / file, rows, ("0", "1"))
+            splits = {
+                name: read_split(read_table(staging / file).check(), ("0", "1"), {})
+                for name, file in COLA_FILES.items()
+            }
             check_cola(splits, COLA_URL)
     except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(

@@ -1,25 +1,21 @@
-"""Labelled sentences: find or download a corpus, and check that it is complete."""
+"""Labelled sentences of a task: its classes, its splits, and the check that it is complete."""
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from potstill.data import cola, download
-from potstill.data.cola import COLA_FILES, COLA_FOLDERS, COLA_LABELS, check_cola, download_cola
-from potstill.data.readers import READERS, Row, is_cola_format, read_rows
-from potstill.data.splits import Split, read_split
+from potstill.data import cola
+from potstill.data.cola import COLA_FILES, COLA_LABELS, check_cola
+from potstill.data.columns import Columns
+from potstill.data.encoding import format_stem
+from potstill.data.labels import canonical_labels, class_names
+from potstill.data.readers import Table
+from potstill.data.splits import Split, hold_out, read_split
+from potstill.data.tables import MINICOLA, read_tables
 from potstill.errors import UserError
 
-MINICOLA = Path(__file__).parent / "minicola"
-HOLDOUT_BLOCK = 10  # consecutive sentences that are held out together
-# Stems of the file names of each split, other than CoLA's.
-SPLIT_STEMS = {
-    "train": ("train",),
-    "dev": ("dev", "valid", "validation"),
-    "ood": ("ood", "out_of_domain"),
-}
+DEV_FRACTION = 0.1  # of the training sentences, where the data brings no dev
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,12 +23,13 @@ class Corpus:
     """Labelled sentences of a classification task, by split.
 
     Args:
-        name: name for tables and titles.
-        labels: names of the classes.
-        splits: "train" and "dev", and "ood" (out of domain) if there is one.
-        path: the file or folder that it was read from.
-        sha256: hash over the files in the order of the splits.
-        reason: why `auto` chose it; else empty.
+        name: Name for tables and titles.
+        labels: Names of the classes.
+        splits: "train" and "dev", and "ood" (out of domain) and "test" if there are any.
+        path: The file or folder that it was read from.
+        sha256: Hash over the files in the order of the splits.
+        reason: Why `auto` chose it; else empty.
+        notes: What is worth saying about how it was read.
     """
 
     name: str
@@ -41,6 +38,7 @@ class Corpus:
     path: str
     sha256: str
     reason: str = ""
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}={len(split)}" for name, split in self.splits.items())
@@ -59,11 +57,12 @@ class Corpus:
 
 
 def load_corpus(
-    data: str | Path = "auto",
-    text_column: str | None = None,
+    data: Any = "auto",
+    text_column: str | Sequence[str] | None = None,
     label_column: str | None = None,
+    group_column: str | None = None,
 ) -> Corpus:
-    """Read a corpus to train on; without a dev file a tenth of train becomes dev.
+    """Read a corpus to train on; without dev sentences a tenth of train becomes dev.
 
     >>> corpus = load_corpus("minicola")
     >>> corpus
@@ -72,138 +71,107 @@ def load_corpus(
     Split(3000 sentences, labels {0: 903, 1: 2097})
 
     Args:
-        data: a file, a folder, "minicola", "cola" (in data/, else downloaded), or "auto": CoLA if
-            it is there or can be downloaded, else MiniCoLA.
-        text_column: column of a file with a header, or key of JSON lines. Default: "sentence" or
-            "text".
-        label_column: like `text_column`. Default: "label" or "labels".
+        data: A file, a folder, "minicola", "cola" (in data/, else downloaded), or "auto": CoLA if
+            it is there or can be downloaded, else MiniCoLA. A folder saved by `datasets`, or the
+            name of a data set of the Hugging Face Hub. Or data in memory: a DataFrame, a
+            `datasets.Dataset`, a pair (texts, labels), or a dict of these by split.
+        text_column: Column of a table, or key of JSON; several are joined with " ||| ". Default:
+            "sentence" or "text".
+        label_column: Column of the label. Default: "label" or "labels".
+        group_column: Column of what rows that belong together have in common: they are never on
+            both sides of a split.
 
     Raises:
-        UserError: there is no such data, or a line does not fit; it is named as file:line.
+        UserError: There is no such data, or a line does not fit; it is named as file:line.
     """
-    folder, reason = _find(data)
-    files = _split_files(folder)
-    if "train" not in files:
+    columns = Columns.of(text_column, label_column, group_column)
+    read = read_tables(data, columns)
+    if "train" not in read.tables:
         raise UserError(
-            f"{folder} has no {COLA_FILES['train']} and no train.tsv, train.csv or train.jsonl; "
+            f"{read.path} has no {COLA_FILES['train']} and no train.tsv, train.csv or train.jsonl; "
             "name a file or another folder with `data`."
         )
-    rows = {name: read_rows(file, text_column, label_column) for name, file in files.items()}
-    labels = _label_names(files["train"], rows["train"])
-    splits = {name: read_split(files[name], rows[name], labels) for name in files}
+    tables = {name: table.check() for name, table in read.tables.items()}
+    spelling = canonical_labels(row.label for table in tables.values() for row in table.rows)
+    train = tables["train"]
+    labels = class_names(train.name, (spelling[row.label] for row in train.rows))
+    splits = {name: read_split(table, labels, spelling) for name, table in tables.items()}
     if "dev" not in splits:
         # The same for every seed, so that runs can be compared and no teacher was trained on it.
-        splits["train"], splits["dev"] = hold_out(splits["train"], 0.1, seed=0)
-    if labels == ("0", "1") and is_cola_format(files["train"], text_column):
+        rest, dev = hold_out(splits["train"], DEV_FRACTION, seed=0)
+        splits = {"train": rest, "dev": dev} | {k: v for k, v in splits.items() if k != "train"}
+    if labels == ("0", "1") and train.cola:
         labels = COLA_LABELS
-    if data in ("cola", "auto") and folder != MINICOLA:
-        check_cola(splits, folder)
-    name = _corpus_name(folder, splits)
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files.values())).hexdigest()
-    return Corpus(name, labels, splits, str(folder), digest, reason)
+    if read.is_cola(data):
+        check_cola(splits, read.path)
+    name = read.name or _corpus_name(Path(read.path), splits)
+    return Corpus(name, labels, splits, read.path, read.sha256, read.reason, read.notes())
 
 
 def load_evaluation(
-    data: str | Path,
+    data: Any,
     labels: tuple[str, ...],
-    text_column: str | None = None,
+    text_column: str | Sequence[str] | None = None,
     label_column: str | None = None,
 ) -> Corpus:
-    """Read what a model is to be scored on: all of a file, or a folder's dev and ood files.
+    """Read what a model is to be scored on: all of a file, or the splits of a folder but train.
 
     Args:
-        data: like that of `load_corpus`.
-        labels: the model's classes. CoLA's 0 and 1 are the first and the second of two classes.
-        text_column: like that of `load_corpus`.
-        label_column: like that of `load_corpus`.
+        data: Like that of `load_corpus`.
+        labels: The model's classes. CoLA's 0 and 1 are the classes called so, or else
+            "unacceptable" and "acceptable".
+        text_column: Like that of `load_corpus`.
+        label_column: Like that of `load_corpus`.
 
     Raises:
-        UserError: there is no such data, or a line does not fit or has another label.
+        UserError: There is no such data, or a line does not fit or has another label.
     """
-    folder, reason = _find(data)
-    files = _split_files(folder)
-    if folder.is_dir():
-        files = {name: file for name, file in files.items() if name != "train"}
-        if not files:
-            raise UserError(f"{folder} has no dev file to score on; name a file with `data`.")
-    else:
-        files = {folder.stem: folder}
-    splits = {}
-    for name, file in files.items():
-        known = labels
-        if len(labels) == 2 and is_cola_format(file, text_column):
-            known = ("0", "1")
-        splits[name] = read_split(file, read_rows(file, text_column, label_column), known)
-    if data in ("cola", "auto") and folder != MINICOLA:
-        check_cola(splits, folder, ("dev", "ood"))
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files.values())).hexdigest()
-    return Corpus(_corpus_name(folder, splits), labels, splits, str(folder), digest, reason)
+    read = read_tables(data, Columns.of(text_column, label_column))
+    tables = read.tables
+    if len(tables) == 1 and "train" in tables and not Path(read.path).is_dir():
+        name = format_stem(Path(read.path)) if Path(read.path).is_file() else "data"
+        tables = {name: tables["train"]}
+    elif not (tables := {name: table for name, table in tables.items() if name != "train"}):
+        raise UserError(f"{read.path} has no dev file to score on; name a file with `data`.")
+    splits, notes = {}, read.notes()
+    for name, table in tables.items():
+        table.check()
+        spelling = _spelling_of(table, labels)
+        if table.cola and labels == COLA_LABELS[::-1]:
+            notes += (f"0 in {table.name} is {spelling['0']}, 1 is {spelling['1']}",)
+        splits[name] = read_split(table, labels, spelling)
+    if read.is_cola(data):
+        check_cola(
+            {k: Split(s.sentences, _cola_numbers(s, labels)) for k, s in splits.items()},
+            read.path,
+            ("dev", "ood"),
+        )
+    name = read.name or _corpus_name(Path(read.path), splits)
+    return Corpus(name, labels, splits, read.path, read.sha256, read.reason, notes)
 
 
-def hold_out(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
-    """Split off a random `fraction` of the sentences, at least one.
-
-    Blocks of consecutive sentences are held out together: in corpora like CoLA they are often
-    variants of one sentence with different labels, and a held-out sentence whose variants are in
-    train is not unseen.
-
-    Returns:
-        The remaining sentences, and the held-out ones.
+def _spelling_of(table: Table, labels: tuple[str, ...]) -> dict[str, str]:
+    """Return which of a model's classes each label of a table means.
 
     Raises:
-        UserError: nothing would remain.
+        UserError: The table is in CoLA's format, and no class is called like its labels.
     """
-    count = max(1, round(fraction * len(split)))
-    if count >= len(split):
-        raise UserError(
-            f"{len(split)} training sentences are too few to hold out {count} of them; "
-            "bring more, or lower `holdout`."
-        )
-    starts = (
-        np.random.default_rng([seed, 1]).permutation(range(0, len(split), HOLDOUT_BLOCK)).tolist()
-    )
-    order = [i for s in starts for i in range(s, min(s + HOLDOUT_BLOCK, len(split)))]
-    return split.take(sorted(order[count:])), split.take(sorted(order[:count]))
-
-
-def _find(data: str | Path) -> tuple[Path, str]:
-    """Return the file or folder that `data` means, and why `auto` chose it."""
-    if data == "minicola":
-        return MINICOLA, ""
-    if data in ("cola", "auto"):
-        for folder in map(Path, COLA_FOLDERS):
-            if (folder / COLA_FILES["train"]).is_file():
-                return folder, f"CoLA is in {folder}/" if data == "auto" else ""
-        if download.reachable(cola.COLA_URL):
-            return download_cola(), "CoLA could be downloaded" if data == "auto" else ""
-        if data == "auto":
-            return MINICOLA, "no CoLA in data/, and its site can't be reached"
-        raise UserError(
-            f"CoLA is not in data/ and {cola.COLA_URL} can't be reached; "
-            f"put its three files into data/, or name them with `data`."
-        )
-    path = Path(data)
-    if not path.exists():
-        raise UserError(f"`data` {data}: there is no such file or folder.")
-    return path, ""
-
-
-def _split_files(path: Path) -> dict[str, Path]:
-    """Return the file of each split; a file alone is the train split."""
-    if path.is_file():
-        return {"train": path}
-    files = {}
-    for split, stems in SPLIT_STEMS.items():
-        names = [COLA_FILES[split]]
-        names += [f"{stem}{suffix}" for stem in stems for suffix in READERS]
-        present = [name for name in names if (path / name).is_file()]
-        if len(present) > 1:
+    canonical = canonical_labels([*labels, *(row.label for row in table.rows)])
+    by_canonical = {canonical[label]: label for label in labels}
+    spelling = {label: by_canonical.get(form, label) for label, form in canonical.items()}
+    if table.cola and not {"0", "1"} <= set(labels):
+        if set(labels) != set(COLA_LABELS):
             raise UserError(
-                f"{path} has two {split} files, {present[0]} and {present[1]}; remove one."
+                f"{table.name} is in CoLA's format, where 0 is unacceptable and 1 acceptable, but "
+                f"the model's classes are {', '.join(labels)}; score it on a file with their names."
             )
-        if present:
-            files[split] = path / present[0]
-    return files
+        spelling |= dict(zip(("0", "1"), COLA_LABELS, strict=True))
+    return spelling | {label: label for label in labels}
+
+
+def _cola_numbers(split: Split, labels: tuple[str, ...]) -> list[int]:
+    """Return the labels of a split as CoLA's numbers, whatever the order of the classes."""
+    return [int(labels[label] in ("1", COLA_LABELS[1])) for label in split.labels]
 
 
 def _corpus_name(path: Path, splits: dict[str, Split]) -> str:
@@ -215,12 +183,3 @@ def _corpus_name(path: Path, splits: dict[str, Split]) -> str:
     name = path.resolve().name if path.is_dir() else path.stem
     # These two names are reserved for the corpora themselves.
     return f"{path.resolve().parent.name}/{name}" if name.lower() in ("cola", "minicola") else name
-
-
-def _label_names(file: Path, rows: list[Row]) -> tuple[str, ...]:
-    names = {row.label for row in rows}
-    if len(names) < 2:
-        raise UserError(f"{file} has one label only, {names.pop()!r}; a classifier needs two.")
-    if all(name.isdecimal() for name in names):
-        return tuple(sorted(names, key=int))
-    return tuple(sorted(names))

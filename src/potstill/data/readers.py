@@ -1,35 +1,52 @@
-"""Reading labelled sentences line by line: CoLA's format, TSV and CSV with a header, JSON lines.
+"""Reading labelled sentences from a file: one reader per format.
 
 CoLA's own format is four tab-separated columns without a header and without quoting: source,
 label, the author's mark, sentence; three columns without the mark are read as well.
 """
 
-import csv
 import json
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
+from potstill.data.columns import DEFAULT_COLUMNS, Columns, Located, Row, table_rows
+from potstill.data.delimited import read_csv, read_tsv, split_header
+from potstill.data.encoding import decode, format_suffix, lines_of, read_bytes
+from potstill.data.labels import as_label
 from potstill.errors import UserError
 
-# Columns that are read by default, the first of them that a file has.
-DEFAULT_COLUMNS = {"text_column": ("sentence", "text"), "label_column": ("label", "labels")}
+FASTTEXT_LABEL = "__label__"
 
 
-class Row(NamedTuple):
-    """One labelled sentence as it is in a file.
+@dataclass(frozen=True)
+class Table:
+    """The rows of a file.
 
     Args:
-        line: number of its line.
-        text: the sentence.
-        label: the name of its class.
-        source: the first column of CoLA's format; empty in other formats.
+        name: What messages call it: the file, or what was in memory.
+        rows: Its rows.
+        notes: What is worth saying about how it was read.
+        cola: Whether it is in CoLA's format, whose labels are 0 and 1.
     """
 
-    line: int
-    text: str
-    label: str
-    source: str
+    name: str
+    rows: list[Row]
+    notes: tuple[str, ...] = ()
+    cola: bool = False
+
+    def check(self) -> "Table":
+        """Return the table.
+
+        Raises:
+            UserError: A row can't be used; it is named as file:line.
+        """
+        for row in self.rows:
+            if row.fault:
+                raise UserError(f"{self.name}:{row.line}: {row.fault}.")
+        if not self.rows:
+            raise UserError(f"{self.name} has a header but no sentences.")
+        return self
 
 
 def read_lines(file: Path) -> Iterator[tuple[int, str]]:
@@ -37,13 +54,9 @@ def read_lines(file: Path) -> Iterator[tuple[int, str]]:
     left out.
 
     Raises:
-        UserError: the file can't be read, has nothing but empty lines, or is not UTF-8.
+        UserError: The file can't be read, has nothing but empty lines, or is not UTF-8.
     """
-    try:
-        body = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file} can't be read: {error.strerror}.") from error
-    return split_lines(body, str(file))
+    return split_lines(read_bytes(file), str(file))
 
 
 def split_lines(body: bytes, name: str) -> Iterator[tuple[int, str]]:
@@ -60,126 +73,131 @@ def split_lines(body: bytes, name: str) -> Iterator[tuple[int, str]]:
             raise UserError(f"{name}:{number}: not UTF-8 text; save it as UTF-8.") from error
 
 
-def read_rows(file: Path, text_column: str | None, label_column: str | None) -> list[Row]:
+def read_table(file: Path, columns: Columns = Columns()) -> Table:
     """Return every row of a file, in the format that its suffix and its first line tell.
 
     Args:
-        file: the file.
-        text_column: column of a header, or key of JSON lines; None for the default.
-        label_column: like `text_column`.
+        file: The file.
+        columns: The columns of a header, or keys of JSON, to read.
 
     Raises:
-        UserError: a line that does not fit, named as file:line; an unreadable or empty file.
+        UserError: The file is unreadable, empty or not in its format; the line is named. What is
+            wrong with a row alone is its `fault`.
     """
-    rows = []
-    for row in _reader(file)(file, text_column, label_column):
-        if not row.text:
-            raise UserError(f"{file}:{row.line}: the sentence is empty.")
-        if not row.label:
-            raise UserError(f"{file}:{row.line}: the label is empty.")
-        rows.append(row)
-    if not rows:
-        raise UserError(f"{file} has a header but no sentences.")
-    return rows
+    name, suffix = str(file), format_suffix(file)
+    if suffix in COLUMNAR:
+        from potstill.data.columnar import read_parquet
+
+        return read_parquet(file, columns)
+    text, guessed = decode(read_bytes(file), name)
+    first = next(lines_of(text, name))[1]
+    reader = READERS.get(suffix, _read_plain)
+    if FASTTEXT_LINE.match(first + " "):
+        reader = _read_fasttext
+    table = reader(name, text, columns)
+    if guessed:
+        note = f"{name} is not UTF-8; it is read as {guessed}, a guess: check its letters"
+        table = replace(table, notes=(note, *table.notes))
+    return table
 
 
-def is_cola_format(file: Path, text_column: str | None) -> bool:
-    """Return True if a file is in CoLA's format, so that it has no header."""
-    if _reader(file) is not _read_tsv or text_column:
-        return False
-    _, first = next(read_lines(file))
-    return not set(first.split("\t")) & set(DEFAULT_COLUMNS["text_column"])
+def _read_plain(name: str, text: str, columns: Columns) -> Table:
+    """Read a file whose suffix does not tell its format, or .tsv."""
+    first = next(lines_of(text, name))[1]
+    header = {column.strip().casefold() for column in first.split("\t")}
+    if columns.text or header & set(DEFAULT_COLUMNS["text_column"]):
+        return Table(name, *read_tsv(name, text, columns))
+    if columns.matches(split_header(first, columns)[1]) == 2:
+        return Table(name, *read_csv(name, text, columns))
+    return Table(name, list(_cola_rows(name, text)), cola=True)
 
 
-def _reader(file: Path) -> "Reader":
-    return READERS.get(file.suffix, _read_tsv)
+def _read_csv(name: str, text: str, columns: Columns) -> Table:
+    return Table(name, *read_csv(name, text, columns))
 
 
-def _read_tsv(file: Path, text_column: str | None, label_column: str | None) -> Iterator[Row]:
-    if is_cola_format(file, text_column):
-        return _read_cola(file)
-    lines = (line + "\n" for _, line in read_lines(file))
-    reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-    return _read_table(file, reader, text_column, label_column)
-
-
-def _read_cola(file: Path) -> Iterator[Row]:
-    for number, line in read_lines(file):
-        columns = line.split("\t")
-        if len(columns) not in (3, 4):
+def _cola_rows(name: str, text: str) -> Iterator[Row]:
+    for number, line in lines_of(text, name):
+        values = line.split("\t")
+        if len(values) not in (3, 4):
             raise UserError(
-                f"{file}:{number}: {len(columns)} tab-separated column"
-                f"{'s' * (len(columns) != 1)} where CoLA's format has 4 (source, label, mark, "
+                f"{name}:{number}: {len(values)} tab-separated column"
+                f"{'s' * (len(values) != 1)} where CoLA's format has 4 (source, label, mark, "
                 "sentence) or 3 (without the mark); a file with a header needs `text_column`."
             )
-        if columns[1] not in ("0", "1"):
+        if values[1] not in ("0", "1"):
             hint = " A file with a header needs `text_column`." if number == 1 else ""
-            raise UserError(f"{file}:{number}: label {columns[1]!r} is neither 0 nor 1.{hint}")
-        yield Row(number, columns[-1].strip(), columns[1], columns[0])
+            raise UserError(f"{name}:{number}: label {values[1]!r} is neither 0 nor 1.{hint}")
+        sentence = values[-1].strip()
+        fault = "" if sentence else "the sentence is empty"
+        yield Row(number, sentence, values[1], values[0], fault=fault)
 
 
-def _read_csv(file: Path, text_column: str | None, label_column: str | None) -> Iterator[Row]:
-    lines = (line + "\n" for _, line in read_lines(file))
-    return _read_table(file, csv.reader(lines, strict=True), text_column, label_column)
+FASTTEXT_LINE = re.compile(rf"\s*{FASTTEXT_LABEL}(\S+)\s(.*)")
 
 
-def _read_table(
-    file: Path, reader: Any, text_column: str | None, label_column: str | None
-) -> Iterator[Row]:
-    """Yield the rows of a table with a header, split into columns by a reader of `csv`."""
+def _read_fasttext(name: str, text: str, columns: Columns) -> Table:
+    """Read `__label__NAME text` lines."""
+    rows = []
+    for number, line in lines_of(text, name):
+        if not line.strip():
+            continue
+        match = FASTTEXT_LINE.match(line + " ")
+        if not match:
+            raise UserError(f"{name}:{number}: the line does not begin with {FASTTEXT_LABEL}.")
+        sentence = match[2].strip()
+        label, fault = as_label(match[1])
+        if sentence.startswith(FASTTEXT_LABEL):
+            _, fault = as_label(re.findall(rf"{FASTTEXT_LABEL}(\S+)", line))
+        fault = fault or ("" if sentence else "the sentence is empty")
+        rows.append(Row(number, sentence, label, fault=fault))
+    return Table(name, rows)
+
+
+def _read_json(name: str, text: str, columns: Columns) -> Table:
+    """Read JSON lines, or an array of objects."""
+    objects = _json_array(name, text) if text.lstrip().startswith("[") else _json_lines(name, text)
+    rows: list[Row] = []
+    notes: tuple[str, ...] = ()
+    located: dict[tuple[str, ...], Located] = {}
+    for number, value in objects:
+        if not isinstance(value, dict):
+            raise UserError(f"{name}:{number}: not a JSON object.")
+        keys = tuple(value)
+        if keys not in located:
+            located[keys] = columns.locate(f"{name}:{number}", keys)
+            notes = notes or tuple(filter(None, [located[keys].note()]))
+        rows += table_rows(located[keys], [(number, list(value.values()))])
+    return Table(name, rows, notes)
+
+
+def _json_array(name: str, text: str) -> Iterator[tuple[int, object]]:
     try:
-        header = next(reader)
-        text = _column_index(file, header, "text_column", text_column)
-        label = _column_index(file, header, "label_column", label_column)
-        for columns in reader:
-            if len(columns) != len(header):
-                raise UserError(
-                    f"{file}:{reader.line_num}: {len(columns)} columns where the header "
-                    f"has {len(header)}."
-                )
-            yield Row(reader.line_num, columns[text].strip(), columns[label].strip(), "")
-    except csv.Error as error:
-        raise UserError(f"{file}:{reader.line_num}: {error}.") from error
+        yield from enumerate(json.loads(text), 1)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{name}:{error.lineno}: not JSON ({error.msg}).") from error
 
 
-def _column_index(where: object, header: list[str], setting: str, name: str | None) -> int:
-    """Return the index in `header` of the column `name`, or of the default for `setting`."""
-    for candidate in (name,) if name else DEFAULT_COLUMNS[setting]:
-        if candidate in header:
-            return header.index(candidate)
-    columns = ", ".join(header)
-    if name:
-        raise UserError(f"{where} has no column {name!r} (`{setting}`); it has {columns}.")
-    raise UserError(f"{where} needs `{setting}`: one of its columns {columns}.")
-
-
-def _read_json_lines(
-    file: Path, text_column: str | None, label_column: str | None
-) -> Iterator[Row]:
-    for number, line in read_lines(file):
-        where = f"{file}:{number}"
+def _json_lines(name: str, text: str) -> Iterator[tuple[int, object]]:
+    for number, line in lines_of(text, name):
+        if not line.strip():
+            continue
         try:
-            values = json.loads(line)
+            yield number, json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not a line of JSON ({error.msg}).") from error
-        if not isinstance(values, dict):
-            raise UserError(f"{where}: not a JSON object.")
-        keys = list(values)
-        text = values[keys[_column_index(where, keys, "text_column", text_column)]]
-        label = values[keys[_column_index(where, keys, "label_column", label_column)]]
-        if not isinstance(text, str):
-            raise UserError(f"{where}: the text is not a string.")
-        if isinstance(label, dict | list | float) or label is None:
-            raise UserError(f"{where}: label {label!r} is neither a string nor a number.")
-        yield Row(number, text.strip(), str(label), "")
+            raise UserError(f"{name}:{number}: not a line of JSON ({error.msg}).") from error
 
 
-# Takes the file, text_column and label_column; yields its rows, unchecked.
-Reader = Callable[[Path, str | None, str | None], Iterator[Row]]
+# Takes the name of a file, its text and the columns to read.
+Reader = Callable[[str, str, Columns], Table]
 # The reader of each suffix; a file with another is read like a .tsv file.
 READERS: dict[str, Reader] = {
-    ".tsv": _read_tsv,
+    ".tsv": _read_plain,
     ".csv": _read_csv,
-    ".jsonl": _read_json_lines,
-    ".json": _read_json_lines,
+    ".jsonl": _read_json,
+    ".ndjson": _read_json,
+    ".json": _read_json,
+    ".txt": _read_plain,
 }
+COLUMNAR = (".parquet",)
+SUFFIXES = (*READERS, *COLUMNAR)

@@ -1,8 +1,7 @@
 """What every saved model can do once it is loaded: the protocol `Classifier`."""
 
-from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, overload
 
 import numpy as np
 
@@ -13,9 +12,6 @@ NO_WORD_HEAD = (
     "this student has no layer that judges words, so it can't be explained; distil it again, with "
     "`word_loss_weight` above 0."
 )
-
-if TYPE_CHECKING:
-    from potstill.data.corpus import Corpus
 
 
 class Classifier(Protocol):
@@ -140,18 +136,19 @@ class Classifier(Protocol):
 
     def evaluate(
         self,
-        data: "Corpus | str | Path",
+        data: Any,
         *,
-        text_column: str | None = None,
+        text_column: str | Sequence[str] | None = None,
         label_column: str | None = None,
     ) -> dict[str, dict[str, Any]]:
         """Score the model on labelled data.
 
         Args:
             data: A corpus, of which every split but train is scored (train where there is no
-                other); a file, which is scored whole; a folder with dev files; "cola" or
-                "minicola".
-            text_column: Column or JSON key of the text in a file. Default: sentence or text.
+                other); a file, a DataFrame or a pair (texts, labels), which is scored whole; a
+                folder with dev files; "cola" or "minicola".
+            text_column: Column or JSON key of the text in a file; several are joined with " ||| ".
+                Default: sentence or text.
             label_column: Column or JSON key of the label in a file. Default: label.
 
         Returns:
@@ -164,12 +161,12 @@ class Classifier(Protocol):
             UserError: The data is missing or damaged, or has a label that is not in `classes_`.
         """
         # Prediction alone needs neither.
-        from potstill.data.corpus import load_evaluation
+        from potstill.data.corpus import Corpus, load_evaluation
         from potstill.metrics import evaluation
 
         labels = tuple(map(str, self.classes_))
-        if isinstance(data, str | Path):
-            data = load_evaluation(str(data), labels, text_column, label_column)
+        if not isinstance(data, Corpus):
+            data = load_evaluation(data, labels, text_column, label_column)
         class_index = {label: i for i, label in enumerate(labels)}
         unknown = [label for label in data.labels if label not in class_index]
         if unknown:

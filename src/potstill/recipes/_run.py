@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from potstill import __version__
 from potstill.data.batching import LabelledDataset
-from potstill.data.corpus import Corpus, hold_out, load_corpus
-from potstill.data.splits import Split
+from potstill.data.corpus import Corpus, load_corpus
+from potstill.data.splits import Split, hold_out
 from potstill.errors import UserError
 from potstill.files import (
     atomic_folder,
@@ -63,12 +63,12 @@ class Task:
 
 
 def read_task(
-    data: Corpus | str | Path, settings: DataSettings, seed: int, reason: str = ""
+    data: Any, settings: DataSettings, seed: int, reason: str = ""
 ) -> tuple[Task, DataSettings]:
     """Read the corpus, log which one it is, and hold out a slice of train.
 
     Args:
-        data: A corpus, or what names one.
+        data: A corpus, or what `load_corpus` makes one of.
         settings: How to read it; `data` takes the place of its own.
         seed: Determines the slice.
         reason: Why it was chosen where nobody named it.
@@ -79,13 +79,20 @@ def read_task(
     if isinstance(data, Corpus):
         corpus, settings = data, replace(settings, data=data.path)
     else:
-        settings = replace(settings, data=str(data))
         with process().main_process_first():
-            corpus = load_corpus(settings.data, settings.text_column, settings.label_column)
+            corpus = load_corpus(
+                data, settings.text_column, settings.label_column, settings.group_column
+            )
+        settings = replace(
+            settings, data=str(data) if isinstance(data, str | Path) else corpus.path
+        )
     sizes = ", ".join(f"{name} {len(split)}" for name, split in corpus.splits.items())
     log_choice("data", f"{corpus.name}, sentences: {sizes}", reason or corpus.reason)
+    for note in corpus.notes:
+        logger.info(note)
     train = corpus.splits["train"]
-    scored = {name: split for name, split in corpus.splits.items() if name != "train"}
+    # `test` is for `evaluate`, when all choices are made.
+    scored = {k: split for k, split in corpus.splits.items() if k not in ("train", "test")}
     if settings.holdout:
         train, held = hold_out(train, settings.holdout, seed)
         scored = {"holdout": held} | scored

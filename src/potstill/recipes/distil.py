@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from potstill.data.corpus import Corpus
 from potstill.decoder.classifier import parameter_counts
 from potstill.distillation.dataset import labelled_dataset, transfer_dataset
 from potstill.distillation.logit_cache import LogitCache, label_sentences
@@ -64,7 +63,7 @@ logger = logging.getLogger(__name__)
 
 def distil(
     teacher: DecoderClassifier | str | Path,
-    data: Corpus | str | Path = "auto",
+    data: Any = "auto",
     *,
     seed: int,
     transfer_set: str | Path | None = None,
@@ -82,8 +81,8 @@ def distil(
 
     Args:
         teacher: A tuned decoder, or the folder of its adapter.
-        data: Labelled sentences: a corpus, a file, a folder, "cola", "minicola", or "auto": the
-            data that the teacher was tuned on.
+        data: Labelled sentences: a corpus, what `load_corpus` makes one of, or "auto": the data
+            that the teacher was tuned on.
         seed: Determines the held-out slice, the first weights and the order of the sentences.
         transfer_set: Folder of a transfer set to learn from as well.
         data_settings: The columns of a file, the held-out slice and the maximum length; `data`
@@ -193,12 +192,15 @@ def distil(
 
 
 def _resolve_data(
-    data: Corpus | str | Path, settings: DataSettings, teacher: DecoderClassifier
-) -> tuple[Corpus | str | Path, DataSettings, str]:
+    data: Any, settings: DataSettings, teacher: DecoderClassifier
+) -> tuple[Any, DataSettings, str]:
     """Return the teacher's own data and its columns in place of "auto", and the reason."""
-    if data != "auto" or "data" not in teacher.config:
+    if not (isinstance(data, str) and data == "auto") or "data" not in teacher.config:
         return data, settings, ""
-    columns = {k: teacher.config["settings"][k] for k in ("text_column", "label_column")}
+    columns = {
+        k: teacher.config["settings"].get(k)
+        for k in ("text_column", "label_column", "group_column")
+    }
     return trained_on(teacher), replace(settings, **columns), "what the teacher was tuned on"
 
 
@@ -212,7 +214,8 @@ def _check_labels(task: Task, teacher: DecoderClassifier) -> None:
 
 def _without_scored(transfer_set: TransferSet, folder: Path, task: Task) -> TransferSet:
     """Leave out the sentences that are scored or held out, or were made of one of these."""
-    remaining = transfer_set.without([s for split in task.scored.values() for s in split.sentences])
+    unseen = {k: v for k, v in task.corpus.splits.items() if k != "train"} | task.scored
+    remaining = transfer_set.without([s for split in unseen.values() for s in split.sentences])
     left_out = len(transfer_set.sentences) - len(remaining.sentences)
     line = f"transfer set: {len(remaining.sentences)} sentences from {folder}"
     if left_out:

@@ -1,5 +1,6 @@
 """The command evaluate: a saved model and labelled data in, scores out."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from potstill.inference.load import load
@@ -13,7 +14,7 @@ def evaluate(
     model_path: Path | None,
     data: str,
     *,
-    text_column: str | None,
+    text_column: str | Sequence[str] | None,
     label_column: str | None,
     precision: str,
     gpt_variant: str | None,
@@ -26,6 +27,8 @@ def evaluate(
     if not as_json:
         log_choice("model", f"{classifier.title} in {folder}", reason)
         log_choice("data", corpus.name, corpus.reason)
+        for note in corpus.notes:
+            echo(note)
     scores = classifier.evaluate(corpus)
     cut = {name: int(classifier.truncated(s.sentences).sum()) for name, s in corpus.splits.items()}
     if as_json:

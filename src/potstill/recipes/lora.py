@@ -4,11 +4,11 @@ import logging
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from potstill.data.batching import LabelledDataset
-from potstill.data.corpus import Corpus
 from potstill.decoder.adapter import load_adapter_weights, save_adapter, teacher_hash
 from potstill.decoder.base import max_positions
 from potstill.decoder.classifier import (
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 def finetune(
     base: BaseModel | str | Path = "auto",
-    data: Corpus | str | Path = "auto",
+    data: Any = "auto",
     *,
     seed: int,
     lora: LoRASettings = LoRASettings(),
@@ -61,8 +61,9 @@ def finetune(
         base: A base model, or its name: "gpt2" and its sizes, "distilgpt2", "smollm2", any causal
             language model of the Hugging Face Hub, a local folder, or "auto": GPT-2 if it is
             cached or can be downloaded, else SmolLM2.
-        data: Labelled sentences: a corpus, a file, a folder, "cola", "minicola", or "auto": CoLA
-            if it is in data/ or can be downloaded, else MiniCoLA.
+        data: Labelled sentences: a corpus, or what `load_corpus` makes one of: a file, a folder, a
+            DataFrame, two lists, "cola", "minicola", or "auto": CoLA if it is in data/ or can be
+            downloaded, else MiniCoLA.
         seed: Determines the held-out slice, the first weights and the order of the sentences.
         data_settings: The columns of a file, the held-out slice and the maximum length; `data`
             takes the place of its own.
@@ -97,7 +98,7 @@ def finetune(
 
 def train_adapter(
     base_model: BaseModel | str | Path,
-    data: Corpus | str | Path,
+    data: Any,
     *,
     seed: int,
     lora: LoRASettings,

@@ -4,8 +4,8 @@ import logging
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from potstill.data.corpus import Corpus
 from potstill.decoder.classifier import parameter_counts
 from potstill.distillation.lm_targets import LMDataset
 from potstill.distillation.resident import on_device
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def train_baseline(
-    data: Corpus | str | Path = "auto",
+    data: Any = "auto",
     *,
     seed: int,
     student: StudentSettings = StudentSettings(),
@@ -44,8 +44,9 @@ def train_baseline(
     """Train the student that `distil` would, on the labels alone.
 
     Args:
-        data: Labelled sentences: a corpus, a file, a folder, "cola", "minicola", or "auto": CoLA
-            if it is in data/ or can be downloaded, else MiniCoLA.
+        data: Labelled sentences: a corpus, or what `load_corpus` makes one of: a file, a folder, a
+            DataFrame, two lists, "cola", "minicola", or "auto": CoLA if it is in data/ or can be
+            downloaded, else MiniCoLA.
         seed: Determines the held-out slice, the first weights and the order of the sentences.
         data_settings: The columns of a file, the held-out slice and the maximum length; `data`
             takes the place of its own.

@@ -14,6 +14,7 @@ from potstill.cli.options import (
 )
 from potstill.errors import UsageError
 from potstill.settings import (
+    OptionalColumns,
     OptionalText,
     SamplingSettings,
     Switch,
@@ -46,7 +47,7 @@ def evaluate(
     model_path: ModelPath = None,
     gpt_variant: AdapterVariant = None,
     data: ScoringData = "auto",
-    text_column: OptionalText = None,
+    text_column: OptionalColumns = None,
     label_column: OptionalText = None,
     precision: DecoderPrecision = "auto",
     json: Switch = False,
@@ -54,7 +55,6 @@ def evaluate(
     """Score a saved model on labelled data.
 
     Args:
-        text_column: Column (or JSON key) of the text. Default: sentence or text.
         label_column: Column (or JSON key) of the label. Default: label.
         json: Print one JSON object instead of tables.
     """
