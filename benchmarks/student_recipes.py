@@ -10,7 +10,7 @@ from pathlib import Path
 
 from potstill.files import write_json
 from potstill.recipes._student import EPOCHS
-from potstill.transfer.dataset import TransferSet, read_transfer_set
+from potstill.transfer.dataset import Selection, read_transfer_set
 from potstill.transfer.sentences import SourceKind
 from potstill.transfer.shards import DESCRIPTION, SHARD_SIZE, VOCABULARY, list_shards
 
@@ -39,29 +39,26 @@ class Recipe:
     sentences: int = 0
 
 
-def part_of(
-    whole: Path, target: Path, fraction: float, kinds: tuple[SourceKind, ...]
-) -> TransferSet:
-    """Make a transfer set of a fraction of another's shards of some `kinds`; return it."""
+def part_of(whole: Path, target: Path, fraction: float, kinds: tuple[SourceKind, ...]) -> Selection:
+    """Make a transfer set of a fraction of another's shards of some `kinds`; return its
+    sentences."""
     description = json.loads((whole / DESCRIPTION).read_text())
     capacity = description.get("shard_size", SHARD_SIZE)
     for kind, total in description["sentences"].items():
         number = math.ceil(fraction * total / capacity) if kind in kinds else 0
         description["sentences"][kind] = min(total, number * capacity)
-    files = [whole / VOCABULARY]
-    for shard in list_shards(whole, description):
-        files += [shard.path, shard.top_k_path]
+    files = [whole / VOCABULARY, *(shard.path for shard in list_shards(whole, description))]
     target.mkdir(parents=True, exist_ok=True)
     for file in files:
         if file.exists() and not (target / file.name).exists():
             os.link(file, target / file.name)
     write_json(target / DESCRIPTION, description)
-    return read_transfer_set(target)
+    return read_transfer_set(target).select(without=[])
 
 
-def text_of(transfer_set: TransferSet) -> int:
+def text_of(selection: Selection) -> int:
     """Return how many sentences a language model learns from."""
-    return sum(origin.kind is not SourceKind.EDITED for origin in transfer_set.origins)
+    return sum(n for kind, n in selection.kinds().items() if kind is not SourceKind.EDITED)
 
 
 def recipes(
@@ -89,8 +86,8 @@ def recipes(
     if unknown := set(only) - set(ROWS):
         raise SystemExit(f"--only: there is no row {sorted(unknown)[0]!r} among {', '.join(ROWS)}.")
     distil = ["distil", "--model_path", str(teacher)]
-    whole_set = read_transfer_set(whole)
-    steps = epochs * (n_labelled + len(whole_set.sentences))
+    whole_set = read_transfer_set(whole).select(without=[])
+    steps = epochs * (n_labelled + len(whole_set))
     text_steps = pretrain_epochs * (n_labelled + text_of(whole_set))
     same_epochs = ["--pretrain_epochs", str(pretrain_epochs)]
 
@@ -103,7 +100,7 @@ def recipes(
         if name in PARTS:
             part_folder = folder / "sets" / name.replace(" ", "-")
             part = part_of(whole, part_folder, *PARTS[name])
-        n_unlabelled, n_text = len(part.sentences), text_of(part)
+        n_unlabelled, n_text = len(part), text_of(part)
         part_epochs = str(round(steps / (n_labelled + n_unlabelled)))
         command = [*distil, "--transfer_set", str(part_folder), "--epochs", part_epochs]
         if n_text:

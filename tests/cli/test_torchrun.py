@@ -70,12 +70,10 @@ def test_two_processes_train_the_same_weights_as_one(folders: list[Path], weight
 def test_two_processes_share_a_transfer_set(folders: list[Path]) -> None:
     for folder in folders:
         transfer_set = read_transfer_set(folder / "runs/transfer-5")
-        shards = {file.name for file in (folder / "runs/transfer-5").glob("*.gz")}
-        assert shards == {
-            f"{s}.jsonl.gz" for s in ("sampled-00000", "edited-00000", "edited-00001")
-        }
+        shards = {file.name for file in (folder / "runs/transfer-5").glob("*.parquet")}
+        assert shards == {f"{s}.parquet" for s in ("sampled-00000", "edited-00000", "edited-00001")}
         # Each process sees its own duplicates; those across them are dropped on reading.
-        assert 4208 - 20 <= len(transfer_set.sentences) <= 4208
+        assert 4208 - 20 <= len(transfer_set.select(without=[])) <= 4208
 
 
 def test_nothing_is_left_besides_the_runs(folders: list[Path]) -> None:

@@ -3,8 +3,10 @@
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +17,9 @@ from potstill.recipes import transfer
 from potstill.transfer import sources
 from potstill.transfer.dataset import TransferSet, read_transfer_set
 from potstill.transfer.sentences import LabelledSentence, SourceKind, normal
-from potstill.transfer.shards import SHARD_SIZE
-from potstill.transfer.top_k import read_top_k
+from potstill.transfer.shards import SHARD_SIZE, read_shard, read_top_k, write_shard
 from tests.cli.conftest import SMALL, ToyTask, bodies, files, run, run_ok
+from tests.transfer.sets import write_old_set
 
 
 @pytest.fixture
@@ -32,29 +34,28 @@ class TestNewSet:
         out = run_ok(*transfer_args)
         names = ["own-00000", "sampled-00000", "sampled-00001"]
         names += [f"edited-0000{i}" for i in range(3)]
-        shards = {f"set/{name}.jsonl.gz" for name in names}
+        shards = {f"set/{name}.parquet" for name in names}
         beside = {"transfer.json", "sampler.safetensors", "vocabulary.json"}
-        beside |= {"sampled-00000.next.npz", "sampled-00001.next.npz"}
         assert files("set") == shards | {f"set/{name}" for name in beside}
         # One of the user's own three is a training sentence.
-        kinds = read_transfer_set(Path("set")).kinds()
+        kinds = read_transfer_set(Path("set")).select(without=[]).kinds()
         assert kinds == {"own": 2, "sampled": 30, "edited": 60}
         assert f"sampled: {kinds[SourceKind.SAMPLED]} sentences, labelled" in out
 
     def test_no_sentence_of_the_corpus_is_in_it(
         self, transfer_set: Path, toy_task: ToyTask
     ) -> None:
-        sentences = {normal(s) for s in read_transfer_set(transfer_set).sentences}
+        sentences = {normal(row.sentence) for row in read_transfer_set(transfer_set).rows()}
         for split in load_corpus(str(toy_task.toy)).splits.values():
             assert not {normal(s) for s in split.sentences} & sentences
 
     def test_logits_are_the_teachers(self, transfer_set: Path, toy_task: ToyTask) -> None:
-        made = read_transfer_set(transfer_set)
+        made = list(read_transfer_set(transfer_set).rows())
         teacher = load(toy_task.teacher)
-        expected = teacher.logits(made.sentences)
-        np.testing.assert_allclose(made.logits, expected, rtol=0, atol=2e-3)
+        expected = teacher.logits([row.sentence for row in made])
+        np.testing.assert_allclose([row.logits for row in made], expected, rtol=0, atol=2e-3)
         # After a word: those of the sentence up to there.
-        pairs = zip(made.sentences, made.word_logits, strict=True)
+        pairs = [(row.sentence, row.word_logits) for row in made]
         sentence, word_logits = max(pairs, key=lambda pair: len(pair[1]))
         ends = [match.end() for match in re.finditer(r"\S+", sentence)]
         expected = teacher.logits([sentence[:end] for end in ends])
@@ -62,12 +63,11 @@ class TestNewSet:
         assert len(word_logits) > 3
 
     def test_edited_sentences_have_parents(self, transfer_set: Path, toy_task: ToyTask) -> None:
-        made = read_transfer_set(transfer_set)
+        made = list(read_transfer_set(transfer_set).rows())
         train = set(load_corpus(str(toy_task.toy)).splits["train"].sentences)
-        kinds = [origin.kind for origin in made.origins]
-        others = {s for s, k in zip(made.sentences, kinds, strict=True) if k != "edited"}
-        assert {p for p in made.parents if p} <= train | others
-        assert all(bool(p) == (k == "edited") for p, k in zip(made.parents, kinds, strict=True))
+        others = {row.sentence for row in made if row.origin.kind != "edited"}
+        assert {row.parent for row in made if row.parent} <= train | others
+        assert all(bool(row.parent) == (row.origin.kind == "edited") for row in made)
 
     @pytest.mark.parametrize(
         ("body", "words"),
@@ -109,15 +109,15 @@ class TestSetThatIsThere:
         shutil.rmtree("set")
         write = transfer.write_shard
 
-        def interrupted(path: Path, rows: list[LabelledSentence]) -> None:
+        def interrupted(path: Path, *args: Any) -> None:
             if path.name.startswith("edited-00001"):
                 raise KeyboardInterrupt
-            write(path, rows)
+            write(path, *args)
 
         with monkeypatch.context() as patch:
             patch.setattr(transfer, "write_shard", interrupted)
             assert run(*transfer_args).code == 130
-        assert not Path("set/edited-00001.jsonl.gz").exists()
+        assert not Path("set/edited-00001.parquet").exists()
         flags = ("--model_path", transfer_args[3], "--transfer_set", "set", *SMALL)
         refused = run("distil", 1, *flags)
         assert refused.code == 1
@@ -130,7 +130,7 @@ class TestSetThatIsThere:
     ) -> None:
         before = bodies("set")
         run_ok(*transfer_args[:-1], 80)
-        assert files("set") == {*before, "set/edited-00003.jsonl.gz"}
+        assert files("set") == {*before, "set/edited-00003.parquet"}
         after = bodies("set")
         assert all(after[f] == body for f, body in before.items() if f != "set/transfer.json")
 
@@ -139,12 +139,14 @@ class TestSetThatIsThere:
     ) -> None:
         """As in sets of the time before there were any: by another pass over the sentences."""
         before = bodies("set")
-        file = Path("set/sampled-00001.next.npz")
-        sampled = read_top_k(file, 5)
-        file.unlink()
+        file = Path("set/sampled-00001.parquet")
+        rows, sampled = read_shard(file, 2), read_top_k(file)
+        write_shard(file, rows, 2)
         run_ok(*transfer_args)
+        assert read_shard(file, 2) == rows and len(rows) == 5
         # Alike but for rounding.
-        for targets, expected in zip(read_top_k(file, 5), sampled, strict=True):
+        for targets, expected in zip(read_top_k(file), sampled, strict=True):
+            assert targets and expected
             np.testing.assert_array_equal(targets.offsets, expected.offsets)
             np.testing.assert_allclose(targets.probs, expected.probs, rtol=2e-3, atol=1e-5)
         file.write_bytes(before[str(file)])
@@ -159,16 +161,16 @@ class TestSetThatIsThere:
         assert bodies("set") == before
 
     def test_damaged_shard_is_named(self, transfer_set: Path, transfer_args: list[object]) -> None:
-        shard = Path("set/sampled-00001.jsonl.gz")
+        shard = Path("set/sampled-00001.parquet")
         shard.write_bytes(shard.read_bytes()[:-9])
         result = run(*transfer_args)
         assert result.code == 1
-        assert "sampled-00001.jsonl.gz is damaged" in result.err
+        assert "sampled-00001.parquet is damaged" in result.err
 
     def test_damaged_sampler_is_named_and_made_again(
         self, transfer_set: Path, transfer_args: list[object]
     ) -> None:
-        shard = Path("set/sampled-00001.jsonl.gz")
+        shard = Path("set/sampled-00001.parquet")
         shard.unlink()
         Path("set/sampler.safetensors").write_bytes(b"damaged")
         result = run(*transfer_args)
@@ -224,6 +226,42 @@ class TestSetThatIsThere:
         assert bodies("set") == before
 
 
+class TestOldSet:
+    """A set of the time before Parquet."""
+
+    @pytest.fixture
+    def old(self, transfer_set: Path) -> list[LabelledSentence]:
+        """Put a set as it was in place of one; return its sentences."""
+        made = read_transfer_set(transfer_set)
+        rows: dict[SourceKind, list[LabelledSentence]] = {kind: [] for kind in SourceKind}
+        top_k = []
+        for shard in made.shards:
+            rows[shard.kind] += read_shard(shard.path, 2)
+            top_k += [targets for targets in read_top_k(shard.path) if targets]
+            shard.path.unlink()
+        write_old_set(transfer_set, made.description, rows, top_k)
+        return [row for kind in made.description["sentences"] for row in rows[SourceKind(kind)]]
+
+    def test_it_is_refused_until_it_is_converted(
+        self, old: list[LabelledSentence], transfer_args: list[object], toy_task: ToyTask
+    ) -> None:
+        learn = [*toy_task.args("distil", 2, "student", "--transfer_set", "set"), "--epochs", 1]
+        show = ("transfer", 1, "--transfer_path", "set", "--show", 3)
+        for refused in (run(*learn), run(*show), run(*transfer_args)):
+            assert (refused.code, refused.err.count("\n")) == (1, 1)
+            assert "set is of an earlier version, or half converted" in refused.err
+            assert "convert it: `potstill transfer SR` --convert --transfer_path set" in refused.err
+        out = run_ok("transfer", 1, "--convert", "--transfer_path", "set")
+        assert out == "set: 6 shards converted\n"
+        assert list(read_transfer_set(Path("set")).rows()) == old
+        assert "nothing to convert" in run_ok("transfer", 1, "--convert", "--output", "set")
+        before = bodies("set")
+        run_ok(*transfer_args)
+        assert bodies("set") == before
+        assert "; soft targets for" in run_ok(*learn)
+        assert not Path("student.tokens").exists()
+
+
 class TestRelabel:
     """The sentences of a set, labelled by another teacher."""
 
@@ -247,24 +285,26 @@ class TestRelabel:
         self, relabelled: Callable[..., TransferSet]
     ) -> None:
         earlier, again = read_transfer_set(Path("set")), relabelled("set", "again")
-        assert (earlier.sentences, earlier.origins, earlier.parents) == (
-            again.sentences,
-            again.origins,
-            again.parents,
-        )
-        expected = load(Path("teacher")).logits(again.sentences)
-        np.testing.assert_allclose(again.logits, expected, rtol=0, atol=2e-3)
-        assert abs(earlier.logits - again.logits).max() > 0.1
-        assert earlier.top_k[2] is not None
-        for targets, expected in zip(again.top_k, earlier.top_k, strict=True):
-            assert (targets is None) == (expected is None)
-            if targets and expected:
-                np.testing.assert_array_equal(targets.probs, expected.probs)
+        before, after = list(earlier.rows()), list(again.rows())
+        assert [row[:3] for row in map(astuple, before)] == [row[:3] for row in map(astuple, after)]
+        expected = load(Path("teacher")).logits([row.sentence for row in after])
+        logits = np.array([row.logits for row in after])
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-3)
+        assert abs(np.array([row.logits for row in before]) - logits).max() > 0.1
+        n_targets = 0
+        for old, new in zip(earlier.shards, again.shards, strict=True):
+            for was, targets in zip(read_top_k(old.path), read_top_k(new.path), strict=True):
+                assert (targets is None) == (was is None)
+                if targets and was:
+                    np.testing.assert_array_equal(targets.probs, was.probs)
+                    n_targets += 1
+        assert n_targets == 30
 
     def test_last_shard_is_filled_up_with_new_sentences(
         self, relabelled: Callable[..., TransferSet]
     ) -> None:
         again = relabelled("set", "again")
         grown = relabelled("again", "more", 80)
-        assert len(grown.sentences) == len(again.sentences) + 20
-        assert set(again.sentences) < set(grown.sentences)
+        assert len(grown) == len(again) + 20
+        sentences = ({row.sentence for row in made.rows()} for made in (again, grown))
+        assert next(sentences) < next(sentences)

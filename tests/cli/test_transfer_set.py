@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
@@ -33,7 +34,7 @@ def test_sentences_held_out_are_left_out(distil: list[object]) -> None:
     learned = int(re.search(r"transfer set: (\d+) sentences from set", out)[1])  # type: ignore[index]
     config = read_json("student/config.json")
     assert sum(config["transfer_set"]["sentences"].values()) == learned <= 92
-    assert learned < len(read_transfer_set(Path("set")).sentences)
+    assert learned < len(read_transfer_set(Path("set")))
     assert f"; {92 - learned} left out: held-out" in out
     run_ok("evaluate", "--model_path", "student")
 
@@ -66,9 +67,10 @@ def test_word_logits_are_used_unless_their_weight_is_0(distil: list[object]) -> 
 
 
 def test_missing_word_logits_are_refused_unless_their_weight_is_0(distil: list[object]) -> None:
-    rows = read_shard(Path("set/own-00000.jsonl.gz"), 2)
+    shard = Path("set/own-00000.parquet")
+    rows = read_shard(shard, 2)
     rows[0] = replace(rows[0], word_logits=[])
-    write_shard(Path("set/own-00000.jsonl.gz"), rows)
+    write_shard(shard, rows, 2)
     refused = run(*distil)
     assert refused.code == 1
     assert "1 sentences of the transfer set in set have no logits after each word" in refused.err
@@ -84,7 +86,8 @@ def test_pretraining_learns_from_top_k_targets(distil_briefly: list[object]) -> 
 def test_missing_top_k_targets_are_refused_unless_targets_are_hard(
     distil_briefly: list[object],
 ) -> None:
-    Path("set/sampled-00001.next.npz").unlink()
+    shard = Path("set/sampled-00001.parquet")
+    write_shard(shard, read_shard(shard, 2), 2)
     refused = run(*distil_briefly)
     assert (refused.code, refused.err.count("\n")) == (1, 1)
     assert "5 sampled sentences of the transfer set in set lack the decod" in refused.err
@@ -93,11 +96,17 @@ def test_missing_top_k_targets_are_refused_unless_targets_are_hard(
 
 
 def test_damaged_top_k_targets_are_named(distil_briefly: list[object]) -> None:
-    damaged = Path("set/sampled-00000.next.npz")
-    damaged.write_bytes(damaged.read_bytes()[:-50])
+    damaged = Path("set/sampled-00000.parquet")
+    with pq.ParquetFile(damaged) as file:
+        names = [file.metadata.schema.column(i).path for i in range(file.metadata.num_columns)]
+        column = file.metadata.row_group(0).column(names.index("top_k_probs.list.element"))
+        at = column.data_page_offset + column.total_compressed_size // 2
+    body = bytearray(damaged.read_bytes())
+    body[at] ^= 255
+    damaged.write_bytes(body)
     refused = run(*distil_briefly)
     assert (refused.code, refused.err.count("\n")) == (1, 1)
-    assert "set/sampled-00000.next.npz is damaged" in refused.err
+    assert "set/sampled-00000.parquet is damaged" in refused.err
 
 
 def test_damaged_or_missing_vocabulary_is_named(distil_briefly: list[object]) -> None:

@@ -108,7 +108,7 @@ def test_a_batch_has_labels_logits_and_words() -> None:
 
 def test_text_leaves_out_edited_sentences() -> None:
     text = dataset(ALL).text()
-    assert text.tokens == [TOKENS[0], TOKENS[1], TOKENS[3]]
+    assert [list(each) for each in text.tokens] == [TOKENS[0], TOKENS[1], TOKENS[3]]
 
 
 def test_concat_refuses_a_dataset_without_a_teacher() -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from potstill.data.batching import collate
 from potstill.decoder.hub import BaseModel
 from potstill.decoder.language_model import LanguageModel
-from potstill.distillation.lm_targets import soft_targets
+from potstill.distillation.lm_targets import map_vocabulary, soft_targets
 from potstill.settings import LoRASettings
 from potstill.student.heads import NextTokenHead
 from potstill.student.model import DistilRNN, StudentConfig
@@ -58,11 +58,10 @@ def test_decoder_tokens_are_mapped_to_student_tokens(student_tokenizer: Tokenize
         one_sentence(probs, [[1, 2, 3]], [3], [1]),  # no token of the decoder's ends there
     ]
     soft = soft_targets(
-        student_tokenizer,
-        ["it rains", "it rains", "it rain"],
+        student_tokenizer.encode_batch(["it rains", "it rains", "it rain"]),
         tokens,
         top_k=top_k,
-        vocabulary=vocab,
+        student_ids=map_vocabulary(student_tokenizer, vocab),
     )
     assert soft.soft_fraction() == pytest.approx(2 / 3)
     cat = student_tokenizer.model.tokenize("Ġcat")[0].id
@@ -88,7 +87,12 @@ def test_positions_that_disagree_have_hard_targets(student_tokenizer: Tokenizer)
     tokens = encode(student_tokenizer, ["it rains"], 9)
     top_k = [one_sentence([[0.5]], [[1]], [2], [4])]
     vocab = ["it", "Ġrains", "Ġrain", "Ġcat", "Ġr"]
-    soft = soft_targets(student_tokenizer, ["it rains"], tokens, top_k=top_k, vocabulary=vocab)
+    soft = soft_targets(
+        student_tokenizer.encode_batch(["it rains"]),
+        tokens,
+        top_k=top_k,
+        student_ids=map_vocabulary(student_tokenizer, vocab),
+    )
     assert soft.soft_fraction() == 0
     token_ids, weights = soft.batch([0], torch.tensor([tokens[0][1]]))
     assert weights.sum() == 1 and token_ids[0][weights[0] > 0].tolist() == [tokens[0][1]]
@@ -103,7 +107,8 @@ def test_targets_are_unbiased_over_many_samples() -> None:
     letters = [chr(97 + i) for i in range(60)]
     samples = rng.choice(60, 20000, p=probs / probs.sum())
     sentences = [f"a{letters[i]}" for i in samples]
-    tokens = [e.ids for e in tokenizer.encode_batch(sentences)]
+    encodings = tokenizer.encode_batch(sentences)
+    tokens = [e.ids for e in encodings]
     top_k: list[TopKTargets | None] = [
         TopKTargets(
             np.array([1], np.uint16),
@@ -113,7 +118,9 @@ def test_targets_are_unbiased_over_many_samples() -> None:
         )
         for i in samples
     ]
-    soft = soft_targets(tokenizer, sentences, tokens, top_k=top_k, vocabulary=letters)
+    soft = soft_targets(
+        encodings, tokens, top_k=top_k, student_ids=map_vocabulary(tokenizer, letters)
+    )
     assert soft.soft_fraction() == 1
     token_ids, weights = soft.batch(range(len(samples)), torch.from_numpy(samples))
     mean = torch.zeros(60).scatter_add_(0, token_ids.flatten(), weights.flatten()) / len(samples)
@@ -131,7 +138,12 @@ def test_next_token_loss_with_soft_targets_by_hand(tiny_decoder: BaseModel) -> N
     top_k: list[TopKTargets | None] = [*top_k_of(tiny_decoder, SENTENCES)]
     top_k[3] = None
     words = vocabulary(tiny_decoder.tokenizer())
-    soft = soft_targets(tokenizer, SENTENCES, tokens, top_k=top_k, vocabulary=words)
+    soft = soft_targets(
+        tokenizer.encode_batch(SENTENCES),
+        tokens,
+        top_k=top_k,
+        student_ids=map_vocabulary(tokenizer, words),
+    )
     assert 0 < soft.soft_fraction() < 1
     torch.manual_seed(0)
     config = StudentConfig("gru", 5, 6, 1, dropout=0.0, vocab_size=300, classes=2)

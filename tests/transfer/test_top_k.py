@@ -1,19 +1,16 @@
-"""The most probable next tokens of a decoder: against transformers, and their files."""
+"""The most probable next tokens of a decoder, against transformers."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from tokenizers import decoders
 from transformers import AutoModelForCausalLM
 
 from potstill.decoder.hub import BaseModel
-from potstill.errors import UserError
 from potstill.transfer.sampling import Sampled, sample
 from potstill.transfer.teacher_lm import sampled_top_k, top_k_targets, vocabulary
-from potstill.transfer.top_k import TOP_K, TopKTargets, read_top_k, write_top_k
+from potstill.transfer.top_k import TOP_K, TopKTargets
 from tests.transfer.language_models import language_model, most_probable_first_token
 
 SENTENCES = ["The birds sing.", "Ann", "Naïve dogs sleep all the time, the cats say.", "It rains."]
@@ -86,32 +83,6 @@ def test_sampling_gives_no_targets_for_other_tokens(tiny_decoder: BaseModel) -> 
     assert tokenizer.decode(letters) == pair and tokenizer(pair)["input_ids"] != letters
     assert sampled_top_k(tokenizer, pair, Sampled(letters, (probs, probs))) is None
     assert sampled_top_k(tokenizer, pair, Sampled(tokenizer(pair)["input_ids"])) is None
-
-
-def test_targets_are_read_back(tiny_decoder: BaseModel, tmp_path: Path) -> None:
-    written = targets_of(tiny_decoder, SENTENCES)
-    file = tmp_path / "sampled-00000.next.npz"
-    write_top_k(file, written)
-    body = file.read_bytes()
-    for targets, expected in zip(read_top_k(file, len(SENTENCES)), written, strict=True):
-        for name in ("offsets", "token_ids", "probs", "next_ids"):
-            np.testing.assert_array_equal(getattr(targets, name), getattr(expected, name))
-    write_top_k(file, written)
-    assert file.read_bytes() == body and [f.name for f in tmp_path.iterdir()] == [file.name]
-    write_top_k(file, [])
-    assert read_top_k(file, 0) == []
-
-
-def test_damaged_targets_are_named(tiny_decoder: BaseModel, tmp_path: Path) -> None:
-    file = tmp_path / "sampled-00000.next.npz"
-    write_top_k(file, targets_of(tiny_decoder, SENTENCES))
-    body = file.read_bytes()
-    with pytest.raises(UserError, match=r"next\.npz is damaged .* run `potstill transfer` again"):
-        read_top_k(file, len(SENTENCES) + 1)
-    for damaged in (b"", body[:-40], body[: len(body) // 2], b"no archive at all"):
-        file.write_bytes(damaged)
-        with pytest.raises(UserError, match=r"next\.npz is damaged"):
-            read_top_k(file, len(SENTENCES))
 
 
 def test_tokens_of_other_tokenizers_are_spelt_in_bytes(tiny_decoder: BaseModel) -> None:

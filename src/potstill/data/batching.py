@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from potstill.data.token_array import TokenArray, Tokens
+
 UNLABELLED = -100  # in place of a label
 
 
@@ -56,11 +58,13 @@ class LabelledBatch(Batch):
 class TokenDataset:
     """Tokenised sentences."""
 
-    tokens: list[list[int]]
+    tokens: Tokens
 
     @cached_property
     def lengths(self) -> np.ndarray:
         """(N,) tokens of each sentence."""
+        if isinstance(self.tokens, TokenArray):
+            return self.tokens.lengths
         return np.fromiter(map(len, self.tokens), np.int64, len(self.tokens))
 
     def __len__(self) -> int:
@@ -75,7 +79,7 @@ class TokenDataset:
 class LabelledDataset(TokenDataset):
     """Tokenised sentences and their labels."""
 
-    labels: list[int]
+    labels: Sequence[int] | np.ndarray
 
     def batch(self, indices: Sequence[int]) -> LabelledBatch:
         """Return the sentences at `indices` as a batch."""
@@ -83,7 +87,7 @@ class LabelledDataset(TokenDataset):
         return LabelledBatch(**vars(super().batch(indices)), labels=labels)
 
 
-def collate(tokens: Sequence[Sequence[int]], indices: Sequence[int]) -> Batch:
+def collate(tokens: Tokens, indices: Sequence[int]) -> Batch:
     """Return the sentences of `tokens` at `indices` as one batch."""
     lengths = [len(tokens[i]) for i in indices]
     input_ids = np.zeros((len(indices), max(lengths)), dtype=np.int64)

@@ -1,9 +1,10 @@
 """Where the words of a sentence end."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 
-import numpy as np
+WORD = re.compile(r"\S+")
 
 
 def word_ends(sentence: str, ends: Sequence[int]) -> list[int]:
@@ -16,6 +17,6 @@ def word_ends(sentence: str, ends: Sequence[int]) -> list[int]:
     Returns:
         Positions of the words that the tokens reach; later words are left out.
     """
-    words = np.array([match.end() for match in re.finditer(r"\S+", sentence)], dtype=int)
-    words = words[words <= max(ends, default=0)]
-    return np.maximum(np.searchsorted(ends, words, side="right") - 1, 0).tolist()
+    last = max(ends, default=0)
+    words = [match.end() for match in WORD.finditer(sentence)]
+    return [max(bisect_right(ends, word) - 1, 0) for word in words if word <= last]

@@ -8,12 +8,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from potstill.data.batching import UNLABELLED, LabelledBatch, LabelledDataset
-from potstill.distillation.lm_targets import LMDataset, LMTargets, hard_targets, soft_targets
+from potstill.data.batching import LabelledBatch, LabelledDataset
+from potstill.data.token_array import TokenArray
+from potstill.distillation.lm_targets import LMDataset, LMTargets, hard_targets
 from potstill.distillation.word_targets import WordBatch, WordTargets, word_targets
-from potstill.student.tokenizer import encode, word_end_positions
-from potstill.transfer.dataset import TransferSet
-from potstill.transfer.sentences import SourceKind
+from potstill.student.tokenizer import word_end_positions
 
 
 @dataclass(frozen=True)
@@ -35,18 +34,18 @@ class DistillationDataset(LabelledDataset):
         lm_targets: The decoder's probabilities of the next tokens; None for hard targets alone.
     """
 
-    is_text: list[bool]
+    is_text: Sequence[bool] | np.ndarray
     teacher_logits: Tensor | None = None
     word_targets: WordTargets | None = None
     lm_targets: LMTargets | None = None
 
-    def take(self, indices: Sequence[int]) -> "DistillationDataset":
+    def take(self, indices: Sequence[int] | np.ndarray) -> "DistillationDataset":
         """Return the sentences at `indices`, in that order."""
-        rows = torch.tensor(indices, dtype=torch.long)
+        rows = torch.as_tensor(indices, dtype=torch.long)
         return DistillationDataset(
-            [self.tokens[i] for i in indices],
-            [self.labels[i] for i in indices],
-            [self.is_text[i] for i in indices],
+            TokenArray.of(self.tokens).take(indices),
+            np.asarray(self.labels)[indices],
+            np.asarray(self.is_text)[indices],
             None if self.teacher_logits is None else self.teacher_logits[rows],
             self.word_targets.take(rows) if self.word_targets else None,
             self.lm_targets.take(indices) if self.lm_targets else None,
@@ -59,9 +58,9 @@ class DistillationDataset(LabelledDataset):
         if (self.word_targets is None) != (other.word_targets is None):
             raise ValueError("a dataset with word targets and one without can't be joined")
         return DistillationDataset(
-            self.tokens + other.tokens,
-            self.labels + other.labels,
-            self.is_text + other.is_text,
+            TokenArray.of(self.tokens).concat(TokenArray.of(other.tokens)),
+            np.concatenate([self.labels, other.labels]),
+            np.concatenate([self.is_text, other.is_text]),
             _cat(self.teacher_logits, other.teacher_logits),
             self.word_targets.concat(other.word_targets)
             if self.word_targets and other.word_targets
@@ -87,8 +86,7 @@ class DistillationDataset(LabelledDataset):
 
     def text(self) -> LMDataset:
         """Return what the language model learns from."""
-        indices = [i for i, is_text in enumerate(self.is_text) if is_text]
-        return LMDataset(self.tokens, self.lm_targets).take(indices)
+        return LMDataset(self.tokens, self.lm_targets).take(np.flatnonzero(self.is_text))
 
 
 def labelled_dataset(
@@ -108,40 +106,9 @@ def labelled_dataset(
     return DistillationDataset(
         labelled.tokens,
         labelled.labels,
-        is_text=[True] * len(labelled),
+        is_text=np.ones(len(labelled), bool),
         teacher_logits=teacher_logits,
         word_targets=targets,
-    )
-
-
-def transfer_dataset(
-    tokenizer: Tokenizer,
-    transfer_set: TransferSet,
-    *,
-    vocabulary: list[str],
-    words: bool,
-    max_length: int,
-) -> DistillationDataset:
-    """Return the sentences of a transfer set with the teacher's logits and, where there is the
-    decoder's `vocabulary`, its probabilities of the next tokens."""
-    sentences = transfer_set.sentences
-    tokens = encode(tokenizer, sentences, max_length)
-    targets = lm_targets = None
-    if words:
-        positions = word_end_positions(tokenizer, sentences, max_length)
-        targets = word_targets(positions, transfer_set.word_logits)
-    if vocabulary:
-        lm_targets = soft_targets(
-            tokenizer, sentences, tokens, top_k=transfer_set.top_k, vocabulary=vocabulary
-        )
-    return DistillationDataset(
-        tokens,
-        [UNLABELLED] * len(tokens),
-        # Edits are mostly not what a language model should learn to write.
-        is_text=[origin.kind is not SourceKind.EDITED for origin in transfer_set.origins],
-        teacher_logits=torch.from_numpy(transfer_set.logits),
-        word_targets=targets,
-        lm_targets=lm_targets,
     )
 
 

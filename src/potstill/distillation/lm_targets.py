@@ -11,11 +11,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from torch import Tensor
 
 from potstill.data.batching import Batch, TokenDataset
-from potstill.student.tokenizer import encode_batch
+from potstill.data.token_array import (
+    TokenArray,
+    Tokens,
+    join_offsets,
+    offsets_of,
+    positions_of,
+)
 from potstill.transfer.top_k import EMPTY, TopKTargets
 
 
@@ -59,12 +65,12 @@ class LMTargets:
             torch.cat([weights, hard[:, None].float()], dim=1),
         )
 
-    def take(self, indices: Sequence[int]) -> "LMTargets":
+    def take(self, indices: Sequence[int] | np.ndarray) -> "LMTargets":
         """Return the targets of the sentences at `indices`, in that order, with the same tables."""
         positions = self._positions(indices)
         counts = np.diff(self.offsets)[indices]
         rows, in_top_k = self.rows[positions], self.in_top_k[positions]
-        return replace(self, rows=rows, in_top_k=in_top_k, offsets=_offsets(counts))
+        return replace(self, rows=rows, in_top_k=in_top_k, offsets=offsets_of(counts))
 
     def concat(self, other: "LMTargets") -> "LMTargets":
         """Return the targets of these sentences and of `other`'s, of the same decoder."""
@@ -72,50 +78,44 @@ class LMTargets:
         return LMTargets(
             np.concatenate([self.rows, np.where(other.rows < 0, -1, other.rows + shift)]),
             np.concatenate([self.in_top_k, other.in_top_k]),
-            np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
+            join_offsets(self.offsets, other.offsets),
             _join(self.token_ids, other.token_ids),
             _join(self.probs, other.probs),
             self.student_ids,
         )
 
-    def _positions(self, indices: Sequence[int]) -> np.ndarray:
-        spans = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices]
-        return np.concatenate([np.empty(0, np.int64), *spans])
+    def _positions(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        return positions_of(self.offsets, indices)
 
 
 def soft_targets(
-    tokenizer: Tokenizer,
-    sentences: list[str],
-    tokens: list[list[int]],
+    encodings: Sequence[Encoding],
+    tokens: Tokens,
     *,
     top_k: Sequence[TopKTargets | None],
-    vocabulary: list[str],
+    student_ids: Tensor,
 ) -> LMTargets:
     """Return the targets of sentences from the decoder's.
 
     Args:
-        tokenizer: The student's.
-        sentences: The texts.
-        tokens: The student's tokens of each.
+        encodings: What the student's tokenizer makes of each sentence.
+        tokens: The student's tokens of each, perhaps fewer.
         top_k: The decoder's targets of each, None where they are not known.
-        vocabulary: The decoder's tokens.
+        student_ids: As `map_vocabulary` returns them.
     """
-    own = tokenizer.get_vocab()
-    student_ids = np.array([own[t] if t in own else _first(tokenizer, t) for t in vocabulary])
-    known = [i for i, each in enumerate(top_k) if each is not None and len(each.offsets)]
-    encodings = encode_batch(tokenizer, [sentences[i] for i in known])
-    offsets = _offsets([max(len(t) - 1, 0) for t in tokens])
+    offsets = _after(tokens)
     rows = np.full(offsets[-1], -1)
     in_top_k = np.zeros(len(rows), bool)
     tables, table_rows = [EMPTY], 0
-    for i, encoding in zip(known, encodings, strict=True):
-        decoder = top_k[i]
-        assert decoder is not None
+    own = student_ids.numpy()
+    for i, (encoding, decoder) in enumerate(zip(encodings, top_k, strict=True)):
+        if decoder is None or not len(decoder.offsets):
+            continue
         here = slice(offsets[i], offsets[i + 1])
         ends = np.array([end for _, end in encoding.offsets[: len(rows[here])]], dtype=np.int64)
         row = np.minimum(np.searchsorted(decoder.offsets, ends), len(decoder.offsets) - 1)
-        follows = student_ids[decoder.next_ids[row]]
-        agrees = (decoder.offsets[row] == ends) & (follows == tokens[i][1:])
+        follows = own[decoder.next_ids[row]]
+        agrees = (decoder.offsets[row] == ends) & (follows == np.asarray(tokens[i])[1:])
         rows[here] = np.where(agrees, table_rows + row, -1)
         in_top_k[here] = (decoder.token_ids[row] == decoder.next_ids[row][:, None]).any(1)
         tables.append(decoder)
@@ -126,13 +126,19 @@ def soft_targets(
         offsets,
         np.concatenate([table.token_ids for table in tables]),
         np.concatenate([table.probs for table in tables]),
-        torch.from_numpy(student_ids),
+        student_ids,
     )
 
 
-def hard_targets(tokens: list[list[int]], like: LMTargets) -> LMTargets:
+def map_vocabulary(tokenizer: Tokenizer, vocabulary: list[str]) -> Tensor:
+    """Return the token of the student's `tokenizer` for each token of the decoder's."""
+    own = tokenizer.get_vocab()
+    return torch.tensor([own[t] if t in own else _first(tokenizer, t) for t in vocabulary])
+
+
+def hard_targets(tokens: Tokens, like: LMTargets) -> LMTargets:
     """Return targets of sentences without soft ones, to be joined with those of `like`."""
-    offsets = _offsets([max(len(t) - 1, 0) for t in tokens])
+    offsets = _after(tokens)
     return LMTargets(
         np.full(offsets[-1], -1),
         np.zeros(offsets[-1], bool),
@@ -158,30 +164,32 @@ class LMDataset(TokenDataset):
 
     targets: LMTargets | None = None
 
-    def take(self, indices: Sequence[int]) -> "LMDataset":
+    def take(self, indices: Sequence[int] | np.ndarray) -> "LMDataset":
         """Return the sentences at `indices`, in that order."""
         targets = self.targets.take(indices) if self.targets else None
-        return LMDataset([self.tokens[i] for i in indices], targets)
+        return LMDataset(TokenArray.of(self.tokens).take(indices), targets)
 
     def batch(self, indices: Sequence[int]) -> LMBatch:
         """Return the sentences at `indices` as a batch."""
         target_ids = target_weights = None
         if self.targets:
-            following = torch.tensor([token for i in indices for token in self.tokens[i][1:]])
+            after = [np.asarray(self.tokens[i][1:], np.int64) for i in indices]
+            following = torch.from_numpy(np.concatenate(after))
             target_ids, target_weights = self.targets.batch(indices, following)
         return LMBatch(
             **vars(super().batch(indices)), target_ids=target_ids, target_weights=target_weights
         )
 
 
+def _after(tokens: Tokens) -> np.ndarray:
+    """Return the offsets of the positions after every token but the last of each sentence."""
+    return offsets_of(np.maximum(TokenArray.of(tokens).lengths - 1, 0))
+
+
 def _first(tokenizer: Tokenizer, token: str) -> int:
     """Return the first of the tokens that `tokenizer` makes of one of another vocabulary."""
     made = tokenizer.model.tokenize(token) if token else []
     return made[0].id if made else 0
-
-
-def _offsets(counts: Sequence[int] | np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
 def _join(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ each next token (`lm_targets.py`) where they are known.
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,7 +52,7 @@ def pretrain(
         with torch.no_grad():
             lowest.embedding.weight.mul_(0.1)
     # A sentence of one token has no next one.
-    longer = dataset.take([i for i, tokens in enumerate(dataset.tokens) if len(tokens) > 1])
+    longer = dataset.take(np.flatnonzero(dataset.lengths > 1))
     device = process().device
     mean_loss = fit_language_model(
         NextTokenHead(lowest).to(device).train(),

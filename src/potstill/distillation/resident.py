@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from potstill.data.batching import Batch, LabelledDataset
-from potstill.data.ragged import RaggedTokens, offsets_of
+from potstill.data.ragged import RaggedTokens
+from potstill.data.token_array import TokenArray, Tokens
 from potstill.distillation.dataset import DistillationBatch, DistillationDataset
 from potstill.distillation.lm_targets import LMDataset, LMTargets
 from potstill.distillation.word_targets import WordBatch
@@ -159,12 +160,11 @@ class ResidentText:
         return ResidentLMBatch(rows, input_ids, lengths, (token_ids, weights))
 
 
-def _flatten(tokens: list[list[int]], device: torch.device) -> tuple[RaggedTokens, np.ndarray]:
-    lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
-    total = int(lengths.sum())
-    flat = np.fromiter((token for each in tokens for token in each), np.int32, total)
-    offsets = offsets_of(torch.from_numpy(lengths))
-    return RaggedTokens(torch.from_numpy(flat).to(device), offsets.to(device)), lengths
+def _flatten(tokens: Tokens, device: torch.device) -> tuple[RaggedTokens, np.ndarray]:
+    array = TokenArray.of(tokens)
+    offsets = torch.from_numpy(array.offsets)
+    values = torch.from_numpy(array.values.astype(np.int32))
+    return RaggedTokens(values.to(device), offsets.to(device)), array.lengths
 
 
 def _after_each_token(targets: LMTargets, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

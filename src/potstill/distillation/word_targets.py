@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from potstill.data.token_array import TokenArray
+
 
 @dataclass(frozen=True)
 class WordBatch:
@@ -73,12 +75,34 @@ class WordTargets:
 def word_targets(positions: list[list[int]], logits: list[np.ndarray]) -> WordTargets:
     """Return the targets of sentences from the positions of each one's words and the (words,
     classes) logits after them; words that only one of the two has are left out."""
-    counts = [min(len(p), len(rows)) for p, rows in zip(positions, logits, strict=True)]
-    flat = [position for p, n in zip(positions, counts, strict=True) for position in p[:n]]
-    rows = np.concatenate([each[:n] for each, n in zip(logits, counts, strict=True)])
+    flat = TokenArray.of(positions)
+    counts = np.fromiter(map(len, logits), np.int64, len(logits))
+    return ragged_word_targets(flat.values, flat.lengths, np.concatenate(logits), counts)
+
+
+def ragged_word_targets(
+    positions: np.ndarray, position_counts: np.ndarray, logits: np.ndarray, counts: np.ndarray
+) -> WordTargets:
+    """Return the targets of N sentences as `word_targets` does.
+
+    Args:
+        positions: Of all words, one sentence's after the other's.
+        position_counts: (N,) how many each sentence has.
+        logits: (words, classes) after all words.
+        counts: (N,) how many each sentence has.
+    """
+    common = np.minimum(position_counts, counts)
     return WordTargets(
-        torch.tensor(flat, dtype=torch.long), torch.from_numpy(rows), _offsets(torch.tensor(counts))
+        torch.from_numpy(_first_of_each(positions, position_counts, common).astype(np.int64)),
+        torch.from_numpy(_first_of_each(logits, counts, common).astype(np.float32)),
+        _offsets(torch.from_numpy(common)),
     )
+
+
+def _first_of_each(values: np.ndarray, counts: np.ndarray, fewer: np.ndarray) -> np.ndarray:
+    """Return, of items of `counts` values each, the first `fewer`."""
+    within = np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return values[within < np.repeat(fewer, counts)]
 
 
 def _offsets(counts: Tensor) -> Tensor:

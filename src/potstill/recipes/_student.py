@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -49,7 +49,7 @@ def resolve_epochs(
     return train, pretraining
 
 
-def make_tokenizer(base: Base | None, sentences: list[str], vocab_size: int) -> Tokenizer:
+def make_tokenizer(base: Base | None, sentences: Iterable[str], vocab_size: int) -> Tokenizer:
     """Return the tokenizer of `base`, or else one trained on `sentences`."""
     if base is None:
         return train_tokenizer(sentences, vocab_size)
@@ -135,7 +135,7 @@ def match_prevalence(model: DistilRNN, labelled: LabelledDataset, classes: Seque
     A student that is unsure predicts the frequent class, so that it predicts rare ones too seldom.
     """
     logits = predict_logits(model, labelled.tokens).numpy()
-    bias = torch.from_numpy(prevalence_bias(logits, labelled.labels)).float()
+    bias = torch.from_numpy(prevalence_bias(logits, list(labelled.labels))).float()
     model.score.bias.add_(bias.to(model.score.bias.device))
     true, predicted = (
         np.bincount(answers, minlength=len(classes)) / len(logits)

@@ -1,6 +1,8 @@
 """The command distil: a teacher, its sentences and a transfer set in, a student out."""
 
+import itertools
 import logging
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -11,10 +13,11 @@ import torch
 from torch import Tensor
 
 from potstill.decoder.classifier import parameter_counts
-from potstill.distillation.dataset import labelled_dataset, transfer_dataset
+from potstill.distillation.dataset import labelled_dataset
 from potstill.distillation.logit_cache import LogitCache, label_sentences
 from potstill.distillation.losses import distillation_loss
 from potstill.distillation.resident import on_device
+from potstill.distillation.tokenised import tokenise_set
 from potstill.errors import UserError
 from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.student import StudentClassifier
@@ -49,7 +52,9 @@ from potstill.settings import (
 )
 from potstill.student.base import load_init
 from potstill.student.io import save_student
+from potstill.training.distributed import process
 from potstill.transfer.dataset import (
+    Selection,
     TransferSet,
     check_teacher,
     check_top_k,
@@ -57,6 +62,8 @@ from potstill.transfer.dataset import (
     read_transfer_set,
 )
 from potstill.transfer.shards import read_vocabulary
+
+TOKENIZER_SENTENCES = 1_000_000  # of a transfer set; more don't change what it learns
 
 logger = logging.getLogger(__name__)
 
@@ -118,16 +125,19 @@ def distil(
     )
     soft_lm = pretraining.pretrain_epochs != 0 and pretraining.pretrain_targets == "soft"
     words = distillation.word_loss_weight > 0
-    if unlabelled and transfer_path:
-        check_teacher(unlabelled, transfer_path, teacher.sha256)
+    selection = None
+    if unlabelled:
+        check_teacher(unlabelled, teacher.sha256)
         if soft_lm:
-            check_top_k(unlabelled, transfer_path)
+            check_top_k(unlabelled)
         if words:
-            check_words(unlabelled, transfer_path)
-        unlabelled = _without_scored(unlabelled, transfer_path, task)
+            check_words(unlabelled)
+        selection = _without_scored(unlabelled, task)
     logits, word_logits = _label(teacher, task, words, progress)
 
-    sentences = task.train.sentences + (unlabelled.sentences if unlabelled else [])
+    sentences: Iterable[str] = task.train.sentences
+    if selection:
+        sentences = itertools.chain(sentences, selection.sentences(TOKENIZER_SENTENCES))
     tokenizer = make_tokenizer(base, sentences, student.vocab_size)
     max_length = data_settings.max_length
     evaluations = encode_splits(tokenizer, task, max_length)
@@ -140,15 +150,21 @@ def distil(
         word_logits=word_logits,
         max_length=max_length,
     )
-    if unlabelled and transfer_path:
-        vocabulary = []
-        if soft_lm and any(unlabelled.top_k):
-            vocabulary = read_vocabulary(transfer_path)
-        dataset = dataset.concat(
-            transfer_dataset(
-                tokenizer, unlabelled, vocabulary=vocabulary, words=words, max_length=max_length
-            )
+    transfer_sha256, tokenised = "", None
+    if selection:
+        transfer_sha256 = selection.transfer_set.sha256()
+        soft = soft_lm and selection.transfer_set.has_top_k
+        tokenised = tokenise_set(
+            folder.with_name(f"{folder.name}.tokens"),
+            selection,
+            tokenizer,
+            set_sha256=transfer_sha256,
+            vocabulary=read_vocabulary(selection.transfer_set.folder) if soft else [],
+            words=words,
+            max_length=max_length,
+            progress=progress,
         )
+        dataset = dataset.concat(tokenised.read())
     model = build_student(
         student,
         tokenizer,
@@ -167,8 +183,12 @@ def distil(
     config["teacher"] = _describe_teacher(teacher, task, logits)
     if base:
         config["init"] = base.describe()
-    if unlabelled and transfer_path:
-        config["transfer_set"] = _describe_transfer_set(unlabelled, transfer_path)
+    if selection:
+        config["transfer_set"] = {
+            "path": str(selection.transfer_set.folder),
+            "sentences": selection.kinds(),
+            "sha256": transfer_sha256,
+        }
     config["student"] = asdict(model.config)
     config["parameters"] = {"total": total, "trainable": total}
     title = f"DistilRNN from {teacher.title} rank {teacher.rank}, on {task.corpus.name}, SR {seed}"
@@ -188,6 +208,8 @@ def distil(
     bias = match_prevalence(model, labelled, config["labels"]) if student.match_prevalence else None
     save = partial(save_student, model, tokenizer)
     write_run(run, model, evaluations, trained, save=save, bias=bias)
+    if tokenised and process().is_main_process:
+        tokenised.remove()
     return StudentClassifier(folder)
 
 
@@ -212,16 +234,15 @@ def _check_labels(task: Task, teacher: DecoderClassifier) -> None:
         )
 
 
-def _without_scored(transfer_set: TransferSet, folder: Path, task: Task) -> TransferSet:
+def _without_scored(transfer_set: TransferSet, task: Task) -> Selection:
     """Leave out the sentences that are scored or held out, or were made of one of these."""
     unseen = {k: v for k, v in task.corpus.splits.items() if k != "train"} | task.scored
-    remaining = transfer_set.without([s for split in unseen.values() for s in split.sentences])
-    left_out = len(transfer_set.sentences) - len(remaining.sentences)
-    line = f"transfer set: {len(remaining.sentences)} sentences from {folder}"
-    if left_out:
-        line += f"; {left_out} left out: held-out or scored sentences, or edits of them"
+    selection = transfer_set.select(without=[s for each in unseen.values() for s in each.sentences])
+    line = f"transfer set: {len(selection)} sentences from {transfer_set.folder}"
+    if selection.excluded:
+        line += f"; {selection.excluded} left out: held-out or scored sentences, or edits of them"
     logger.info(line)
-    return remaining
+    return selection
 
 
 def _label(
@@ -263,12 +284,4 @@ def _describe_teacher(
         "parameters": teacher.n_parameters,
         "scores": scores,
         "decoder": {k: v for k, v in teacher.config.get("decoder", {}).items() if k != "folder"},
-    }
-
-
-def _describe_transfer_set(transfer_set: TransferSet, path: Path) -> dict[str, Any]:
-    return {
-        "path": str(path),
-        "sentences": transfer_set.kinds(),
-        "sha256": transfer_set.sha256(),
     }

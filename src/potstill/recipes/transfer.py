@@ -15,15 +15,17 @@ from accelerate.utils import gather_object
 from potstill.data.corpus import Corpus
 from potstill.decoder.hub import find_base_model
 from potstill.errors import UserError
-from potstill.files import check_writable, write_json
+from potstill.files import check_writable, read_json, write_json
 from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.teacher import load_teacher
 from potstill.recipes._corpus import training_corpus
 from potstill.recipes.console import echo, log_choice, progress_bar
 from potstill.settings import TransferSettings
 from potstill.training.distributed import process
-from potstill.transfer.dataset import read_transfer_set
+from potstill.transfer.convert import convert_set
+from potstill.transfer.dataset import check_converted, read_transfer_set
 from potstill.transfer.description import write_description
+from potstill.transfer.duplicates import SeenSentences, normal_hashes
 from potstill.transfer.sentences import Candidate, LabelledSentence, SourceKind, normal
 from potstill.transfer.shards import (
     DESCRIPTION,
@@ -31,7 +33,10 @@ from potstill.transfer.shards import (
     VOCABULARY,
     Shard,
     list_shards,
+    read_metadata,
     read_shard,
+    read_table,
+    shard_size_of,
     write_shard,
 )
 from potstill.transfer.sources import (
@@ -42,7 +47,6 @@ from potstill.transfer.sources import (
     read_unlabelled,
 )
 from potstill.transfer.teacher_lm import vocabulary
-from potstill.transfer.top_k import write_top_k
 
 LABELLED_AT_ONCE = 512  # sentences
 MAX_TRIES = 50  # candidates per sentence that is still to be found, before a source counts as dry
@@ -60,7 +64,7 @@ def make_transfer_set(
     relabel: Path | None = None,
     gpt_variant: str | None = None,
     precision: str = "auto",
-    shard_size: int = SHARD_SIZE,
+    shard_size: int | None = None,
     end_token: int | None = None,
 ) -> None:
     """Make a transfer set in `folder`, or go on with the one that is there.
@@ -74,7 +78,8 @@ def make_transfer_set(
         relabel: Folder of an earlier set, whose sentences come first.
         gpt_variant: The teacher's base model. Default: the one that its adapter names.
         precision: Arithmetic of the decoder: "auto", "bf16" or "fp32".
-        shard_size: Sentences per file.
+        shard_size: Sentences per file. Default: what the set has that is there, else more for
+            larger sets.
         end_token: The token that ends a sampled sentence. Default: the tokenizer's end of text.
 
     Raises:
@@ -86,7 +91,7 @@ def make_transfer_set(
             f"`transfer_path`: {folder} is not empty and not a transfer set; name another folder."
         )
     user_sentences = read_unlabelled(unlabelled) if unlabelled else []
-    earlier = read_transfer_set(relabel) if relabel else None
+    earlier = read_transfer_set(relabel).select(without=[]) if relabel else None
     teacher = load_teacher(teacher_path, gpt_variant=gpt_variant, precision=precision)
     log_choice("teacher", f"{teacher.title} in {teacher_path}")
     corpus = training_corpus(teacher_path, teacher)
@@ -101,11 +106,13 @@ def make_transfer_set(
         user_sentences=user_sentences,
     )
     if earlier:
-        description["sentences_of"] = earlier.sha256()
+        description["sentences_of"] = earlier.transfer_set.sha256()
+    shard_size = shard_size or _shard_size(folder, description)
     if shard_size != SHARD_SIZE:
         description["shard_size"] = shard_size
     write_description(folder, description)
     shards = list_shards(folder, description)
+    check_converted(folder, shards)
     base_model = gpt_variant or (teacher.config.get("decoder") or {}).get("variant") or "auto"
     if settings.sampled and process().is_main_process and not (folder / VOCABULARY).is_file():
         tokenizer = find_base_model(base_model).tokenizer()
@@ -128,15 +135,25 @@ def make_transfer_set(
         # Last: edits are made of the sentences of the others.
         EditedSource(seed, text, classes, other_shards, earlier=earlier),
     ]
-    seen = {normal(s) for split in corpus.splits.values() for s in split.sentences}
+    seen = SeenSentences()
+    for split in corpus.splits.values():
+        seen.add(normal_hashes(split.sentences))
     for shard in shards:
         if shard.path.is_file():
-            seen |= {normal(row.sentence) for row in read_shard(shard.path, classes)}
+            read_metadata(shard.path, classes)
+            seen.add(normal_hashes(read_table(shard.path, ["sentence"])["sentence"].to_pylist()))
     for source in sources:
         make_shards(source, [s for s in shards if s.kind is source.kind], teacher, seen)
     logger.info("transfer set: %s", folder)
     for line in read_transfer_set(folder).summary():
         logger.info("  %s", line)
+
+
+def _shard_size(folder: Path, description: dict[str, Any]) -> int:
+    """Return the shard size of the set that is there, else that of a new one."""
+    if (folder / DESCRIPTION).is_file():
+        return read_json(folder / DESCRIPTION).get("shard_size", SHARD_SIZE)
+    return shard_size_of(description["sentences"])
 
 
 def describe_set(
@@ -167,7 +184,7 @@ def describe_set(
 
 
 def make_shards(
-    source: Source, shards: list[Shard], teacher: DecoderClassifier, seen: set[str]
+    source: Source, shards: list[Shard], teacher: DecoderClassifier, seen: SeenSentences
 ) -> None:
     """Make the files that are missing of a source's `shards`; each process makes some of them.
 
@@ -175,7 +192,7 @@ def make_shards(
         source: Has the sentences.
         shards: All of its kind, there or not.
         teacher: Labels them.
-        seen: Normal forms of sentences that are to be in none of the shards; new ones are added.
+        seen: The sentences that are to be in none of the shards; new ones are added.
     """
     incomplete = [shard for shard in shards if source.is_incomplete(shard)]
     missing = [shard for shard in incomplete if not shard.path.is_file()]
@@ -195,11 +212,7 @@ def make_shards(
             else:
                 rows = read_shard(shard.path, len(teacher.classes_))
             targets = source.top_k_targets([row.sentence for row in rows])
-            if targets is not None:
-                write_top_k(shard.top_k_path, targets)
-            # Last: the targets of sampled sentences can't be had again.
-            if shard in missing:
-                write_shard(shard.path, rows)
+            write_shard(shard.path, rows, len(teacher.classes_), targets)
             done += len(rows)
             show(done, source.kind)
     done = sum(gather_object([done]))  # waits for everyone
@@ -210,7 +223,7 @@ def make_shards(
 
 
 def label_new(
-    source: Source, shard: Shard, teacher: DecoderClassifier, seen: set[str]
+    source: Source, shard: Shard, teacher: DecoderClassifier, seen: SeenSentences
 ) -> Iterator[list[LabelledSentence]]:
     """Yield a shard's sentences with the teacher's logits, some at a time.
 
@@ -226,7 +239,7 @@ def label_new(
         rows = []
         every = teacher.word_logits([c.sentence for c in part], together=False)
         for candidate, values in zip(part, every, strict=True):
-            *word_logits, logits = [[round(v, 4) for v in row] for row in values.tolist()]
+            *word_logits, logits = values.tolist()
             rows.append(LabelledSentence(*candidate, logits, word_logits))
         source.observe(rows)
         yield rows
@@ -234,34 +247,40 @@ def label_new(
 
 
 def take_new(
-    candidates: Iterator[Candidate], size: int, tries: int, seen: set[str]
+    candidates: Iterator[Candidate], size: int, tries: int, seen: SeenSentences
 ) -> list[Candidate]:
     """Return up to `size` of the next `tries` candidates that are not in `seen`, and add them."""
     part: list[Candidate] = []
-    for candidate in itertools.islice(candidates, tries):
-        key = normal(candidate.sentence)
-        if key and key not in seen:
-            seen.add(key)
-            part.append(candidate)
-            if len(part) == size:
-                break
+    while len(part) < size and tries:
+        # No more than are wanted: the others stay for the next part.
+        chunk = list(itertools.islice(candidates, min(size - len(part), tries)))
+        if not chunk:
+            break
+        tries -= len(chunk)
+        chunk = [candidate for candidate in chunk if normal(candidate.sentence)]
+        is_new = seen.add(normal_hashes(candidate.sentence for candidate in chunk))
+        part += itertools.compress(chunk, is_new)
     return part
 
 
 def show_sentences(folder: Path, sentences: int, seed: int) -> None:
     """Print some sentences of a finished set, drawn by `seed`, with the teacher's label."""
     transfer_set = read_transfer_set(folder)
-    labels = transfer_set.description["labels"]
+    labels = transfer_set.labels
     echo(f"{folder}, by {transfer_set.description['teacher']['title']}")
     for line in transfer_set.summary():
         echo(f"  {line}")
-    drawn = np.random.default_rng(seed).permutation(len(transfer_set.sentences))[:sentences]
-    sample = transfer_set.take(drawn.tolist())
-    probs = torch.from_numpy(sample.logits).softmax(1).tolist()
-    rows = zip(sample.sentences, sample.origins, sample.parents, probs, strict=True)
-    for sentence, origin, parent, row in rows:
-        best = int(np.argmax(row))
-        echo(f"{labels[best]} {100 * row[best]:.0f} %, {origin}")
-        if parent:
-            echo(f"     {parent}")
-        echo(f"  {'->' if parent else '  '} {sentence}")
+    drawn = np.random.default_rng(seed).permutation(len(transfer_set))[:sentences]
+    for row in transfer_set.take(drawn):
+        probs = torch.tensor(row.logits).softmax(0).tolist()
+        best = int(np.argmax(probs))
+        echo(f"{labels[best]} {100 * probs[best]:.0f} %, {row.origin}")
+        if row.parent:
+            echo(f"     {row.parent}")
+        echo(f"  {'->' if row.parent else '  '} {row.sentence}")
+
+
+def convert(folder: Path) -> None:
+    """Convert the set in `folder`, if it is of an earlier version, to the format of this one."""
+    shards = convert_set(folder, progress_bar)
+    echo(f"{folder}: {shards} shards converted" if shards else f"{folder}: nothing to convert")

@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from potstill.data.batching import Batch, collate
+from potstill.data.token_array import Tokens
 
 GPU_BATCH = 256  # of a few tokens, a GPU computes faster than its operations can be launched
 Item = TypeVar("Item")
@@ -45,7 +46,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 def predict_logits(
     model: nn.Module,
-    tokens: Sequence[Sequence[int]],
+    tokens: Tokens,
     *,
     batch_tokens: int = 1024,
     together: bool = True,
@@ -61,7 +62,7 @@ def predict_logits(
 
 def predict(
     model: nn.Module,
-    tokens: Sequence[Sequence[int]],
+    tokens: Tokens,
     answer: Callable[[Batch], Iterable[Any]],
     *,
     batch_tokens: int = 1024,

@@ -146,9 +146,9 @@ def _train_scores(outputs: list[BatchLogits], dataset: Any) -> dict[str, float]:
 
 def _evaluate(model: nn.Module, name: str, dataset: LabelledDataset) -> dict[str, float]:
     logits = predict_logits(model, dataset.tokens)
-    scores = score(logits.numpy(), dataset.labels)
+    scores = score(logits.numpy(), list(dataset.labels))
     if name == "holdout":
         predicted = logits.argmax(1).tolist()
-        counts = confusion_counts(dataset.labels, predicted, logits.shape[1])
+        counts = confusion_counts(list(dataset.labels), predicted, logits.shape[1])
         scores["mcc_se"] = mcc_standard_error(counts)
     return scores

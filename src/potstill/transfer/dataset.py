@@ -1,127 +1,193 @@
 """The transfer set: unlabelled sentences with a teacher's logits, read from its files.
 
-Reading needs neither torch nor transformers.
+Reading needs neither torch nor transformers. A set is opened by its description and the footers of
+its shards; its sentences are read a shard at a time, so that a set may be larger than memory.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from potstill.errors import UserError
 from potstill.files import read_json
-from potstill.transfer.sentences import (
-    Candidate,
-    LabelledSentence,
-    Origin,
-    SourceKind,
-    normal,
+from potstill.transfer.convert import is_old
+from potstill.transfer.duplicates import SeenSentences, normal_hashes
+from potstill.transfer.sentences import LabelledSentence, SourceKind
+from potstill.transfer.shards import (
+    DESCRIPTION,
+    Shard,
+    list_shards,
+    read_metadata,
+    read_shard,
+    read_table,
+    read_top_k,
 )
-from potstill.transfer.shards import DESCRIPTION, list_shards, read_shard
-from potstill.transfer.top_k import TopKTargets, read_top_k
+from potstill.transfer.table import ShardMetadata
+from potstill.transfer.top_k import TopKTargets
 
 
 @dataclass(frozen=True)
 class TransferSet:
-    """N sentences with the logits of a teacher; the lists have an item for each sentence.
+    """A finished set on disk.
 
     Attributes:
-        sentences: The texts.
-        logits: (N, classes) fp32.
-        word_logits: Of the sentence up to each of its W words, (W, classes) fp32.
-        top_k: The decoder's most probable next tokens in a sampled sentence; None where unknown.
-        origins: Where each comes from.
-        parents: The sentence that an edited one was made of, else "".
-        description: What the set is made of and for which teacher, as in `transfer.json`.
+        folder: Where it is.
+        description: What it is made of and for which teacher, as in `transfer.json`.
+        shards: Its files.
+        metadata: What the footer of each says.
     """
 
-    sentences: list[str]
-    logits: np.ndarray
-    word_logits: list[np.ndarray]
-    top_k: list[TopKTargets | None]
-    origins: list[Origin]
-    parents: list[str]
+    folder: Path
     description: dict[str, Any]
+    shards: list[Shard]
+    metadata: list[ShardMetadata]
 
-    @classmethod
-    def from_rows(
-        cls,
-        rows: Sequence[LabelledSentence],
-        top_k: Iterable[TopKTargets | None],
-        description: dict[str, Any],
-    ) -> "TransferSet":
-        """Make a set of labelled sentences and the targets of each."""
-        classes = len(description["labels"])
-        return cls(
-            [row.sentence for row in rows],
-            np.array([row.logits for row in rows], np.float32).reshape(-1, classes),
-            [np.array(row.word_logits, np.float32).reshape(-1, classes) for row in rows],
-            list(top_k),
-            [row.origin for row in rows],
-            [row.parent for row in rows],
-            description,
-        )
+    def __len__(self) -> int:
+        """Return how many sentences it has, duplicates among them."""
+        return sum(each.rows for each in self.metadata)
 
-    def take(self, indices: Sequence[int]) -> "TransferSet":
-        """Return the sentences at `indices`, in that order."""
-        return TransferSet(
-            [self.sentences[i] for i in indices],
-            self.logits[list(indices)],
-            [self.word_logits[i] for i in indices],
-            [self.top_k[i] for i in indices],
-            [self.origins[i] for i in indices],
-            [self.parents[i] for i in indices],
-            self.description,
-        )
+    @property
+    def labels(self) -> list[str]:
+        return self.description["labels"]
 
-    def without(self, sentences: list[str]) -> "TransferSet":
-        """Return those that neither are nor were made of one of `sentences`."""
-        excluded = {normal(s) for s in sentences}
-        pairs = zip(self.sentences, self.parents, strict=True)
-        return self.take(
-            [i for i, pair in enumerate(pairs) if not excluded & {normal(s) for s in pair}]
-        )
+    @property
+    def has_top_k(self) -> bool:
+        """Whether any sentence has top-k targets."""
+        return any(m.without_top_k is not None and m.without_top_k < m.rows for m in self.metadata)
 
-    def candidates(self, kind: SourceKind) -> list[Candidate]:
-        """Return the sentences of one kind, for another teacher to label."""
-        rows = map(Candidate, self.sentences, self.origins, self.parents)
-        return [row for row in rows if row.origin.kind is kind]
+    def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """Yield each shard, or some of its columns, as a table (`table.py`)."""
+        for shard in self.shards:
+            yield read_table(shard.path, columns)
 
-    def kinds(self) -> dict[SourceKind, int]:
-        """Return how many sentences there are of each kind."""
-        return dict(Counter(origin.kind for origin in self.origins))
+    def rows(self) -> Iterator[LabelledSentence]:
+        """Yield every sentence."""
+        for shard in self.shards:
+            yield from read_shard(shard.path, len(self.labels))
 
     def sha256(self) -> str:
-        """Return a hash over the sentences, their logits and the probabilities of their tokens."""
-        digest = hashlib.sha256("\n".join(self.sentences).encode())
-        probs = [targets.probs.astype("<f2") for targets in self.top_k if targets is not None]
-        for numbers in (self.logits, *self.word_logits, *probs):
-            digest.update(numbers.tobytes())
+        """Return a hash over the bytes of all shards."""
+        digest = hashlib.sha256()
+        for shard in self.shards:
+            with shard.path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
         return digest.hexdigest()
 
     def summary(self) -> list[str]:
         """Return a line for each kind of source: how many, and how the teacher labels them."""
-        labels = self.description["labels"]
-        predicted = self.logits.argmax(1)
+        labelled: dict[SourceKind, np.ndarray] = {}
+        for shard, metadata in zip(self.shards, self.metadata, strict=True):
+            counts = labelled.get(shard.kind, np.zeros(len(self.labels), int))
+            labelled[shard.kind] = counts + metadata.labelled
         lines = []
-        for kind, total in self.kinds().items():
-            counts = Counter(predicted[[o.kind is kind for o in self.origins]].tolist())
+        for kind, counts in labelled.items():
+            total = counts.sum()
             percent = ", ".join(
-                f"{100 * counts[i] / total:.0f} % {label}" for i, label in enumerate(labels)
+                f"{100 * n / max(total, 1):.0f} % {label}"
+                for n, label in zip(counts, self.labels, strict=True)
             )
             lines.append(f"{kind}: {total} sentences, labelled {percent}")
         return lines
 
+    def take(self, indices: np.ndarray) -> list[LabelledSentence]:
+        """Return the sentences at `indices`, in that order."""
+        offsets = np.cumsum([0, *(each.rows for each in self.metadata)])
+        in_shard = np.searchsorted(offsets, indices, side="right") - 1
+        shards = {n: read_shard(self.shards[n].path, len(self.labels)) for n in set(in_shard)}
+        pairs = zip(in_shard, indices, strict=True)
+        return [shards[n][int(i - offsets[n])] for n, i in pairs]
+
+    def select(self, without: list[str]) -> "Selection":
+        """Choose the sentences to learn from: each once, and none that is or was made of one of
+        `without`."""
+        excluded, seen = normal_hashes(without), SeenSentences()
+        masks, duplicates = [], 0
+        for shard in self.shards:
+            columns = ["sentence", "parent"] if shard.kind is SourceKind.EDITED else ["sentence"]
+            table = read_table(shard.path, columns)
+            hashes = normal_hashes(table["sentence"].to_pylist())
+            mask = seen.add(hashes)
+            duplicates += int((~mask).sum())
+            mask &= ~np.isin(hashes, excluded)
+            if "parent" in columns:
+                mask &= ~np.isin(normal_hashes(table["parent"].to_pylist()), excluded)
+            masks.append(mask)
+        return Selection(self, masks, duplicates)
+
+
+class Row(NamedTuple):
+    """A sentence and its top-k targets, if it has any."""
+
+    labelled: LabelledSentence
+    top_k: TopKTargets | None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some sentences of a set.
+
+    Attributes:
+        transfer_set: The set.
+        masks: For each shard, (rows,) True for the sentences that are chosen.
+        duplicates: How many were left out because they are in the set twice.
+    """
+
+    transfer_set: TransferSet
+    masks: list[np.ndarray]
+    duplicates: int
+
+    def __len__(self) -> int:
+        return sum(int(mask.sum()) for mask in self.masks)
+
+    @property
+    def excluded(self) -> int:
+        """How many were left out that are no duplicates."""
+        return len(self.transfer_set) - self.duplicates - len(self)
+
+    def kinds(self) -> dict[SourceKind, int]:
+        """Return how many sentences there are of each kind."""
+        counts: Counter[SourceKind] = Counter()
+        for shard, mask in zip(self.transfer_set.shards, self.masks, strict=True):
+            counts[shard.kind] += int(mask.sum())
+        return dict(counts)
+
+    def part(self, kind: SourceKind, start: int, stop: int) -> list[Row]:
+        """Return the sentences of a kind from number `start` up to `stop`, with their targets."""
+        rows: list[Row] = []
+        for shard, mask in zip(self.transfer_set.shards, self.masks, strict=True):
+            if shard.kind is not kind:
+                continue
+            count = int(mask.sum())
+            if start < count and stop > 0:
+                pairs = zip(
+                    read_shard(shard.path, len(self.transfer_set.labels)),
+                    read_top_k(shard.path),
+                    strict=True,
+                )
+                chosen = [Row(*pair) for pair, keep in zip(pairs, mask, strict=True) if keep]
+                rows += chosen[max(start, 0) : stop]
+            start, stop = start - count, stop - count
+        return rows
+
+    def sentences(self, limit: int | None = None) -> Iterator[str]:
+        """Yield the sentences, or about `limit` of them at most: as large a part of each shard."""
+        part = 1.0 if limit is None else min(1.0, limit / max(1, len(self)))
+        for table, mask in zip(self.transfer_set.tables(["sentence"]), self.masks, strict=True):
+            chosen = table["sentence"].filter(pa.array(mask)).to_pylist()
+            yield from chosen[: round(part * len(chosen))]
+
 
 def read_transfer_set(folder: Path) -> TransferSet:
-    """Read a finished set; a sentence that two shards have counts once.
+    """Open a finished set.
 
     Raises:
-        UserError: There is no set, or an unfinished or damaged one.
+        UserError: There is no set, or an unfinished, a damaged or an old one.
     """
     if not (folder / DESCRIPTION).is_file():
         raise UserError(f"{folder} holds no transfer set ({DESCRIPTION} is missing).")
@@ -131,29 +197,32 @@ def read_transfer_set(folder: Path) -> TransferSet:
         str(description["teacher"]["sha256"] + description["teacher"]["path"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / DESCRIPTION} is damaged ({error}).") from error
+    check_converted(folder, shards)
     missing = [shard.path for shard in shards if not shard.path.is_file()]
     if missing:
         raise UserError(
             f"the transfer set in {folder} is unfinished: {len(missing)} of {len(shards)} shards "
             f"are missing ({missing[0].name}, …); repeat the command that made it, to continue."
         )
-    unique: dict[str, tuple[LabelledSentence, TopKTargets | None]] = {}
-    for shard in shards:
-        rows = read_shard(shard.path, classes)
-        top_k: list[TopKTargets | None] = [None] * len(rows)
-        if shard.top_k_path.is_file():
-            top_k = [*read_top_k(shard.top_k_path, len(rows))]
-        for row, targets in zip(rows, top_k, strict=True):
-            unique.setdefault(normal(row.sentence), (row, targets))
-    return TransferSet.from_rows(
-        [row for row, _ in unique.values()],
-        [targets for _, targets in unique.values()],
-        description,
-    )
+    metadata = [read_metadata(shard.path, classes) for shard in shards]
+    return TransferSet(folder, description, shards, metadata)
 
 
-def check_teacher(transfer_set: TransferSet, folder: Path, sha256: str) -> None:
-    """Check that the teacher of this hash labelled the set in `folder`.
+def check_converted(folder: Path, shards: list[Shard]) -> None:
+    """Check that none of a set's shards is of the old format.
+
+    Raises:
+        UserError: Some are.
+    """
+    if is_old(shards):
+        raise UserError(
+            f"the transfer set in {folder} is of an earlier version, or half converted; convert "
+            f"it: `potstill transfer SR` `convert` `transfer_path` {folder}."
+        )
+
+
+def check_teacher(transfer_set: TransferSet, sha256: str) -> None:
+    """Check that the teacher of this hash labelled a set.
 
     Raises:
         UserError: Another teacher did.
@@ -161,19 +230,19 @@ def check_teacher(transfer_set: TransferSet, folder: Path, sha256: str) -> None:
     teacher = transfer_set.description["teacher"]
     if teacher["sha256"] != sha256:
         raise UserError(
-            f"the transfer set in {folder} was labelled by another teacher ({teacher['path']}, "
-            f"{teacher['sha256'][:12]}), not by this one ({sha256[:12]}); make one with `potstill "
-            "transfer`, or name another."
+            f"the transfer set in {transfer_set.folder} was labelled by another teacher "
+            f"({teacher['path']}, {teacher['sha256'][:12]}), not by this one ({sha256[:12]}); make "
+            "one with `potstill transfer`, or name another."
         )
 
 
-def check_words(transfer_set: TransferSet, folder: Path) -> None:
-    """Check that every sentence of the set in `folder` has logits after its words.
+def check_words(transfer_set: TransferSet) -> None:
+    """Check that every sentence of a set has logits after its words.
 
     Raises:
         UserError: Some have none.
     """
-    without = sum(not len(logits) for logits in transfer_set.word_logits)
+    folder, without = transfer_set.folder, sum(m.without_words for m in transfer_set.metadata)
     if without:
         raise UserError(
             f"{without} sentences of the transfer set in {folder} have no logits after each "
@@ -182,17 +251,21 @@ def check_words(transfer_set: TransferSet, folder: Path) -> None:
         )
 
 
-def check_top_k(transfer_set: TransferSet, folder: Path) -> None:
-    """Check that every sampled sentence of the set in `folder` has top-k targets.
+def check_top_k(transfer_set: TransferSet) -> None:
+    """Check that every sampled sentence of a set has top-k targets.
 
     Raises:
         UserError: Some have none.
     """
-    pairs = zip(transfer_set.origins, transfer_set.top_k, strict=True)
-    without = sum(o.kind is SourceKind.SAMPLED and targets is None for o, targets in pairs)
+    pairs = zip(transfer_set.shards, transfer_set.metadata, strict=True)
+    without = sum(
+        m.rows if m.without_top_k is None else m.without_top_k
+        for shard, m in pairs
+        if shard.kind is SourceKind.SAMPLED
+    )
     if without:
         raise UserError(
-            f"{without} sampled sentences of the transfer set in {folder} lack the decoder's "
-            "next-token probabilities; repeat the command that made it, which adds them, or set "
-            "`pretrain_targets` hard."
+            f"{without} sampled sentences of the transfer set in {transfer_set.folder} lack the "
+            "decoder's next-token probabilities; repeat the command that made it, which adds them, "
+            "or set `pretrain_targets` hard."
         )

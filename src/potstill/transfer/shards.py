@@ -1,27 +1,41 @@
 """The files of a transfer set: its description and its shards.
 
 A folder with `transfer.json`, which says what the set is made of and for which teacher, and with
-shards: compressed JSON lines {"sentence", "source", "parent", "logits", "word_logits"}, a file for
-every few thousand sentences. Next to a shard of sampled sentences lie the decoder's most probable
-next tokens (`top_k.py`), and the folder has `vocabulary.json`, the tokens that these number. Each
-file is written whole or not at all, so that an interrupted run goes on with the first that is
-missing.
+shards: Parquet files of a few thousand sentences each (`table.py`). `vocabulary.json` has the
+tokens that the top-k targets of sampled sentences number. Each file is written whole or not at all,
+so that an interrupted run goes on with the first that is missing.
 """
 
-import gzip
 import json
-import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from potstill.errors import UserError
 from potstill.files import read_json, write_bytes
-from potstill.transfer.sentences import LabelledSentence, Origin, SourceKind
+from potstill.transfer.sentences import LabelledSentence, SourceKind
+from potstill.transfer.table import (
+    METADATA,
+    TOP_K_COLUMNS,
+    ShardMetadata,
+    check_schema,
+    make_table,
+    table_rows,
+    table_top_k,
+)
+from potstill.transfer.top_k import TopKTargets
 
 DESCRIPTION = "transfer.json"
 VOCABULARY = "vocabulary.json"
 SHARD_SIZE = 4096  # sentences of a full shard; a set with another size says so in its description
+LARGE_SHARD_SIZE = 65_536
+LARGE = 1_000_000  # sentences of one kind, from which on a new set has large shards
+# Text compresses best as it is; the bytes of numbers compress when like stands beside like.
+SPLIT_COLUMNS = ("logits", "word_logits", "top_k_ids", "top_k_probs", "top_k_next_ids")
 
 
 @dataclass(frozen=True)
@@ -40,19 +54,26 @@ class Shard:
     capacity: int
 
     @property
-    def path(self) -> Path:
-        return self.folder / f"{self.kind}-{self.number:05d}.jsonl.gz"
+    def name(self) -> str:
+        return f"{self.kind}-{self.number:05d}"
 
     @property
-    def top_k_path(self) -> Path:
-        """Where the top-k targets of its sentences are."""
-        return self.folder / f"{self.kind}-{self.number:05d}.next.npz"
+    def path(self) -> Path:
+        return self.folder / f"{self.name}.parquet"
 
     @property
     def span(self) -> slice:
         """Its part of all sentences of its kind."""
         start = self.number * self.capacity
         return slice(start, start + self.capacity)
+
+
+def shard_size_of(sentences: dict[str, int]) -> int:
+    """Return the shard size of a new set with so many `sentences` of each kind.
+
+    Small shards lose little when a slow machine is interrupted; large ones keep a GPU busy.
+    """
+    return LARGE_SHARD_SIZE if max(sentences.values()) >= LARGE else SHARD_SIZE
 
 
 def list_shards(folder: Path, description: dict[str, Any]) -> list[Shard]:
@@ -69,19 +90,81 @@ def list_shards(folder: Path, description: dict[str, Any]) -> list[Shard]:
     ]
 
 
-def write_shard(path: Path, rows: list[LabelledSentence]) -> None:
-    """Write a shard, whole or not at all; the same rows make the same bytes."""
-    lines = []
-    for row in rows:
-        fields = {
-            "sentence": row.sentence,
-            "source": str(row.origin),
-            "parent": row.parent,
-            "logits": row.logits,
-            "word_logits": row.word_logits,
-        }
-        lines.append(json.dumps(fields, ensure_ascii=False) + "\n")
-    write_bytes(path, gzip.compress("".join(lines).encode(), mtime=0))
+def write_shard(
+    path: Path,
+    rows: list[LabelledSentence],
+    classes: int,
+    top_k: Sequence[TopKTargets | None] | None = None,
+) -> None:
+    """Write a shard, whole or not at all; the same rows make the same bytes.
+
+    Args:
+        path: The file.
+        rows: Its sentences.
+        classes: How many labels the teacher knows.
+        top_k: The targets of each; None if the shard is of a kind that has none.
+    """
+    write_table(path, make_table(rows, classes, top_k))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table as a Parquet file, whole or not at all."""
+    split = {
+        leaf: "BYTE_STREAM_SPLIT"
+        for name in SPLIT_COLUMNS
+        if name in table.column_names
+        for leaf in [f"{name}.list.element"]
+    }
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        use_dictionary=[name for name in ("source",) if name in table.column_names],
+        column_encoding=split,
+        write_page_checksum=True,
+    )
+    write_bytes(path, sink.getvalue())
+
+
+def read_metadata(path: Path, classes: int | None = None) -> ShardMetadata:
+    """Return what a shard's footer says of its sentences; nothing else of it is read.
+
+    Raises:
+        UserError: It is damaged, or of another form than a shard of `classes` labels.
+    """
+    rows, schema = read_schema(path)
+    try:
+        check_schema(schema, classes)
+        return ShardMetadata(rows, **json.loads(schema.metadata[METADATA]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(path, error) from error
+
+
+def read_schema(path: Path) -> tuple[int, pa.Schema]:
+    """Return the number of rows and the schema of a Parquet file.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.metadata.num_rows, file.schema_arrow
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise damaged(path, error) from error
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Return a Parquet file, or some of its columns.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read(columns)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise damaged(path, error) from error
 
 
 def read_shard(path: Path, classes: int) -> list[LabelledSentence]:
@@ -90,27 +173,32 @@ def read_shard(path: Path, classes: int) -> list[LabelledSentence]:
     Raises:
         UserError: It is damaged.
     """
+    read_metadata(path, classes)
+    table = read_table(path, ["sentence", "source", "parent", "logits", "word_logits"])
     try:
-        if not (body := path.read_bytes()):
-            raise EOFError("it is empty")
-        text = gzip.decompress(body).decode()
-        # Not splitlines: a sentence may hold one of Unicode's other line ends.
-        return [_parse_row(json.loads(line), classes) for line in text.split("\n") if line]
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); remove it and run `potstill transfer` again, which "
-            "makes another."
-        ) from error
+        return table_rows(table)
+    except ValueError as error:
+        raise damaged(path, error) from error
 
 
-def _parse_row(row: Any, classes: int) -> LabelledSentence:
-    if not isinstance(row, dict):
-        raise ValueError(f"{row} is no JSON object")
-    origin, word_logits = Origin.parse(str(row["source"])), row.get("word_logits", [])
-    sizes = {len(logits) for logits in (row["logits"], *word_logits)}
-    if sizes != {classes} or not row["sentence"]:
-        raise ValueError(f"{row} has not the form of a row")
-    return LabelledSentence(row["sentence"], origin, str(row["parent"]), row["logits"], word_logits)
+def read_top_k(path: Path) -> list[TopKTargets | None]:
+    """Return the top-k targets of each sentence of a shard.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    if read_metadata(path).without_top_k is None:
+        return [None] * read_metadata(path).rows
+    return table_top_k(read_table(path, list(TOP_K_COLUMNS)))
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """Return the error of a shard that can't be read."""
+    reason = " ".join(str(error).split())[:200]
+    return UserError(
+        f"{path} is damaged ({reason}); remove it and run `potstill transfer` again, which makes "
+        "another."
+    )
 
 
 def read_vocabulary(folder: Path) -> list[str]:

@@ -10,22 +10,24 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from potstill.data.readers import read_lines
 from potstill.decoder.hub import find_base_model
 from potstill.errors import UserError
 from potstill.progress import Progress, no_progress
 from potstill.settings import TransferSettings
-from potstill.transfer.dataset import TransferSet
+from potstill.transfer.dataset import Row, Selection
 from potstill.transfer.edits import EDITS, EditStats, edit_sentence
 from potstill.transfer.lexicon import Lexicon, read_lexicon
 from potstill.transfer.sampler import Sampler, load_sampler
 from potstill.transfer.sentences import Candidate, LabelledSentence, Origin, SourceKind
-from potstill.transfer.shards import Shard, read_shard
+from potstill.transfer.shards import Shard, read_metadata, read_table
 from potstill.transfer.top_k import TopKTargets
 
 MAX_CHARACTERS = 1000  # of a user's sentence
 TWO_EDITS = 0.3  # fraction of the edited sentences that are edited twice
+LEXICON_SENTENCES = 300_000  # of the set's others, at most: a lexicon is large
 SAMPLED_AGAIN = 512  # sentences of each further round of sampling
 
 
@@ -80,16 +82,31 @@ def read_unlabelled(file: Path) -> list[str]:
 class EarlierSentences:
     """The sentences of one kind that an earlier set has, to be labelled again."""
 
-    def __init__(self, earlier: TransferSet | None, kind: SourceKind):
-        self.rows = earlier.candidates(kind) if earlier else []
+    def __init__(self, earlier: Selection | None, kind: SourceKind):
+        self.earlier, self.kind = earlier, kind
+        self.total = earlier.kinds().get(kind, 0) if earlier else 0
+
+    def rows(self, shard: Shard) -> list[Row]:
+        """Return a full shard of them with their targets; fewer, or none, at their end."""
+        span = shard.span
+        return self.earlier.part(self.kind, span.start, span.stop) if self.earlier else []
 
     def candidates(self, shard: Shard) -> list[Candidate]:
-        """Return a full shard of them; fewer, or none, at their end."""
-        return self.rows[shard.span]
+        """Return the sentences of `rows`."""
+        return [Candidate(row.sentence, row.origin, row.parent) for row, _ in self.rows(shard)]
 
     def suffice(self, shards: list[Shard]) -> bool:
         """Return whether they are enough for all of `shards`."""
-        return all(len(self.candidates(shard)) >= shard.size for shard in shards)
+        return all(self.total >= shard.span.start + shard.size for shard in shards)
+
+    def lack_top_k(self) -> bool:
+        """Return whether any of them may have no top-k targets."""
+        if not self.earlier:
+            return False
+        metadata = zip(
+            self.earlier.transfer_set.shards, self.earlier.transfer_set.metadata, strict=True
+        )
+        return any(m.without_top_k != 0 for shard, m in metadata if shard.kind is self.kind)
 
 
 class UserSource:
@@ -97,7 +114,7 @@ class UserSource:
 
     kind = SourceKind.USER
 
-    def __init__(self, sentences: list[str], *, earlier: TransferSet | None = None):
+    def __init__(self, sentences: list[str], *, earlier: Selection | None = None):
         self.sentences = sentences
         self.earlier = EarlierSentences(earlier, self.kind)
 
@@ -147,7 +164,7 @@ class SampledSource:
         *,
         base_model: str,
         precision: str = "auto",
-        earlier: TransferSet | None = None,
+        earlier: Selection | None = None,
         earlier_folder: Path | None = None,
         end_token: int | None = None,
         progress: Progress = no_progress,
@@ -156,24 +173,17 @@ class SampledSource:
         self.base_model, self.precision, self.end_token = base_model, precision, end_token
         self.earlier = EarlierSentences(earlier, self.kind)
         self.earlier_folder, self.progress = earlier_folder, progress
-        pairs = zip(earlier.sentences, earlier.top_k, strict=True) if earlier else ()
-        self.earlier_targets = {text: targets for text, targets in pairs if targets is not None}
-        self.drawn_targets: dict[str, TopKTargets] = {}  # of the shard that is being made
+        self.known_targets: dict[str, TopKTargets] = {}  # of the shard that is being made
         self.sampler: Sampler | None = None
 
     def is_incomplete(self, shard: Shard) -> bool:
         # Sets of an earlier version have no targets.
-        return not (shard.path.is_file() and shard.top_k_path.is_file())
+        return not (shard.path.is_file() and read_metadata(shard.path).without_top_k == 0)
 
     def prepare(self, incomplete: list[Shard], missing: list[Shard]) -> None:
         """Load the sampler, or tune one, unless the earlier set has all that it would make."""
         self.needs_new = not self.earlier.suffice(missing)
-        relabelled = itertools.chain.from_iterable(map(self.earlier.candidates, missing))
-        if (
-            self.needs_new
-            or incomplete != missing
-            or any(c.sentence not in self.earlier_targets for c in relabelled)
-        ):
+        if self.needs_new or incomplete != missing or self.earlier.lack_top_k():
             self.sampler = load_sampler(
                 self.folder,
                 find_base_model(self.base_model),
@@ -187,7 +197,10 @@ class SampledSource:
             )
 
     def candidates(self, shard: Shard) -> Iterator[Candidate]:
-        yield from self.earlier.candidates(shard)
+        for row, targets in self.earlier.rows(shard):
+            if targets is not None:
+                self.known_targets[row.sentence] = targets
+            yield Candidate(row.sentence, row.origin, row.parent)
         if not (self.needs_new and self.sampler):
             return
         # The first round is about enough; the others make up for duplicates.
@@ -196,7 +209,7 @@ class SampledSource:
             seed = int(np.random.default_rng([self.seed, shard.number, attempt]).integers(2**62))
             for text, targets in self.sampler.sample(sentences, seed, self.settings.temperature):
                 if targets:
-                    self.drawn_targets[text] = targets
+                    self.known_targets[text] = targets
                 yield Candidate(text, Origin(self.kind))
 
     def observe(self, rows: list[LabelledSentence]) -> None:
@@ -204,8 +217,7 @@ class SampledSource:
 
     def top_k_targets(self, sentences: list[str]) -> list[TopKTargets]:
         """Return the targets that sampling or the earlier set gives, else those of another pass."""
-        drawn, self.drawn_targets = self.drawn_targets, {}
-        known = {s: t for s in sentences if (t := drawn.get(s) or self.earlier_targets.get(s))}
+        known, self.known_targets = self.known_targets, {}
         unknown = [sentence for sentence in sentences if sentence not in known]
         if unknown and self.sampler:
             known |= zip(unknown, self.sampler.top_k_targets(unknown), strict=True)
@@ -236,13 +248,13 @@ class EditedSource:
         classes: int,
         other_shards: list[Shard],
         *,
-        earlier: TransferSet | None = None,
+        earlier: Selection | None = None,
     ):
         self.seed, self.text = seed, text
         self.classes, self.other_shards = classes, other_shards
         self.earlier = EarlierSentences(earlier, self.kind)
         self.stats = EditStats.zero(classes)
-        self.others: list[str] = []
+        self.others: pa.Array = pa.array([], pa.large_string())  # 40 bytes each, not 100
         self.lexicon: Lexicon | None = None
 
     def is_incomplete(self, shard: Shard) -> bool:
@@ -251,9 +263,12 @@ class EditedSource:
     def prepare(self, incomplete: list[Shard], missing: list[Shard]) -> None:
         """Read the parents and the words that edits put in, unless the earlier set is enough."""
         if not self.earlier.suffice(missing):
-            shards = (read_shard(shard.path, self.classes) for shard in self.other_shards)
-            self.others = [row.sentence for rows in shards for row in rows]
-            self.lexicon = read_lexicon([*self.text, *self.others])
+            shards = (read_table(shard.path, ["sentence"]) for shard in self.other_shards)
+            columns = [table["sentence"].cast(pa.large_string()) for table in shards]
+            if columns:
+                self.others = pa.concat_arrays([c for column in columns for c in column.chunks])
+            step = 1 + len(self.others) // LEXICON_SENTENCES
+            self.lexicon = read_lexicon([*self.text, *self.others[::step].to_pylist()])
 
     def candidates(self, shard: Shard) -> Iterator[Candidate]:
         yield from self.earlier.candidates(shard)
@@ -263,8 +278,10 @@ class EditedSource:
         names = list(EDITS)
         self.stats = EditStats.zero(self.classes)
         while True:
-            pool = self.others if self.others and rng.random() < 0.5 else self.text
-            parent = pool[int(rng.integers(len(pool)))]
+            if len(self.others) and rng.random() < 0.5:
+                parent = self.others[int(rng.integers(len(self.others)))].as_py()
+            else:
+                parent = self.text[int(rng.integers(len(self.text)))]
             size = 1 + (rng.random() < TWO_EDITS)
             edits = rng.choice(names, size=size, p=self.stats.probs()).tolist()
             sentence: str | None = parent

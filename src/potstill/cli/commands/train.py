@@ -26,6 +26,7 @@ from potstill.settings import (
     OptionalInt,
     PretrainSettings,
     StudentSettings,
+    Switch,
     TrainSettings,
     TransferSettings,
     check,
@@ -93,6 +94,7 @@ def transfer(
     precision: DecoderPrecision = "auto",
     transfer_path: OptionalOutputPath = None,
     show: OptionalInt = None,
+    convert: Switch = False,
 ) -> None:
     """Make or extend a transfer set: unlabelled sentences with the teacher's logits.
 
@@ -101,6 +103,7 @@ def transfer(
         relabel: Folder of an earlier set; its sentences are reused, labelled by this teacher.
         transfer_path: Folder to write the set to. Default: runs/transfer-SR.
         show: Print this many sentences of a finished set instead of making one.
+        convert: Convert a set of an earlier version, in its folder, instead of making one.
     """
     check_serial(SR)
     teacher = model_path or Path(f"runs/LoRA-{SR}")
@@ -111,6 +114,9 @@ def transfer(
 
     if show is not None:
         recipe.show_sentences(folder, show, SR)
+        return
+    if convert:
+        recipe.convert(folder)
         return
     recipe.make_transfer_set(
         SR,
