@@ -14,6 +14,7 @@ ORDER = [
     {"transfer"},
     {"distillation", "pretraining"},
     {"inference"},
+    {"report"},
     {"recipes"},
     {"cli", "estimator"},
 ]

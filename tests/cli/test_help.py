@@ -18,7 +18,7 @@ def flags_of(command: str) -> set[str]:
     for name, parameter in inspect.signature(COMMANDS[command]).parameters.items():
         if is_dataclass(parameter.annotation):
             names |= {f.name for f in fields(parameter.annotation)}
-        elif name not in ("SR", "sentences", "adapters"):
+        elif name not in ("SR", "sentences", "adapters", "runs"):
             names.add(name)
     return names
 
@@ -53,6 +53,7 @@ class TestHelp:
             ("distil", "output", "student_path"),
             ("distil", "teacher", "model_path"),
             ("rnn", "output", "student_path"),
+            ("report", "output", "report_path"),
             ("export", "output", "onnx_path"),
         ],
     )

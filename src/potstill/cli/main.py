@@ -14,7 +14,7 @@ from dataclasses import fields, is_dataclass
 import tyro
 
 from potstill.cli import commands
-from potstill.cli.options import ALIASES, OUTPUT, Adapters, Sentences, Serial
+from potstill.cli.options import ALIASES, OUTPUT, Adapters, Runs, Sentences, Serial
 from potstill.errors import UsageError, UserError, missing_extra
 from potstill.recipes.console import echo
 
@@ -28,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": commands.pretrain,
     "evaluate": commands.evaluate,
     "predict": commands.predict,
+    "report": commands.report,
     "export": commands.export,
 }
 DESCRIPTION = """\
@@ -109,7 +110,7 @@ def _flags(command: Callable[..., None], typed: Collection[str] = ()) -> dict[st
     for name, parameter in inspect.signature(command).parameters.items():
         if is_dataclass(parameter.annotation):  # a group of settings
             flags |= {field.name: f"--{field.name}" for field in fields(parameter.annotation)}
-        elif parameter.annotation not in (Serial, Sentences, Adapters):
+        elif parameter.annotation not in (Serial, Sentences, Adapters, Runs):
             alias = next((a for kind, a in ALIASES if kind == parameter.annotation), "")
             flags[name] = alias if alias and alias in typed else f"--{name}"
             if name == "model_path":  # its name in `potstill.load`

@@ -22,6 +22,7 @@ Sentences = Annotated[
 Adapters = Annotated[
     Positional[tuple[Path, ...]], arg(metavar="ADAPTER ADAPTER ...", help_behavior_hint="")
 ]
+Runs = Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]", help_behavior_hint="")]
 Variant = Annotated[
     str,
     arg(

@@ -33,7 +33,10 @@ from potstill.ops import kernels
 from potstill.progress import Progress, no_progress
 from potstill.recipes import plots
 from potstill.recipes.console import log_choice
+from potstill.recipes.report import write_own_report
 from potstill.recipes.tables import EPOCH_HEADER, epoch_lines, summary_lines
+from potstill.report.page import REPORT
+from potstill.report.predictions import PREDICTIONS, write_predictions
 from potstill.settings import DataSettings, TrainSettings
 from potstill.training.checkpoint import Checkpoint, TrainResult
 from potstill.training.distributed import predict_logits, process
@@ -239,6 +242,12 @@ def write_run(
         write_text(folder / "metrics.jsonl", lines)
         kind: Kind = "adapter" if "decoder" in run.config else "student"
         write_card(folder, kind, dict(run.config), result.results)
+        probabilities = {name: logits.softmax(1).numpy() for name, logits in result.logits.items()}
+        predicted = {name: logits.argmax(1).numpy() for name, logits in result.logits.items()}
+        labels = run.task.corpus.labels
+        write_predictions(folder, labels, run.task.scored, probabilities, predicted)
+        # Git and the Hub leave these out: sentences of data that may not be ours to publish.
+        write_text(folder / ".gitignore", f"{PREDICTIONS}\n{REPORT}\n")
     if process().is_main_process:
         if run.plot:
             plots.training_plot(
@@ -248,6 +257,9 @@ def write_run(
                 title=run.title,
                 file=run.plot,
             )
+        # A decoder takes long to load, and of several processes one can't predict by itself.
+        explained = "student" in run.config and process().num_processes == 1
+        write_own_report(run.folder, explained=explained)
         checkpoint.remove()
     process().wait_for_everyone()
     logger.info(summary_lines(result.results))

@@ -5,7 +5,7 @@ the functions, so that `--help` answers at once.
 """
 
 from potstill.cli.commands.train import LoRA, average, distil, pretrain, rnn, transfer
-from potstill.cli.commands.use import evaluate, export, gen, predict
+from potstill.cli.commands.use import evaluate, export, gen, predict, report
 
 __all__ = [
     "LoRA",
@@ -16,6 +16,7 @@ __all__ = [
     "gen",
     "predict",
     "pretrain",
+    "report",
     "rnn",
     "transfer",
 ]

@@ -1,4 +1,4 @@
-"""The commands that use a model: gen, evaluate, predict, export."""
+"""The commands that use a model: gen, evaluate, predict, report, export."""
 
 from potstill.cli.options import (
     AdapterVariant,
@@ -6,6 +6,7 @@ from potstill.cli.options import (
     ModelPath,
     OptionalOutputPath,
     OptionalPath,
+    Runs,
     ScoringData,
     Sentences,
     Serial,
@@ -104,6 +105,23 @@ def predict(
         as_json=json,
         explain=explain,
     )
+
+
+def report(
+    runs: Runs = (),
+    report_path: OptionalOutputPath = None,
+) -> None:
+    """Write one HTML file about a run, or about several side by side, with paired tests.
+
+    Args:
+        runs: Folders of runs, as LoRA, distil, rnn and average write them.
+        report_path: The file. Default: report.html in the run's folder, of several runs here.
+    """
+    if not runs:
+        raise UsageError("name the folder of a run, or of several.")
+    from potstill.recipes import report as recipe
+
+    recipe.report(list(runs), report_path)
 
 
 def export(
