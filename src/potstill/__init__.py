@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 from potstill.errors import PotstillError, UsageError, UserError, missing_extra
 
 if TYPE_CHECKING:
+    from potstill.data.check import DataReport
     from potstill.data.corpus import Corpus, load_corpus
     from potstill.decoder.lora import LoRALinear
     from potstill.estimator import DistilRNNClassifier
     from potstill.inference.classifier import Classifier
     from potstill.inference.load import load
+    from potstill.recipes.check import check
     from potstill.recipes.distil import distil
     from potstill.recipes.lora import finetune
     from potstill.recipes.rnn import train_baseline
@@ -31,6 +33,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Classifier",
     "Corpus",
+    "DataReport",
     "DataSettings",
     "DistilRNN",
     "DistilRNNClassifier",
@@ -47,6 +50,7 @@ __all__ = [
     "UsageError",
     "UserError",
     "__version__",
+    "check",
     "distil",
     "finetune",
     "load",
@@ -59,6 +63,7 @@ __all__ = [
 _MODULES = {
     "Classifier": "potstill.inference.classifier",
     "Corpus": "potstill.data.corpus",
+    "DataReport": "potstill.data.check",
     "DataSettings": "potstill.settings",
     "DistilRNN": "potstill.student.model",
     "DistilRNNClassifier": "potstill.estimator",
@@ -71,6 +76,7 @@ _MODULES = {
     "TrainSettings": "potstill.settings",
     "TransferSet": "potstill.transfer.dataset",
     "TransferSettings": "potstill.settings",
+    "check": "potstill.recipes.check",
     "distil": "potstill.recipes.distil",
     "finetune": "potstill.recipes.lora",
     "load": "potstill.inference.load",

@@ -56,7 +56,7 @@ class TestFirstRun:
         self, name: str, groups: tuple[type, ...], own: set[str], runs: TrainedRuns
     ) -> None:
         folder = Path(f"runs/{name}-7")
-        common = {"config.json", "metrics.jsonl", "results.json"}
+        common = {"README.md", "config.json", "metrics.jsonl", "results.json"}
         assert {file.name for file in folder.iterdir()} == common | own
         config = read_json(folder / "config.json")
         expected = {f.name for g in (*groups, DataSettings, TrainSettings) for f in fields(g)}

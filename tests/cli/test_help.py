@@ -18,7 +18,9 @@ def flags_of(command: str) -> set[str]:
     for name, parameter in inspect.signature(COMMANDS[command]).parameters.items():
         if is_dataclass(parameter.annotation):
             names |= {f.name for f in fields(parameter.annotation)}
-        elif name not in ("SR", "sentences", "adapters", "runs"):
+        elif name not in ("SR", "sentences", "adapters", "runs") and (
+            (command, name) != ("check", "data")
+        ):
             names.add(name)
     return names
 

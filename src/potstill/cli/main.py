@@ -14,7 +14,7 @@ from dataclasses import fields, is_dataclass
 import tyro
 
 from potstill.cli import commands
-from potstill.cli.options import ALIASES, OUTPUT, Adapters, Runs, Sentences, Serial
+from potstill.cli.options import ALIASES, OUTPUT, Adapters, LabelledData, Runs, Sentences, Serial
 from potstill.errors import UsageError, UserError, missing_extra
 from potstill.recipes.console import echo
 
@@ -26,6 +26,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "distil": commands.distil,
     "rnn": commands.rnn,
     "pretrain": commands.pretrain,
+    "check": commands.check,
     "evaluate": commands.evaluate,
     "predict": commands.predict,
     "report": commands.report,
@@ -45,7 +46,7 @@ A first look:
 def main(prog: str = "potstill", args: list[str] | None = None) -> None:
     """Run one command; exit with code 0, 1 for an error, 2 for wrong usage, 130 if interrupted."""
     args = sys.argv[1:] if args is None else args
-    _print_log()
+    _print_log(args)
     _prepare_libraries()
     _prepare_streams()
     try:
@@ -110,6 +111,8 @@ def _flags(command: Callable[..., None], typed: Collection[str] = ()) -> dict[st
     for name, parameter in inspect.signature(command).parameters.items():
         if is_dataclass(parameter.annotation):  # a group of settings
             flags |= {field.name: f"--{field.name}" for field in fields(parameter.annotation)}
+        elif parameter.annotation == LabelledData:
+            flags[name] = "DATA"
         elif parameter.annotation not in (Serial, Sentences, Adapters, Runs):
             alias = next((a for kind, a in ALIASES if kind == parameter.annotation), "")
             flags[name] = alias if alias and alias in typed else f"--{name}"
@@ -123,15 +126,21 @@ def _flags(command: Callable[..., None], typed: Collection[str] = ()) -> dict[st
 class _PrintingHandler(logging.Handler):
     """Print what the libraries log like the commands' own lines."""
 
+    def __init__(self, args: Sequence[str]):
+        super().__init__()
+        self.args = args
+
     def emit(self, record: logging.LogRecord) -> None:
-        echo(name_flags(record.getMessage()))
+        echo(name_flags(record.getMessage(), self.args))
 
 
-def _print_log() -> None:
+def _print_log(args: Sequence[str]) -> None:
     logger = logging.getLogger("potstill")
     logger.setLevel(logging.INFO)
-    if not any(isinstance(handler, _PrintingHandler) for handler in logger.handlers):
-        logger.addHandler(_PrintingHandler())
+    for handler in logger.handlers[:]:
+        if isinstance(handler, _PrintingHandler):
+            logger.removeHandler(handler)
+    logger.addHandler(_PrintingHandler(args))
 
 
 def _prepare_libraries() -> None:

@@ -23,6 +23,10 @@ Adapters = Annotated[
     Positional[tuple[Path, ...]], arg(metavar="ADAPTER ADAPTER ...", help_behavior_hint="")
 ]
 Runs = Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN [RUN ...]", help_behavior_hint="")]
+LabelledData = Annotated[
+    Positional[str],
+    arg(metavar="DATA", help="Labelled sentences: a file, a folder, cola, minicola or auto."),
+]
 Variant = Annotated[
     str,
     arg(

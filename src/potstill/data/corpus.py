@@ -12,7 +12,7 @@ from potstill.data.encoding import format_stem
 from potstill.data.labels import canonical_labels, class_names
 from potstill.data.readers import Table
 from potstill.data.splits import Split, hold_out, read_split
-from potstill.data.tables import MINICOLA, read_tables
+from potstill.data.tables import MINICOLA, Tables, read_tables
 from potstill.errors import UserError
 
 DEV_FRACTION = 0.1  # of the training sentences, where the data brings no dev
@@ -85,7 +85,15 @@ def load_corpus(
         UserError: There is no such data, or a line does not fit; it is named as file:line.
     """
     columns = Columns.of(text_column, label_column, group_column)
-    read = read_tables(data, columns)
+    return corpus_of(read_tables(data, columns), data)
+
+
+def corpus_of(read: Tables, data: Any) -> Corpus:
+    """Return the corpus that the tables of `data` make.
+
+    Raises:
+        UserError: They make none, or a row can't be used; it is named as file:line.
+    """
     if "train" not in read.tables:
         raise UserError(
             f"{read.path} has no {COLA_FILES['train']} and no train.tsv, train.csv or train.jsonl; "
@@ -95,6 +103,7 @@ def load_corpus(
     spelling = canonical_labels(row.label for table in tables.values() for row in table.rows)
     train = tables["train"]
     labels = class_names(train.name, (spelling[row.label] for row in train.rows))
+    _refuse_combined(train, labels)
     splits = {name: read_split(table, labels, spelling) for name, table in tables.items()}
     if "dev" not in splits:
         # The same for every seed, so that runs can be compared and no teacher was trained on it.
@@ -148,6 +157,19 @@ def load_evaluation(
         )
     name = read.name or _corpus_name(Path(read.path), splits)
     return Corpus(name, labels, splits, read.path, read.sha256, read.reason, notes)
+
+
+def _refuse_combined(table: Table, labels: tuple[str, ...]) -> None:
+    """Raise UserError if a label, such as "a|b", names several that stand alone elsewhere."""
+    for row in table.rows:
+        for separator in "|;,":
+            parts = [part.strip() for part in row.label.split(separator)]
+            if len(parts) > 1 and set(parts) <= set(labels):
+                raise UserError(
+                    f"{table.name}:{row.line}: label {row.label!r} is {len(parts)} labels, but a "
+                    "row has one; with several, train one classifier for each, with a column of "
+                    "yes and no."
+                )
 
 
 def _spelling_of(table: Table, labels: tuple[str, ...]) -> dict[str, str]:

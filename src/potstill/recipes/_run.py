@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from potstill import __version__
 from potstill.data.batching import LabelledDataset
+from potstill.data.check import check_corpus
 from potstill.data.corpus import Corpus, load_corpus
 from potstill.data.splits import Split, hold_out
 from potstill.errors import UserError
@@ -32,6 +33,7 @@ from potstill.model_card import Kind, write_card
 from potstill.ops import kernels
 from potstill.progress import Progress, no_progress
 from potstill.recipes import plots
+from potstill.recipes.check import log_report
 from potstill.recipes.console import log_choice
 from potstill.recipes.report import write_own_report
 from potstill.recipes.tables import EPOCH_HEADER, epoch_lines, summary_lines
@@ -91,8 +93,7 @@ def read_task(
         )
     sizes = ", ".join(f"{name} {len(split)}" for name, split in corpus.splits.items())
     log_choice("data", f"{corpus.name}, sentences: {sizes}", reason or corpus.reason)
-    for note in corpus.notes:
-        logger.info(note)
+    log_report(check_corpus(corpus))
     train = corpus.splits["train"]
     # `test` is for `evaluate`, when all choices are made.
     scored = {k: split for k, split in corpus.splits.items() if k not in ("train", "test")}

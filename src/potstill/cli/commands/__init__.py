@@ -5,11 +5,12 @@ the functions, so that `--help` answers at once.
 """
 
 from potstill.cli.commands.train import LoRA, average, distil, pretrain, rnn, transfer
-from potstill.cli.commands.use import evaluate, export, gen, predict, report
+from potstill.cli.commands.use import check, evaluate, export, gen, predict, report
 
 __all__ = [
     "LoRA",
     "average",
+    "check",
     "distil",
     "evaluate",
     "export",

@@ -1,8 +1,9 @@
-"""The commands that use a model: gen, evaluate, predict, report, export."""
+"""The commands that use a model, and check: gen, evaluate, predict, report, export."""
 
 from potstill.cli.options import (
     AdapterVariant,
     DecoderPrecision,
+    LabelledData,
     ModelPath,
     OptionalOutputPath,
     OptionalPath,
@@ -13,7 +14,7 @@ from potstill.cli.options import (
     Variant,
     check_serial,
 )
-from potstill.errors import UsageError
+from potstill.errors import UsageError, UserError
 from potstill.settings import (
     OptionalColumns,
     OptionalText,
@@ -42,6 +43,36 @@ def gen(
     from potstill.recipes import gen as recipe
 
     recipe.generate(prompt, seed=SR, gpt_variant=gpt_variant, sampling=sampling)
+
+
+def check(
+    data: LabelledData,
+    text_column: OptionalColumns = None,
+    label_column: OptionalText = None,
+    group_column: OptionalText = None,
+    max_length: int = 128,
+    json: Switch = False,
+) -> None:
+    """Look at labelled data before training: counts, lengths, and what is wrong with it.
+
+    Args:
+        label_column: Column (or JSON key) of the label. Default: label.
+        group_column: Column of what rows that belong together have in common.
+        max_length: Maximum number of tokens of a sentence; how many have more is counted.
+        json: Print one JSON object instead.
+    """
+    from potstill.recipes import check as recipe
+
+    report = recipe.check(
+        data,
+        text_column=text_column,
+        label_column=label_column,
+        group_column=group_column,
+        max_length=max_length,
+    )
+    recipe.show(report, json)
+    if report.refused:
+        raise UserError(f"{report.name} can't be trained on as it is.")
 
 
 def evaluate(
