@@ -57,6 +57,7 @@ class TestFirstRun:
     ) -> None:
         folder = Path(f"runs/{name}-7")
         common = {"README.md", "config.json", "metrics.jsonl", "results.json"}
+        common |= {".gitignore", "predictions.jsonl", "report.html"}
         assert {file.name for file in folder.iterdir()} == common | own
         config = read_json(folder / "config.json")
         expected = {f.name for g in (*groups, DataSettings, TrainSettings) for f in fields(g)}
