@@ -7,7 +7,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "src" / "potstill"
 # From the bottom up; those of one line know nothing of each other.
 ORDER = [
-    {"errors", "settings", "files", "metrics", "model_card", "progress"},
+    {
+        *("calibration", "errors", "files", "goals", "metrics", "model_card", "progress"),
+        *("settings", "thresholds"),
+    },
     {"data", "ops"},
     {"decoder", "student"},
     {"training"},

@@ -1,19 +1,29 @@
 """Metrics against scikit-learn, torch and plain resampling."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, confusion_matrix, matthews_corrcoef
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    matthews_corrcoef,
+    precision_recall_fscore_support,
+)
 
+from potstill import metrics
 from potstill.metrics import (
     accuracy,
+    class_scores,
     confusion_counts,
     evaluation,
+    macro_f1,
     majority_share,
     mcc,
     mcc_interval,
     mcc_standard_error,
-    prevalence_bias,
     score,
 )
 
@@ -125,29 +135,50 @@ def test_evaluation_is_made_of_its_parts():
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])
-def test_with_the_bias_each_class_is_predicted_as_often_as_it_occurs(classes):
-    """For classifiers that predict the rare classes too seldom."""
+@pytest.mark.parametrize("sentences", [5, 527])
+def test_f1_precision_recall_and_support_are_scikit_learns(classes, sentences):
     for seed in range(5):
-        labels, _ = answers(classes, 600, seed)
-        logits = np.random.default_rng(seed).normal(size=(600, classes))
-        logits += np.eye(classes)[labels] + np.log(np.bincount(labels, minlength=classes))
-        target = np.bincount(labels)
-        assert np.abs(np.bincount(logits.argmax(1), minlength=classes) - target).max() > 9
-        bias = prevalence_bias(logits, labels)
-        assert bias.shape == (classes,) and bias[0] == 0
-        left = np.bincount((logits + bias).argmax(1), minlength=classes) - target
-        assert np.abs(left).max() <= (2 if classes > 3 else 0)
+        labels, predictions = answers(classes, sentences, seed)
+        counts = confusion_counts(labels, predictions, classes)
+        expected = precision_recall_fscore_support(
+            labels, predictions, labels=range(classes), zero_division=0
+        )
+        scores = class_scores(counts)
+        for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
+            assert scores[name] == pytest.approx(values), name
+        expected_f1 = f1_score(labels, predictions, average="macro", zero_division=0)
+        assert macro_f1(counts) == pytest.approx(expected_f1)
 
 
-def test_the_bias_of_two_classes_by_hand():
-    """Margins -1, 0.5, 1, 2, 4 and two of the second class: between 1 and 2."""
-    logits = np.array([[0, -1], [0, 0.5], [0, 1], [0, 2], [0, 4.0]])
-    assert prevalence_bias(logits, [0, 1, 0, 0, 1]).tolist() == [0, -1.5]
-    assert prevalence_bias(logits + 7, [0, 1, 0, 0, 1]).tolist() == [0, -1.5]
+def test_a_bootstrap_in_chunks_is_the_bootstrap(monkeypatch):
+    """And the one of all cells at once, which took memory for every pair of classes."""
+    counts = confusion_counts(*answers(5, 200, 4, right=0.9), 5)
+    assert (counts == 0).any()
+    drawn = np.random.default_rng(0).multinomial(200, (counts / 200).ravel(), 500)
+    values = mcc(drawn.reshape(-1, 5, 5))
+    expected = np.percentile(values, [2.5, 97.5])
+    whole = mcc_interval(counts, resamples=500)
+    assert whole == pytest.approx(expected, abs=0.01)
+    monkeypatch.setattr(metrics, "RESAMPLED_NUMBERS", 100)
+    assert mcc_interval(counts, resamples=500) == pytest.approx(whole, abs=1e-12)
 
 
-def test_no_bias_where_none_is_needed():
-    logits = np.array([[3.0, -9], [-1, 1], [0, 2]])
-    assert prevalence_bias(logits, [0, 1, 1]).tolist() == [0, 0]  # as often, if not the same ones
-    assert prevalence_bias(logits, [1, 1, 1]).tolist() == [0, 0]  # one class alone
-    assert prevalence_bias(np.zeros((3, 2)), [0, 1, 1]).tolist() == [0, 0]  # all alike
+def test_the_bootstrap_of_300_classes_takes_little_memory():
+    counts = confusion_counts(*answers(300, 600, 5), 300)
+    tracemalloc.start()
+    try:
+        low, high = mcc_interval(counts)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert low < mcc(counts) < high
+    assert peak < 150e6  # of 10,000 × 300 × 300 numbers, 7.2 GB
+
+
+def test_offsets_decide_on_the_class_and_leave_the_probabilities():
+    logits = np.array([[2.0, 1], [0, 1], [3, 1], [0, 2], [1, 0]])
+    labels = [0, 1, 1, 1, 0]
+    plain = evaluation(logits, labels)
+    shifted = evaluation(logits, labels, offsets=np.array([0, 2.5]))
+    assert shifted["confusion"] == [[0, 2], [0, 3]]
+    assert [shifted[key] for key in ("loss", "ece")] == [plain[key] for key in ("loss", "ece")]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from potstill.recipes.rnn import train_baseline
     from potstill.settings import (
         DataSettings,
+        DecisionSettings,
         DistilSettings,
         LoRASettings,
         PretrainSettings,
@@ -35,6 +36,7 @@ __all__ = [
     "Corpus",
     "DataReport",
     "DataSettings",
+    "DecisionSettings",
     "DistilRNN",
     "DistilRNNClassifier",
     "DistilSettings",
@@ -65,6 +67,7 @@ _MODULES = {
     "Corpus": "potstill.data.corpus",
     "DataReport": "potstill.data.check",
     "DataSettings": "potstill.settings",
+    "DecisionSettings": "potstill.settings",
     "DistilRNN": "potstill.student.model",
     "DistilRNNClassifier": "potstill.estimator",
     "DistilSettings": "potstill.settings",

@@ -28,6 +28,7 @@ from potstill.recipes.lora import finetune
 from potstill.recipes.rnn import train_baseline
 from potstill.settings import (
     DataSettings,
+    DecisionSettings,
     DistilSettings,
     PretrainSettings,
     StudentSettings,
@@ -70,6 +71,12 @@ class DistilRNNClassifier(ClassifierMixin, BaseEstimator):
         max_length: Maximum number of tokens of a text; longer ones are truncated.
         match_prevalence: Whether to shift the class biases so that predicted class frequencies on
             the training texts match the true ones.
+        class_weight: "none", or "balanced" to weigh the texts inversely to the frequency of their
+            class.
+        calibrate: Whether to fit the temperature of the probabilities on the held-out texts.
+        goal: "none", or what `predict` decides for: "mcc", "accuracy", "macro_f1", or
+            "precision@R:CLASS" or "recall@P:CLASS"; its thresholds are chosen on the held-out
+            texts.
         temperature: Temperature of the distillation loss.
         alpha: Weight of the teacher's logits; the labels have 1 - alpha.
         word_loss_weight: Weight of the per-word distillation loss; 0 turns it off.
@@ -102,6 +109,9 @@ class DistilRNNClassifier(ClassifierMixin, BaseEstimator):
         vocab_size: int = 8000,
         max_length: int = 128,
         match_prevalence: bool = True,
+        class_weight: str = "none",
+        calibrate: bool = True,
+        goal: str = "none",
         temperature: float = 1.0,
         alpha: float = 0.5,
         word_loss_weight: float = 4.0,
@@ -125,6 +135,9 @@ class DistilRNNClassifier(ClassifierMixin, BaseEstimator):
         self.vocab_size = vocab_size
         self.max_length = max_length
         self.match_prevalence = match_prevalence
+        self.class_weight = class_weight
+        self.calibrate = calibrate
+        self.goal = goal
         self.temperature = temperature
         self.alpha = alpha
         self.word_loss_weight = word_loss_weight
@@ -156,14 +169,17 @@ class DistilRNNClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict(self, X: Iterable[str]) -> np.ndarray:
-        """Return the most probable class of each of N texts, (N,), of the type of `classes_`.
+        """Return the class of each of N texts, (N,), of the type of `classes_`: the most probable,
+        or what the goal prefers.
 
         Raises:
             NotFittedError: `fit` was not called.
             UserError: A text is empty or not a string.
         """
-        probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(1)]
+        check_is_fitted(self)
+        by_name = {str(label): i for i, label in enumerate(self.classes_)}
+        names = self.student_.predict(_as_texts(X))
+        return self.classes_[[by_name[name] for name in names.tolist()]]
 
     def predict_proba(self, X: Iterable[str]) -> np.ndarray:
         """Return the (N, classes) probabilities of N texts, with columns as in `classes_`.
@@ -194,6 +210,7 @@ class DistilRNNClassifier(ClassifierMixin, BaseEstimator):
             "pretraining": _settings(PretrainSettings, parameters),
             "data_settings": data,
             "train": _settings(TrainSettings, parameters),
+            "decisions": _settings(DecisionSettings, parameters),
             "output": folder / "student",
         }
         distillation = _settings(DistilSettings, parameters)

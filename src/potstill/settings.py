@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from tyro.conf import FlagCreatePairsOff, arg
 
 from potstill.errors import UsageError
+from potstill.goals import parse_goal
 
 # Their help says what happens without them, so that "(default: None)" is left out.
 OptionalText = Annotated[str | None, arg(help_behavior_hint="")]
@@ -24,6 +25,7 @@ OptionalColumns = Annotated[
 ]
 OptionalInt = Annotated[int | None, arg(help_behavior_hint="")]
 OptionalFloat = Annotated[float | None, arg(help_behavior_hint="")]
+ClassWeight = Literal["none", "balanced"]
 Cell = Literal["rnn", "gru", "lstm"]
 LMTargets = Literal["soft", "hard"]
 Loss = Literal["kl", "mse"]
@@ -96,6 +98,22 @@ class TrainSettings:
 
 
 @dataclass(frozen=True)
+class DecisionSettings:
+    """Class weights, calibrated probabilities and thresholds."""
+
+    class_weight: ClassWeight = "none"
+    """Weight of the sentences in the loss; balanced: inversely to the frequency of their class."""
+    calibrate: bool = True
+    """After training, fit the temperature of the probabilities on the held-out sentences."""
+    goal: str = "none"
+    """Goal of thresholds: none, mcc, accuracy, macro_f1, precision@R[:CLASS], recall@P[:CLASS]."""
+
+    def __post_init__(self) -> None:
+        check_choice("class_weight", self.class_weight, ClassWeight)
+        parse_goal(self.goal)
+
+
+@dataclass(frozen=True)
 class LoRASettings:
     """Low-rank adaptation (Hu et al. 2021)."""
 
@@ -150,7 +168,7 @@ class StudentSettings(NetworkSettings):
     vocab_size: int = 8000
     """Maximum vocabulary of the student's own BPE tokenizer; an init brings its own instead."""
     match_prevalence: bool = True
-    """After training, shift class biases so that predicted and true frequencies on train agree."""
+    """Shift class biases so that predicted and true frequencies on train agree, if unweighted."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

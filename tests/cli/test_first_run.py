@@ -19,6 +19,7 @@ from potstill.inference.load import load
 from potstill.recipes import _run
 from potstill.settings import (
     DataSettings,
+    DecisionSettings,
     DistilSettings,
     LoRASettings,
     PretrainSettings,
@@ -26,6 +27,9 @@ from potstill.settings import (
     TrainSettings,
 )
 from tests.cli.conftest import TRAINING_COMMANDS, TrainedRuns, read_json, run_ok, scores_by_epoch
+
+COMMON = (DataSettings, DecisionSettings, TrainSettings)
+PLOTS = ("lora", "distilrnn", "rnn")
 
 
 class TestFirstRun:
@@ -60,7 +64,7 @@ class TestFirstRun:
         common |= {".gitignore", "predictions.jsonl", "report.html"}
         assert {file.name for file in folder.iterdir()} == common | own
         config = read_json(folder / "config.json")
-        expected = {f.name for g in (*groups, DataSettings, TrainSettings) for f in fields(g)}
+        expected = {f.name for g in (*groups, *COMMON) for f in fields(g)}
         assert set(config["settings"]) == expected
         assert (config["command"], config["SR"]) == (name, 7)
         assert {"potstill", "python", "torch", "transformers"} <= set(config["versions"])
@@ -97,7 +101,7 @@ class TestFirstRun:
         logits = [model.logits(["The cat is old."]) for model in (with_start, without_start)]
         assert not np.allclose(*logits)
 
-    @pytest.mark.parametrize("name", ["lora", "distilrnn", "rnn"])
+    @pytest.mark.parametrize("name", PLOTS)
     def test_plots_are_images(self, name: str, runs: TrainedRuns) -> None:
         with Image.open(f"plots/{name}_training_plot.png") as picture:
             picture.load()
@@ -106,7 +110,9 @@ class TestFirstRun:
     def test_nothing_else_is_written(self, runs: TrainedRuns) -> None:
         assert {path.name for path in Path().iterdir()} == {"runs", "plots"}
         assert {path.name for path in Path("runs").iterdir()} == {"LoRA-7", "distil-7", "rnn-7"}
-        assert len(list(Path("plots").iterdir())) == 3
+        kinds = [(name, kind) for name in PLOTS for kind in ("training", "reliability")]
+        expected = {f"{name}_{kind}_plot.png" for name, kind in kinds}
+        assert {path.name for path in Path("plots").iterdir()} == expected
 
     def test_the_table_has_teacher_students_and_majority(self, runs: TrainedRuns) -> None:
         names = ["tiny-gpt2 + LoRA", "DistilRNN, distilled", "DistilRNN, no teacher"]
@@ -142,7 +148,9 @@ class TestFirstRun:
         task, _ = _run.read_task("minicola", DataSettings(), 7)
         labels = task.train.labels
         logits = load(folder).logits(task.train.sentences)
-        bias = np.array(read_json(folder / "results.json")["bias"], np.float32)
+        results = read_json(folder / "results.json")
+        bias = np.array(results["bias"], np.float32)
+        logits *= results["calibration"]["temperature"]
         predicted = [np.bincount(x.argmax(1)).tolist() for x in (logits, logits - bias)]
         assert predicted[0] == np.bincount(labels).tolist()
         assert bias[0] == 0 and float(bias[1])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from potstill.data.batching import UNLABELLED
 from potstill.distillation.dataset import DistillationBatch
@@ -115,3 +116,20 @@ def test_unlabelled_sentences_have_the_soft_loss_only(loss):
     torch.testing.assert_close(loss_value, 0.3 * soft + 0.7 * hard)
     none = torch.full((5,), UNLABELLED)
     torch.testing.assert_close(loss_of(student, teacher, none, 2.0, 0.3, loss), 0.3 * soft)
+
+
+def test_class_weights_are_of_the_labels_alone(batch):
+    """Those of UNLABELLED sentences have no part in it, nor has what the teacher says."""
+    student, teacher, labels = batch
+    weights = torch.linspace(0.5, 2, student.shape[1], dtype=torch.float64)
+    labels = labels.clone()
+    labels[1] = UNLABELLED
+    nothing = torch.zeros(len(labels), dtype=torch.long)
+    as_batch = DistillationBatch(nothing, nothing[:, None], nothing, labels, teacher, words=None)
+    settings = DistilSettings(alpha=0.25)
+    plain = distillation_loss(student, as_batch, settings)
+    weighted = distillation_loss(student, as_batch, settings, weights)
+    losses = F.cross_entropy(student, labels, reduction="none", ignore_index=UNLABELLED)
+    each = torch.where(labels == UNLABELLED, 1, weights[labels.clamp(min=0)])
+    difference = 0.75 * (losses * (each - 1)).sum() / len(labels)
+    assert (weighted - plain).item() == pytest.approx(difference.item())

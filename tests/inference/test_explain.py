@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from potstill import UserError, load
-from potstill.inference.classifier import softmax
+from potstill.calibration import probabilities as softmax
 from potstill.inference.explain import Explanation, word_spans
 from potstill.inference.onnx import OnnxClassifier
 from potstill.inference.student import StudentClassifier

@@ -1,5 +1,6 @@
-"""The picture of a training run: a whole PNG, whatever was measured."""
+"""The pictures of a training run: whole PNGs, whatever was measured."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from potstill.recipes.plots import training_plot
+from potstill.recipes.plots import reliability_file, reliability_plot, training_plot
 
 
 def records(epochs: int, splits: list[str]) -> list[dict[str, object]]:
@@ -73,3 +74,50 @@ def test_every_split_and_baseline_is_in_the_legend(
     assert figure.get_suptitle() == "A title"
     monkeypatch.undo()
     plt.close(figure)
+
+
+@pytest.mark.parametrize("splits", [["holdout"], ["holdout", "dev", "ood"]], ids="+".join)
+def test_the_reliability_diagram_has_every_split_before_and_after(
+    splits: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = []
+    monkeypatch.setattr(plt, "close", figures.append)
+    counts = [0, 4, *[0] * 12, 9]
+    bins = {"ece": 0.12, "counts": counts}
+    bins |= {"confidence": [0.1] * 15, "accuracy": [0.25] * 15}
+    calibration = {
+        "temperature": 1.5,
+        "splits": {name: {"before": bins, "after": bins | {"ece": 0.01}} for name in splits},
+    }
+    file = tmp_path / "reliability.png"
+    reliability_plot(calibration, title="A title", file=file)
+    with Image.open(file) as picture:
+        picture.load()
+        assert picture.format == "PNG"
+    (figure,) = figures
+    titles = [axis.get_title() for axis in figure.axes]
+    assert len(titles) == 2 * len(splits)
+    assert "held out of train, before: ECE 12.0 %" in titles
+    assert "held out of train, after: ECE 1.0 %" in titles
+    assert all(len(axis.patches) == 2 for axis in figure.axes)  # bins that hold sentences
+    assert "temperature 1.50" in figure.get_suptitle()
+    monkeypatch.undo()
+    plt.close(figure)
+
+
+def test_the_reliability_diagram_is_next_to_the_plot() -> None:
+    expected = Path("plots/rnn_reliability_plot.png")
+    assert reliability_file(Path("plots/rnn_training_plot.png")) == expected
+
+
+def test_letters_that_no_font_has_are_no_warning(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        training_plot(
+            records(2, ["train", "dev"]),
+            chosen_epoch=1,
+            majority={"dev": 0.5},
+            title="感情 \U0001f600",
+            file=tmp_path / "plot.png",
+        )
+    assert (tmp_path / "plot.png").is_file()

@@ -9,7 +9,10 @@ from potstill.settings import DistilSettings
 
 
 def distillation_loss(
-    output: Tensor | tuple[Tensor, Tensor], batch: DistillationBatch, settings: DistilSettings
+    output: Tensor | tuple[Tensor, Tensor],
+    batch: DistillationBatch,
+    settings: DistilSettings,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Return the mean loss of a batch: that of the whole sentences plus, where the student judges
     words too, `word_loss_weight` times the soft loss at its words.
@@ -20,24 +23,33 @@ def distillation_loss(
     Args:
         output: The student's (B, classes) logits or, with (B, L, classes) logits of each token,
             those of a student with a word head.
+        class_weights: (classes,) weights of the labels' cross-entropy; the teacher's part has none.
     """
     if isinstance(output, Tensor):
-        return _sentence_loss(output, batch, settings)
+        return _sentence_loss(output, batch, settings, class_weights)
     logits, token_logits = output
     words = batch.words
     assert words is not None, "a student that judges words learns from a dataset with word targets"
     student_logits = token_logits[words.rows, words.positions]
     losses = settings.word_loss_weight * soft_losses(student_logits, words.teacher_logits, settings)
-    return _sentence_loss(logits, batch, settings) + (losses / words.counts).sum() / len(batch)
+    of_words = (losses / words.counts).sum() / len(batch)
+    return _sentence_loss(logits, batch, settings, class_weights) + of_words
 
 
-def _sentence_loss(logits: Tensor, batch: DistillationBatch, settings: DistilSettings) -> Tensor:
+def _sentence_loss(
+    logits: Tensor,
+    batch: DistillationBatch,
+    settings: DistilSettings,
+    class_weights: Tensor | None,
+) -> Tensor:
     """Return alpha · soft loss + (1 − alpha) · cross-entropy of the labels, as a mean.
 
     An UNLABELLED sentence adds nothing to the cross-entropy, and counts in its mean all the same.
     """
     assert batch.teacher_logits is not None, "there is no teacher to learn from"
-    hard = F.cross_entropy(logits, batch.labels, ignore_index=UNLABELLED, reduction="sum")
+    hard = F.cross_entropy(
+        logits, batch.labels, class_weights, ignore_index=UNLABELLED, reduction="sum"
+    )
     soft = soft_losses(logits, batch.teacher_logits, settings).mean()
     return settings.alpha * soft + (1 - settings.alpha) * hard / len(batch)
 

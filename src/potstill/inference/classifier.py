@@ -1,17 +1,21 @@
 """What every saved model can do once it is loaded: the protocol `Classifier`."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, overload
+from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 
+from potstill.calibration import probabilities
 from potstill.errors import UserError
 from potstill.inference.explain import Explanation, word_spans
+from potstill.settings import check
 
 NO_WORD_HEAD = (
     "this student has no layer that judges words, so it can't be explained; distil it again, with "
     "`word_loss_weight` above 0."
 )
+Threshold = float | Literal["goal"] | None
+UNSURE = "unsure"  # the answer where a class has a lower probability than the threshold
 
 
 class Classifier(Protocol):
@@ -23,6 +27,8 @@ class Classifier(Protocol):
         n_parameters: Number of parameters, tied ones counted once.
         max_length: Maximum number of tokens of a text; the rest of a longer one is not read.
         config: The config.json of the run that trained it; empty where PEFT saved the adapter.
+        temperature: What `logits` are divided by for probabilities. 1 for a student, whose weights
+            and exported graph have it.
     """
 
     classes_: np.ndarray
@@ -30,6 +36,7 @@ class Classifier(Protocol):
     n_parameters: int
     max_length: int
     config: dict[str, Any]
+    temperature: float = 1.0
 
     def logits(self, texts: str | Iterable[str]) -> np.ndarray:
         """Return the (N, classes) logits of N texts, fp32; one string counts as one text.
@@ -58,24 +65,35 @@ class Classifier(Protocol):
         ...
 
     @overload
-    def predict(self, texts: str) -> str: ...  # type: ignore[overload-overlap]
+    def predict(  # type: ignore[overload-overlap]
+        self, texts: str, *, threshold: Threshold = None
+    ) -> str: ...
 
     @overload
-    def predict(self, texts: Iterable[str]) -> np.ndarray: ...
+    def predict(self, texts: Iterable[str], *, threshold: Threshold = None) -> np.ndarray: ...
 
-    def predict(self, texts: str | Iterable[str]) -> str | np.ndarray:
-        """Return the most probable class of each text.
+    def predict(
+        self,
+        texts: str | Iterable[str],
+        *,
+        threshold: Threshold = None,
+    ) -> str | np.ndarray:
+        """Return the class of each text: the most probable, or what the model's goal prefers.
 
         Args:
             texts: One string, or a list, an array or a column of a table with N strings.
+            threshold: The answer is "unsure" where the class has a lower probability than this;
+                "goal": than what was chosen in training for its goal.
 
         Returns:
             One label for one string, else a (N,) array of labels.
 
         Raises:
-            UserError: A text is empty or not a string.
+            UserError: A text is empty or not a string; or the model has no threshold of a goal.
+            UsageError: The threshold is not from 0 to 1.
         """
-        labels = self.classes_[self.logits(texts).argmax(1)]
+        least = self.check_threshold(threshold)
+        labels = self.answers(self.predict_proba(texts), least)
         return str(labels[0]) if isinstance(texts, str) else labels
 
     def predict_proba(self, texts: str | Iterable[str]) -> np.ndarray:
@@ -87,7 +105,43 @@ class Classifier(Protocol):
         Raises:
             UserError: A text is empty or not a string.
         """
-        return softmax(self.logits(texts))
+        return probabilities(self.logits(texts) / self.temperature)
+
+    @property
+    def offsets(self) -> np.ndarray | None:
+        """(classes,) what is added to log-probabilities to decide on a class, for the goal that the
+        model was trained with; None without one."""
+        decision = self.config.get("decision")
+        return np.array(decision["offsets"]) if decision else None
+
+    def answers(self, probabilities: np.ndarray, threshold: float = 0.0) -> np.ndarray:
+        """Return the (N,) labels for (N, classes) probabilities, UNSURE where the label's is below
+        `threshold`."""
+        offsets = self.offsets
+        if offsets is None:
+            indices = probabilities.argmax(1)
+        else:
+            with np.errstate(divide="ignore"):  # of a probability of 0
+                indices = (np.log(probabilities) + offsets).argmax(1)
+        unsure = probabilities[np.arange(len(indices)), indices] < threshold
+        return np.where(unsure, UNSURE, self.classes_[indices])
+
+    def check_threshold(self, threshold: Threshold) -> float:
+        """Return the threshold as a number, 0 for none; errors are as of `predict`."""
+        if threshold is None:
+            return 0.0
+        if UNSURE in self.classes_:
+            raise UserError(f"`threshold`: the model has a class {UNSURE!r}; rename that class.")
+        if threshold == "goal":
+            least = (self.config.get("decision") or {}).get("threshold", 0.0)
+            if not least:
+                raise UserError(
+                    "`threshold` goal: the model was trained without `goal` precision@R or "
+                    "recall@P; give a probability."
+                )
+            return float(least)
+        check("threshold", threshold, 0 <= threshold <= 1, "a probability from 0 to 1, or goal")
+        return float(threshold)
 
     def truncated(self, texts: str | Iterable[str]) -> np.ndarray:
         """Return for each of N texts whether it has more tokens than the model reads, (N,).
@@ -122,7 +176,7 @@ class Classifier(Protocol):
         checked = check_texts(texts)
         explanations = []
         for text, logits in zip(checked, self.word_logits(checked), strict=True):
-            *word_probabilities, whole = softmax(logits)
+            *word_probabilities, whole = probabilities(logits / self.temperature)
             explanations.append(
                 Explanation(
                     text,
@@ -153,9 +207,10 @@ class Classifier(Protocol):
 
         Returns:
             For each split what results.json has: "sentences", "loss" (mean cross-entropy in nats),
-            "accuracy", "mcc", "mcc_95" (its 95 % bootstrap interval), "majority" (the accuracy of
-            the most frequent class), "confusion" (counts, rows the truth) and "groups" (accuracy
-            by source).
+            "accuracy", "mcc", "mcc_95" (its 95 % bootstrap interval), "macro_f1", "majority" (the
+            accuracy of the most frequent class), "ece" (expected calibration error), "confusion"
+            (counts, rows the truth), "classes" (precision, recall, F1 and support of each) and
+            "groups" (accuracy by source); for a model with the threshold of a goal, "answered".
 
         Raises:
             UserError: The data is missing or damaged, or has a label that is not in `classes_`.
@@ -178,7 +233,13 @@ class Classifier(Protocol):
         scores = {}
         for name, split in (scored or data.splits).items():
             truth = [class_index[data.labels[label]] for label in split.labels]
-            scores[name] = evaluation(self.logits(split.sentences), truth, split.sources)
+            scores[name] = evaluation(
+                self.logits(split.sentences) / self.temperature,
+                truth,
+                split.sources,
+                offsets=self.offsets,
+                threshold=(self.config.get("decision") or {}).get("threshold", 0.0),
+            )
         return scores
 
 
@@ -217,10 +278,3 @@ def check_texts(texts: str | Iterable[str]) -> list[str]:
                 f"{error.start + 1} is {text[error.start]!r}, half of a surrogate pair."
             ) from error
     return texts
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return (N, classes) probabilities, fp64."""
-    logits = logits.astype(np.float64)
-    exponentials = np.exp(logits - logits.max(1, keepdims=True))
-    return exponentials / exponentials.sum(1, keepdims=True)

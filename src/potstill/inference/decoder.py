@@ -82,6 +82,8 @@ class DecoderClassifier(Classifier):
             recorded_title, recorded_sha256 = recorded.get("title"), recorded.get("sha256")
             start = self.config.get("start_token")
             self._start_token = None if start is None else int(start)
+            calibration = self.config.get("calibration") or {}
+            self.temperature = float(calibration.get("temperature", 1.0))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"{folder}: config.json or {ADAPTER_CONFIG} is damaged ({error}); tune it again."
@@ -191,7 +193,7 @@ class DecoderClassifier(Classifier):
 
         Returns:
             The largest difference of a logit, merged and read back by transformers, from the
-            adapter's; of some probe sentences.
+            adapter's divided by its temperature; of some probe sentences.
 
         Raises:
             UserError: `folder` holds anything but a model, can't be written, or transformers has no
@@ -208,6 +210,8 @@ class DecoderClassifier(Classifier):
             write_bytes(adapter / ADAPTER_WEIGHTS, self._adapter_weights)
             write_json(adapter / ADAPTER_CONFIG, self._adapter_config)
             model = load_adapter(self._base_model.base(), adapter)
+        # Other programs know of no temperature: their probabilities are calibrated by the head.
+        model.score.weight.data.div_(self.temperature)
         tokens = self._encode(PROBES)
         with torch.no_grad():
             lengths = [torch.tensor([len(t)]) for t in tokens]

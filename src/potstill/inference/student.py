@@ -34,7 +34,11 @@ from potstill.training.distributed import predict, predict_logits, process
 # As far as rounding may take a logit of the exported student: of fp32, of 8-bit matrices.
 MAX_LOGIT_ERROR = {False: 1e-3, True: 0.5}
 # What an exported student's config.json has: nothing about folders of the machine it is from.
-EXPORTED_KEYS = ("SR", "labels", "max_length", "student", "parameters", "versions")
+EXPORTED_KEYS = (
+    *("SR", "labels", "max_length", "student", "parameters", "versions"),
+    # The weights have the temperature; this is for readers. The decision is for `predict`.
+    *("calibration", "decision"),
+)
 PROBES = ["The books on the table are old.", "Is.", "Whom did they say that never not has slept?"]
 
 logger = logging.getLogger(__name__)

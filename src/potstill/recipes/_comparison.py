@@ -7,7 +7,7 @@ from typing import Any
 
 from potstill.files import read_json
 from potstill.recipes.tables import comparison_table
-from potstill.settings import PretrainSettings, StudentSettings, TrainSettings
+from potstill.settings import DecisionSettings, PretrainSettings, StudentSettings, TrainSettings
 
 TITLES = {"distil": "DistilRNN, distilled", "rnn": "DistilRNN, no teacher"}
 
@@ -55,7 +55,7 @@ def _differences(config: dict[str, Any], sibling: dict[str, Any]) -> list[str]:
     """Return the settings in which two students' runs differ, so that they can't be compared."""
     shared = [
         f.name
-        for group in (StudentSettings, PretrainSettings, TrainSettings)
+        for group in (StudentSettings, PretrainSettings, TrainSettings, DecisionSettings)
         for f in fields(group)
     ]
     differences = [

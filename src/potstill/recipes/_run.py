@@ -1,20 +1,16 @@
 """One run, one folder: what happens around the training loop, for LoRA, distil and rnn alike."""
 
-import importlib.metadata
 import json
 import logging
-import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from potstill import __version__
 from potstill.data.batching import LabelledDataset
 from potstill.data.check import check_corpus
 from potstill.data.corpus import Corpus, load_corpus
@@ -28,24 +24,22 @@ from potstill.files import (
     write_json,
     write_text,
 )
-from potstill.metrics import evaluation, majority_share, score
+from potstill.metrics import cross_entropy, majority_share
 from potstill.model_card import Kind, write_card
-from potstill.ops import kernels
 from potstill.progress import Progress, no_progress
 from potstill.recipes import plots
+from potstill.recipes._decisions import Adjustment, Decided, decide_and_score
 from potstill.recipes.check import log_report
 from potstill.recipes.console import log_choice
 from potstill.recipes.report import write_own_report
 from potstill.recipes.tables import EPOCH_HEADER, epoch_lines, summary_lines
 from potstill.report.page import REPORT
 from potstill.report.predictions import PREDICTIONS, write_predictions
-from potstill.settings import DataSettings, TrainSettings
+from potstill.settings import DataSettings, DecisionSettings, TrainSettings
 from potstill.training.checkpoint import Checkpoint, TrainResult
 from potstill.training.distributed import predict_logits, process
 from potstill.training.loop import train
 from potstill.training.losses import LossFunction
-
-LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
 
 logger = logging.getLogger(__name__)
 
@@ -118,29 +112,6 @@ def check_target(folder: Path, plots_path: Path | None, resume: bool) -> None:
     check_writable(cache_folder(), "POTSTILL_CACHE")
 
 
-def describe_run(command: str, seed: int, corpus: Corpus, settings: list[Any]) -> dict[str, Any]:
-    """Return what config.json says of every run: its settings, data, versions and machine."""
-    flat: dict[str, Any] = {}
-    for group in settings:
-        flat |= asdict(group)
-    versions = {"potstill": __version__, "python": platform.python_version()}
-    versions |= {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return {
-        "command": command,
-        "SR": seed,
-        "labels": list(corpus.labels),
-        "max_length": flat["max_length"],
-        "settings": flat,
-        "data": corpus.describe(),
-        "versions": versions,
-        "machine": {
-            "system": platform.platform(),
-            "threads": torch.get_num_threads(),
-            "compiled_kernels": kernels.load_library() is not None,
-        },
-    }
-
-
 @dataclass(frozen=True)
 class Run:
     """One run: its task, its config.json, how it trains, the folder that it writes, its plot, if
@@ -210,10 +181,12 @@ def resumable(checkpoint: Checkpoint) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run measured: `results` as in results.json, and the logits of every scored split."""
+    """What a run measured: `results` as in results.json, the logits of every scored split, and what
+    was decided by them."""
 
     results: dict[str, Any]
     logits: dict[str, Tensor]
+    decided: Decided
 
 
 def write_run(
@@ -223,7 +196,8 @@ def write_run(
     trained: TrainResult,
     *,
     save: Callable[[Path], None],
-    bias: Tensor | None = None,
+    decisions: DecisionSettings,
+    adjustment: Adjustment,
 ) -> RunResult:
     """Write the run's folder, whole or not at all, and its plot, and log the scores.
 
@@ -231,22 +205,22 @@ def write_run(
         trained: What `fit` returned.
         save: Writes the model's weights into a folder, and leaves in the model what a reader of
             these files gets; that is what is scored.
-        bias: (classes,) what was added to the logits after training.
+        adjustment: What was done to the logits after training.
     """
     checkpoint = run.checkpoint()
     with _new_folder(run.folder) as folder:
         save(folder)
-        result = _score(run, model, evaluations, trained, bias=bias)
-        write_json(folder / "config.json", dict(run.config))
+        result = _score(run, model, evaluations, trained, decisions, adjustment)
+        write_json(folder / "config.json", dict(run.config) | result.decided.config())
         write_json(folder / "results.json", result.results)
         lines = "".join(json.dumps(metrics) + "\n" for metrics in trained.history)
         write_text(folder / "metrics.jsonl", lines)
         kind: Kind = "adapter" if "decoder" in run.config else "student"
         write_card(folder, kind, dict(run.config), result.results)
-        probabilities = {name: logits.softmax(1).numpy() for name, logits in result.logits.items()}
-        predicted = {name: logits.argmax(1).numpy() for name, logits in result.logits.items()}
-        labels = run.task.corpus.labels
-        write_predictions(folder, labels, run.task.scored, probabilities, predicted)
+        labels, scored = run.task.corpus.labels, run.task.scored
+        write_predictions(
+            folder, labels, scored, result.decided.probabilities, result.decided.predicted
+        )
         # Git and the Hub leave these out: sentences of data that may not be ours to publish.
         write_text(folder / ".gitignore", f"{PREDICTIONS}\n{REPORT}\n")
     if process().is_main_process:
@@ -258,6 +232,10 @@ def write_run(
                 title=run.title,
                 file=run.plot,
             )
+            if calibration := result.results["calibration"]:
+                plots.reliability_plot(
+                    calibration, title=run.title, file=plots.reliability_file(run.plot)
+                )
         # A decoder takes long to load, and of several processes one can't predict by itself.
         explained = "student" in run.config and process().num_processes == 1
         write_own_report(run.folder, explained=explained)
@@ -284,27 +262,26 @@ def _score(
     model: nn.Module,
     evaluations: dict[str, LabelledDataset],
     trained: TrainResult,
-    *,
-    bias: Tensor | None,
+    decisions: DecisionSettings,
+    adjustment: Adjustment,
 ) -> RunResult:
     """Score the saved weights, by all processes together."""
-    if bias is None:
-        bias = torch.zeros(len(run.task.corpus.labels))
-    chosen, all_logits = {}, {}
+    logits = {name: predict_logits(model, evaluations[name].tokens) for name in run.task.scored}
     for name, split in run.task.scored.items():
-        logits = all_logits[name] = predict_logits(model, evaluations[name].tokens)
-        chosen[name] = evaluation(logits.numpy(), split.labels, split.sources)
-        before_shift = score((logits - bias).numpy(), split.labels)
-        if abs(before_shift["loss"] - trained.chosen_metrics[name]["loss"]) > 1e-3:
+        loss = cross_entropy(adjustment.as_trained(logits[name]).numpy(), split.labels)
+        if abs(loss - trained.chosen_metrics[name]["loss"]) > 1e-3:
             raise RuntimeError(f"what was saved scores otherwise on {name} than what was trained")
+    labels = run.task.corpus.labels
+    decided = decide_and_score(decisions, labels, run.task.scored, logits, adjustment)
     results = {
         "chosen_epoch": trained.chosen_epoch,
-        "chosen": chosen,
+        "chosen": decided.scores,
         "last": trained.history[-1],
-        "bias": bias.tolist(),
+        "bias": adjustment.bias.tolist(),
+        "calibration": decided.calibration,
         "parameters": run.config["parameters"]["total"],
     }
-    return RunResult(results, all_logits)
+    return RunResult(results, logits, decided)
 
 
 def unfinished(folder: Path) -> Path:

@@ -4,23 +4,28 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from potstill.calibration import prevalence_bias
 from potstill.data.batching import LabelledDataset
 from potstill.distillation.lm_targets import LMDataset
 from potstill.distillation.pretrain import pretrain
-from potstill.metrics import prevalence_bias
 from potstill.progress import Progress, no_progress
-from potstill.recipes._run import Run, Task, resumable
+from potstill.recipes._decisions import Adjustment, no_bias, temperature_on_holdout
+from potstill.recipes._run import Run, Task, resumable, write_run
 from potstill.recipes.console import log_choice, log_truncated
-from potstill.settings import PretrainSettings, StudentSettings, TrainSettings
+from potstill.recipes.tables import shortened
+from potstill.settings import DecisionSettings, PretrainSettings, StudentSettings, TrainSettings
 from potstill.student.base import Base
+from potstill.student.io import save_student
 from potstill.student.model import DistilRNN, StudentConfig
 from potstill.student.tokenizer import encode, train_tokenizer, truncated
+from potstill.training.checkpoint import TrainResult
 from potstill.training.distributed import predict_logits
 from potstill.training.precision import resolve_precision
 
@@ -127,6 +132,54 @@ def pretrain_student(
     return replace(run, settings=replace(run.settings, resume=False))
 
 
+def write_student(
+    run: Run,
+    model: DistilRNN,
+    tokenizer: Tokenizer,
+    trained: TrainResult,
+    *,
+    labelled: LabelledDataset,
+    evaluations: dict[str, LabelledDataset],
+    match: bool,
+    decisions: DecisionSettings,
+) -> None:
+    """Adjust a trained student's last layers, and write the run.
+
+    Args:
+        labelled: Train.
+        evaluations: The other splits.
+        match: Whether the biases are to match the class frequencies of train.
+    """
+    classes = run.config["labels"]
+    adjustment = _adjust(model, labelled, evaluations, classes, match=match, decisions=decisions)
+    save = partial(save_student, model, tokenizer)
+    write_run(
+        run, model, evaluations, trained, save=save, decisions=decisions, adjustment=adjustment
+    )
+
+
+@torch.no_grad()
+def _adjust(
+    model: DistilRNN,
+    labelled: LabelledDataset,
+    evaluations: dict[str, LabelledDataset],
+    classes: Sequence[str],
+    *,
+    match: bool,
+    decisions: DecisionSettings,
+) -> Adjustment:
+    """Adjust the biases to the class frequencies of train, if they are to `match`, and then all
+    weights to the temperature that fits the held-out sentences."""
+    bias = no_bias(len(classes))
+    if match and decisions.class_weight == "none":
+        bias = match_prevalence(model, labelled, classes)
+    temperature = temperature_on_holdout(decisions, model, evaluations)
+    for layer in filter(None, (model.score, model.word_score)):
+        layer.weight.div_(temperature)
+        layer.bias.div_(temperature)
+    return Adjustment(bias, temperature, in_weights=True)
+
+
 @torch.no_grad()
 def match_prevalence(model: DistilRNN, labelled: LabelledDataset, classes: Sequence[str]) -> Tensor:
     """Shift `model.score.bias` so that predicted class frequencies on `labelled` match the labels;
@@ -141,12 +194,13 @@ def match_prevalence(model: DistilRNN, labelled: LabelledDataset, classes: Seque
         np.bincount(answers, minlength=len(classes)) / len(logits)
         for answers in (labelled.labels, logits.argmax(1))
     )
-    frequencies = ", ".join(
+    frequencies = [
         f"{name} {100 * now:.1f} % (was {100 * before:.1f} %, bias {shift:+.2f})"
         for name, now, before, shift in zip(classes, true, predicted, bias.tolist(), strict=True)
         if shift
-    )
+    ]
     logger.info(
-        f"predicted = true frequency on train: {frequencies or 'all classes, without a bias'}"
+        "predicted = true frequency on train: "
+        f"{shortened(frequencies) or 'all classes, without a bias'}"
     )
     return bias

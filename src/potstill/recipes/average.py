@@ -25,7 +25,7 @@ from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.teacher import load_teacher
 from potstill.model_card import write_card
 from potstill.recipes._corpus import evaluation_corpus
-from potstill.recipes._run import describe_run
+from potstill.recipes._description import describe_run
 from potstill.recipes.tables import comparison_table
 from potstill.settings import DataSettings
 from potstill.training.distributed import process

@@ -13,15 +13,31 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 logger = logging.getLogger(__name__)
 # Of several processes only the first prints.
-console = Console(highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
+# Emoji codes such as :heart: stay as they are: they are somebody's labels, names and texts.
+console = Console(
+    highlight=False, soft_wrap=True, emoji=False, quiet=os.environ.get("RANK", "0") != "0"
+)
+# Control characters could move the cursor or change the terminal's state; line ends may stay.
+CONTROLS = {i: f"\\x{i:02x}" for i in (*range(32), *range(0x7F, 0xA0)) if chr(i) not in "\n\t"}
 
 
 def echo(text: str = "") -> None:
     """Print a line as it is, without markup."""
-    console.print(text, markup=False)
+    console.print(printable(text), markup=False)
+
+
+def printable(text: str) -> str:
+    """Return `text` with its control characters written out, as in \\x1b."""
+    return text.translate(CONTROLS)
+
+
+def as_is(text: str) -> Text:
+    """Return `text` for a cell or a title, without markup."""
+    return Text(printable(text))
 
 
 def choice_line(what: str, title: str, reason: str = "") -> str:
@@ -77,7 +93,7 @@ def progress_bar(total: int) -> Iterator[Callable[[int, str], None]]:
         show(done, description): the sentences done so far, and what is being done.
     """
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[rate]:.0f} sentences/s,"),
         TimeRemainingColumn(),

@@ -25,33 +25,27 @@ from potstill.inference.teacher import load_teacher
 from potstill.metrics import evaluation
 from potstill.progress import Progress, no_progress
 from potstill.recipes._corpus import trained_on
-from potstill.recipes._run import (
-    Run,
-    Task,
-    check_target,
-    describe_run,
-    fit,
-    read_task,
-    write_run,
-)
+from potstill.recipes._decisions import check_decisions, class_weights
+from potstill.recipes._description import describe_run
+from potstill.recipes._run import Run, Task, check_target, fit, read_task
 from potstill.recipes._student import (
     build_student,
     encode_splits,
     make_tokenizer,
-    match_prevalence,
     pretrain_student,
     resolve_epochs,
+    write_student,
 )
 from potstill.recipes.console import format_count, log_choice
 from potstill.settings import (
     DataSettings,
+    DecisionSettings,
     DistilSettings,
     PretrainSettings,
     StudentSettings,
     TrainSettings,
 )
 from potstill.student.base import load_init
-from potstill.student.io import save_student
 from potstill.training.distributed import process
 from potstill.transfer.dataset import (
     Selection,
@@ -79,6 +73,7 @@ def distil(
     pretraining: PretrainSettings = PretrainSettings(),
     data_settings: DataSettings = DataSettings(),
     train: TrainSettings = TrainSettings(batch_size=64),
+    decisions: DecisionSettings = DecisionSettings(),
     gpt_variant: str | None = None,
     output: str | Path | None = None,
     plots_path: str | Path | None = None,
@@ -95,6 +90,7 @@ def distil(
         data_settings: The columns of a file, the held-out slice and the maximum length; `data`
             takes the place of its own.
         train: How it is trained; the default is `TrainSettings` with a batch size of 64.
+        decisions: Class weights, calibration of the probabilities, and the goal of the thresholds.
         gpt_variant: Base model of an adapter in a folder. Default: the one recorded there.
         output: Folder to write the run to. Default: runs/distil-SEED. A run that is there is
             replaced.
@@ -120,6 +116,8 @@ def distil(
     data, data_settings, reason = _resolve_data(data, data_settings, teacher)
     task, data_settings = read_task(data, data_settings, seed, reason)
     _check_labels(task, teacher)
+    check_decisions(decisions, task.corpus.labels, task.scored)
+    weights = class_weights(decisions, task.train, task.corpus.labels)
     train, pretraining = resolve_epochs(
         train, pretraining, transfer_set=unlabelled is not None, init=base is not None
     )
@@ -178,7 +176,7 @@ def distil(
     ratio = f"1/{teacher.n_parameters / total:.0f} of {teacher.title}"
     logger.info(f"student: DistilRNN, {format_count(total)} parameters; {ratio}")
 
-    settings = [distillation, student, pretraining, data_settings, train]
+    settings = [distillation, student, pretraining, data_settings, train, decisions]
     config = describe_run("distil", seed, task.corpus, settings)
     config["teacher"] = _describe_teacher(teacher, task, logits)
     if base:
@@ -196,7 +194,7 @@ def distil(
     run = Run(task, config, train, folder, plot, title)
 
     run = pretrain_student(run, model, dataset.text(), pretraining, progress=progress)
-    loss_function = partial(distillation_loss, settings=distillation)
+    loss_function = partial(distillation_loss, settings=distillation, class_weights=weights)
     trained = fit(
         run,
         model,
@@ -205,9 +203,16 @@ def distil(
         loss_function=loss_function,
         progress=progress,
     )
-    bias = match_prevalence(model, labelled, config["labels"]) if student.match_prevalence else None
-    save = partial(save_student, model, tokenizer)
-    write_run(run, model, evaluations, trained, save=save, bias=bias)
+    write_student(
+        run,
+        model,
+        tokenizer,
+        trained,
+        labelled=labelled,
+        evaluations=evaluations,
+        match=student.match_prevalence,
+        decisions=decisions,
+    )
     if tokenised and process().is_main_process:
         tokenised.remove()
     return StudentClassifier(folder)
@@ -276,7 +281,12 @@ def _label(
 def _describe_teacher(
     teacher: DecoderClassifier, task: Task, logits: dict[str, Tensor]
 ) -> dict[str, Any]:
-    scores = {n: evaluation(logits[n].numpy(), s.labels) for n, s in task.scored.items()}
+    scores = {
+        name: evaluation(
+            logits[name].numpy() / teacher.temperature, split.labels, offsets=teacher.offsets
+        )
+        for name, split in task.scored.items()
+    }
     return {
         "path": str(teacher.folder),
         "sha256": teacher.sha256,

@@ -24,16 +24,23 @@ from potstill.files import ADAPTER_WEIGHTS
 from potstill.inference.decoder import DecoderClassifier
 from potstill.ops import kernels
 from potstill.progress import Progress, no_progress
+from potstill.recipes._decisions import (
+    Adjustment,
+    check_decisions,
+    class_weights,
+    no_bias,
+    temperature_on_holdout,
+)
+from potstill.recipes._description import describe_run
 from potstill.recipes._run import (
     Run,
     check_target,
-    describe_run,
     fit,
     read_task,
     write_run,
 )
 from potstill.recipes.console import log_choice, log_truncated, parameter_line
-from potstill.settings import DataSettings, LoRASettings, TrainSettings
+from potstill.settings import DataSettings, DecisionSettings, LoRASettings, TrainSettings
 from potstill.training.distributed import process
 from potstill.training.losses import classification_loss
 from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
@@ -51,6 +58,7 @@ def finetune(
     lora: LoRASettings = LoRASettings(),
     data_settings: DataSettings = DataSettings(),
     train: TrainSettings = TrainSettings(lr=6e-4),
+    decisions: DecisionSettings = DecisionSettings(),
     output: str | Path | None = None,
     plots_path: str | Path | None = None,
     progress: Progress = no_progress,
@@ -68,6 +76,7 @@ def finetune(
         data_settings: The columns of a file, the held-out slice and the maximum length; `data`
             takes the place of its own.
         train: How it is trained; the default is `TrainSettings` with a learning rate of 6e-4.
+        decisions: Class weights, calibration of the probabilities, and the goal of the thresholds.
         output: Folder to write the run to. Default: runs/LoRA-SEED. A run that is there is
             replaced.
         plots_path: Folder for lora_training_plot.png. Default: no plot.
@@ -88,6 +97,7 @@ def finetune(
         lora=lora,
         data_settings=data_settings,
         train=train,
+        decisions=decisions,
         folder=folder,
         plots_path=Path(plots_path) if plots_path else None,
         progress=progress,
@@ -104,6 +114,7 @@ def train_adapter(
     lora: LoRASettings,
     data_settings: DataSettings,
     train: TrainSettings,
+    decisions: DecisionSettings,
     folder: Path,
     plots_path: Path | None,
     progress: Progress,
@@ -115,6 +126,8 @@ def train_adapter(
             base_model = find_base_model(str(base_model))
     log_choice("base", base_model.title, base_model.reason)
     task, data_settings = read_task(data, data_settings, seed)
+    check_decisions(decisions, task.corpus.labels, task.scored)
+    weights = class_weights(decisions, task.train, task.corpus.labels)
 
     base, tokenizer = base_model.base(), base_model.tokenizer()
     max_length = data_settings.max_length
@@ -140,7 +153,7 @@ def train_adapter(
     total, trainable = parameter_counts(model)
     logger.info(f"{parameter_line(total, trainable)}; arithmetic: {_arithmetic(precision)}")
 
-    config = describe_run("LoRA", seed, task.corpus, [lora, data_settings, train])
+    config = describe_run("LoRA", seed, task.corpus, [lora, data_settings, train, decisions])
     config["decoder"] = base_model.describe()
     config["start_token"] = start
     config["parameters"] = {"total": total, "trainable": trainable}
@@ -153,19 +166,24 @@ def train_adapter(
         model,
         dataset,
         evaluations,
-        loss_function=classification_loss,
+        loss_function=partial(classification_loss, class_weights=weights),
         microbatch_tokens=MICROBATCH_TOKENS,
         progress=progress,
     )
     save = partial(_save_and_reload, model, str(base_model.folder))
-    result = write_run(run, model, evaluations, trained, save=save)
+    temperature = temperature_on_holdout(decisions, model, evaluations)
+    # Not in the weights: students learn from the logits as they are, and PEFT reads the head.
+    adjustment = Adjustment(no_bias(classes), temperature, in_weights=False)
+    result = write_run(
+        run, model, evaluations, trained, save=save, decisions=decisions, adjustment=adjustment
+    )
     logger.info(f"adapter: {folder}")
     if plot:
         logger.info(f"plot: {plot}")
     # These logits need not be computed again when this model becomes a teacher.
     if process().is_main_process:
-        weights, sha256 = folder / ADAPTER_WEIGHTS, config["decoder"]["sha256"]
-        cache = LogitCache(teacher_hash(sha256, weights, max_length, start))
+        adapter, sha256 = folder / ADAPTER_WEIGHTS, config["decoder"]["sha256"]
+        cache = LogitCache(teacher_hash(sha256, adapter, max_length, start))
         for name, split in task.scored.items():
             cache.put(split.sentences, result.logits[name])
 

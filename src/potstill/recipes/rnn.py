@@ -11,19 +11,26 @@ from potstill.distillation.lm_targets import LMDataset
 from potstill.distillation.resident import on_device
 from potstill.inference.student import StudentClassifier
 from potstill.progress import Progress, no_progress
-from potstill.recipes._run import Run, check_target, describe_run, fit, read_task, write_run
+from potstill.recipes._decisions import check_decisions, class_weights
+from potstill.recipes._description import describe_run
+from potstill.recipes._run import Run, check_target, fit, read_task
 from potstill.recipes._student import (
     build_student,
     encode_splits,
     make_tokenizer,
-    match_prevalence,
     pretrain_student,
     resolve_epochs,
+    write_student,
 )
 from potstill.recipes.console import format_count
-from potstill.settings import DataSettings, PretrainSettings, StudentSettings, TrainSettings
+from potstill.settings import (
+    DataSettings,
+    DecisionSettings,
+    PretrainSettings,
+    StudentSettings,
+    TrainSettings,
+)
 from potstill.student.base import load_init
-from potstill.student.io import save_student
 from potstill.training.losses import classification_loss
 
 logger = logging.getLogger(__name__)
@@ -37,6 +44,7 @@ def train_baseline(
     pretraining: PretrainSettings = PretrainSettings(),
     data_settings: DataSettings = DataSettings(),
     train: TrainSettings = TrainSettings(batch_size=64),
+    decisions: DecisionSettings = DecisionSettings(),
     output: str | Path | None = None,
     plots_path: str | Path | None = None,
     progress: Progress = no_progress,
@@ -51,6 +59,7 @@ def train_baseline(
         data_settings: The columns of a file, the held-out slice and the maximum length; `data`
             takes the place of its own.
         train: How it is trained; the default is `TrainSettings` with a batch size of 64.
+        decisions: Class weights, calibration of the probabilities, and the goal of the thresholds.
         output: Folder to write the run to. Default: runs/rnn-SEED. A run that is there is
             replaced.
         plots_path: Folder for rnn_training_plot.png. Default: no plot.
@@ -68,6 +77,8 @@ def train_baseline(
     check_target(folder, plots_folder, train.resume)
     base = load_init(student)
     task, data_settings = read_task(data, data_settings, seed)
+    check_decisions(decisions, task.corpus.labels, task.scored)
+    weights = class_weights(decisions, task.train, task.corpus.labels)
     init = base is not None
     train, pretraining = resolve_epochs(train, pretraining, transfer_set=False, init=init)
 
@@ -78,7 +89,8 @@ def train_baseline(
     total, _ = parameter_counts(model)
     logger.info(f"student: DistilRNN, {format_count(total)} parameters")
 
-    config = describe_run("rnn", seed, task.corpus, [student, pretraining, data_settings, train])
+    settings = [student, pretraining, data_settings, train, decisions]
+    config = describe_run("rnn", seed, task.corpus, settings)
     if base:
         config["init"] = base.describe()
     config["student"] = asdict(model.config)
@@ -94,10 +106,17 @@ def train_baseline(
         model,
         on_device(model, labelled),
         evaluations,
-        loss_function=classification_loss,
+        loss_function=partial(classification_loss, class_weights=weights),
         progress=progress,
     )
-    bias = match_prevalence(model, labelled, config["labels"]) if student.match_prevalence else None
-    save = partial(save_student, model, tokenizer)
-    write_run(run, model, evaluations, trained, save=save, bias=bias)
+    write_student(
+        run,
+        model,
+        tokenizer,
+        trained,
+        labelled=labelled,
+        evaluations=evaluations,
+        match=student.match_prevalence,
+        decisions=decisions,
+    )
     return StudentClassifier(folder)

@@ -19,6 +19,7 @@ from potstill.errors import UsageError
 from potstill.recipes.console import progress_bar
 from potstill.settings import (
     DataSettings,
+    DecisionSettings,
     DistilSettings,
     GeneralTextSettings,
     LoRASettings,
@@ -39,6 +40,7 @@ def LoRA(
     lora: LoRASettings = LoRASettings(),
     data: DataSettings = DataSettings(),
     train: TrainSettings = TrainSettings(lr=6e-4),
+    decisions: DecisionSettings = DecisionSettings(),
     model_path: OptionalOutputPath = None,
     plots_path: Path = Path("plots"),
 ) -> None:
@@ -59,6 +61,7 @@ def LoRA(
         lora=lora,
         data_settings=data,
         train=train,
+        decisions=decisions,
         folder=folder,
         plots_path=plots_path,
         progress=progress_bar,
@@ -140,6 +143,7 @@ def distil(
     pretraining: PretrainSettings = PretrainSettings(),
     data: DataSettings = DataSettings(),
     train: TrainSettings = TrainSettings(batch_size=64),
+    decisions: DecisionSettings = DecisionSettings(),
     student_path: OptionalOutputPath = None,
     plots_path: Path = Path("plots"),
 ) -> None:
@@ -166,6 +170,7 @@ def distil(
         pretraining=pretraining,
         data_settings=data,
         train=train,
+        decisions=decisions,
         gpt_variant=gpt_variant,
         output=folder,
         plots_path=plots_path,
@@ -180,6 +185,7 @@ def rnn(
     pretraining: PretrainSettings = PretrainSettings(),
     data: DataSettings = DataSettings(),
     train: TrainSettings = TrainSettings(batch_size=64),
+    decisions: DecisionSettings = DecisionSettings(),
     student_path: OptionalOutputPath = None,
     plots_path: Path = Path("plots"),
 ) -> None:
@@ -201,6 +207,7 @@ def rnn(
         pretraining=pretraining,
         data_settings=data,
         train=train,
+        decisions=decisions,
         output=folder,
         plots_path=plots_path,
         progress=progress_bar,
