@@ -29,7 +29,7 @@ def load(
 
     Returns:
         A `DecoderClassifier`, `StudentClassifier` or `OnnxClassifier`. A student that is exported
-        in its own folder is run by torch where torch is installed, else by onnxruntime.
+        in its own folder is run by torch where torch is installed, else without.
 
     Raises:
         UserError: There is no model in the folder or on the Hub, it can't be downloaded, it is

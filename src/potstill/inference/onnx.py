@@ -1,8 +1,7 @@
-"""An exported student without torch: onnxruntime, tokenizers and numpy are enough."""
+"""An exported student without torch: numpy, tokenizers, and what runs it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -10,9 +9,11 @@ from potstill.data.text import word_ends
 from potstill.errors import UserError
 from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER, read_json
 from potstill.inference.classifier import NO_WORD_HEAD, Classifier, check_texts
-from potstill.student.tokenizer import encode_batch, truncated
+from potstill.inference.engines import load_engine
+from potstill.student.tokenizer import encode, encode_batch, truncated
 
-BATCH_SIZE = 64
+# Texts tokenised at a time: their encodings take ten times the memory of the texts.
+TEXTS = 8192
 
 
 class OnnxClassifier(Classifier):
@@ -25,25 +26,20 @@ class OnnxClassifier(Classifier):
     title = "DistilRNN"
 
     def __init__(self, folder: Path):
-        import onnxruntime
         from tokenizers import Tokenizer
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
         try:
             self.config = read_json(folder / "config.json")
             self.classes_ = np.array([str(label) for label in self.config["labels"]])
             self.n_parameters = self.config.get("parameters", {}).get("total", 0)
             self.max_length = int(self.config["max_length"])
-            self._session = onnxruntime.InferenceSession(
-                str(folder / STUDENT_ONNX), options, ["CPUExecutionProvider"]
-            )
+            if self.max_length < 1:
+                raise ValueError(f"config.json has a max_length of {self.max_length}")
+            self.engine = load_engine(folder / STUDENT_ONNX)
             self._tokenizer = Tokenizer.from_file(str(folder / STUDENT_TOKENIZER))
-            n_labels = len(self.classes_)
-            outputs = {output.name: output.shape for output in self._session.get_outputs()}
-            self._judges_words = "word_logits" in outputs
-            if outputs["logits"][1] != n_labels:
-                raise ValueError(f"config.json names {n_labels} labels, {STUDENT_ONNX} has others")
+            if self.engine.n_labels != len(self.classes_):
+                labels = len(self.classes_)
+                raise ValueError(f"config.json names {labels} labels, {STUDENT_ONNX} has others")
         except Exception as error:  # onnxruntime and tokenizers raise their own kinds
             reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             raise UserError(f"the exported student in {folder} can't be read: {reason}.") from error
@@ -54,39 +50,30 @@ class OnnxClassifier(Classifier):
         Raises:
             UserError: A text is empty or not a string.
         """
-        encodings = encode_batch(self._tokenizer, check_texts(texts))
-        logits = np.empty((len(encodings), len(self.classes_)), np.float32)
-        for indices, (batch_logits,) in self._batches(encodings, ["logits"]):
-            logits[indices] = batch_logits
+        texts = check_texts(texts)
+        logits = np.empty((len(texts), len(self.classes_)), np.float32)
+        for start in range(0, len(texts), TEXTS):
+            part = slice(start, start + TEXTS)
+            tokens = encode(self._tokenizer, texts[part], self.max_length)
+            logits[part] = self.engine.run(tokens)
         return logits
 
     def word_logits(self, texts: str | Iterable[str]) -> list[np.ndarray]:
         """See `Classifier`."""
-        if not self._judges_words:
+        if not self.engine.judges_words:
             raise UserError(NO_WORD_HEAD)
         texts = check_texts(texts)
-        encodings = encode_batch(self._tokenizer, texts)
-        logits: list[np.ndarray] = [np.empty(0)] * len(texts)
-        for indices, (whole, tokens) in self._batches(encodings, ["logits", "word_logits"]):
-            for row, i in enumerate(indices):
-                offsets = [end for _, end in encodings[i].offsets[: self.max_length]]
-                ends = word_ends(texts[i], offsets)
-                logits[i] = np.concatenate([tokens[row, ends], whole[row : row + 1]])
+        logits = []
+        for start in range(0, len(texts), TEXTS):
+            part = texts[start : start + TEXTS]
+            encodings = encode_batch(self._tokenizer, part)
+            tokens = [encoding.ids[: self.max_length] for encoding in encodings]
+            whole, words = self.engine.run_words(tokens)
+            for i, encoding in enumerate(encodings):
+                offsets = [end for _, end in encoding.offsets[: self.max_length]]
+                after = words[i][word_ends(part[i], offsets)]
+                logits.append(np.concatenate([after, whole[i : i + 1]]))
         return logits
 
     def truncated(self, texts: str | Iterable[str]) -> np.ndarray:
         return np.array(truncated(self._tokenizer, check_texts(texts), self.max_length), bool)
-
-    def _batches(
-        self, encodings: list[Any], outputs: list[str]
-    ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
-        """Yield batches of texts of similar length: their indices, and the outputs of the graph."""
-        tokens = [encoding.ids[: self.max_length] for encoding in encodings]
-        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-        for start in range(0, len(order), BATCH_SIZE):
-            indices = order[start : start + BATCH_SIZE]
-            lengths = np.array([len(tokens[i]) for i in indices], np.int32)
-            input_ids = np.zeros((len(indices), lengths.max()), np.int64)
-            for row, i in enumerate(indices):
-                input_ids[row, : lengths[row]] = tokens[i]
-            yield indices, self._session.run(outputs, {"input_ids": input_ids, "lengths": lengths})

@@ -144,7 +144,7 @@ class StudentClassifier(Classifier):
         with tempfile.TemporaryDirectory(prefix=".potstill-", dir=folder) as temporary:
             staging = Path(temporary)
             write_onnx(self.model, staging / STUDENT_ONNX, int8)
-            self.tokenizer.save(str(staging / STUDENT_TOKENIZER))
+            self.tokenizer.save(str(staging / STUDENT_TOKENIZER), pretty=False)
             exported = {key: self.config[key] for key in EXPORTED_KEYS if key in self.config}
             write_json(staging / "config.json", exported)
             exported_student = OnnxClassifier(staging)

@@ -5,26 +5,19 @@ of everything else matters. Without a C compiler, PyTorch's operations compute t
 """
 
 import ctypes
-import hashlib
-import os
 import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from potstill.files import cache_folder, write_bytes
+from potstill.ops.compiler import CSRC, load_compiled
 
-SOURCES = sorted(Path(__file__).with_name("csrc").glob("*.[ch]"))
+NAMES = "attention.c", "cross_entropy.c", "elementwise.c", "lora.c", "vectors.h"
+SOURCES = [CSRC / name for name in NAMES]
 FLAGS = ["-O3", "-march=x86-64-v4", "-mavx512bf16", "-mprefer-vector-width=512"]
-FLAGS += ["-shared", "-fPIC", "-fvisibility=hidden"]
 WIDTH = 16  # numbers in a vector; every width must be a multiple of it
 
 
@@ -51,24 +44,8 @@ def load_library() -> Any:
     """Return the compiled functions; None if they can't be compiled or the CPU can't run them."""
     if not _runnable():
         return None
-    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
-    if shutil.which(compiler[0]) is None:
-        return None
-    command = [*compiler, *FLAGS]
-    code = b"".join(file.read_bytes() for file in SOURCES)
-    key = hashlib.sha256(code + " ".join(command).encode()).hexdigest()[:16]
-    file = cache_folder() / f"kernels-{key}.so"
-    try:
-        if not file.is_file():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory() as folder:
-                compiled = Path(folder) / file.name
-                sources = [str(file) for file in SOURCES if file.suffix == ".c"]
-                call = [*command, *sources, "-o", str(compiled), "-lm"]
-                subprocess.run(call, check=True, capture_output=True, timeout=120)
-                write_bytes(file, compiled.read_bytes())
-        library = ctypes.CDLL(str(file))
-    except (OSError, subprocess.SubprocessError):
+    library = load_compiled("kernels", SOURCES, FLAGS)
+    if library is None:
         return None
     # Pointers are passed as integers; without declared types ctypes would cut them to 32 bits.
     p, n, f = ctypes.c_void_p, ctypes.c_long, ctypes.c_float

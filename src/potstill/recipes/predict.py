@@ -59,8 +59,8 @@ def predict(
 def load_fast(
     folder: Path, *, gpt_variant: str | None = None, precision: str = "auto"
 ) -> Classifier:
-    """Load a saved model as `load` does; a student that is exported in its folder is run by
-    onnxruntime, which starts in a tenth of torch's time."""
+    """Load a saved model as `load` does; a student that is exported in its folder is run without
+    torch, which takes ten times as long to start."""
     if (folder / STUDENT_ONNX).is_file():
         return OnnxClassifier(folder)
     return load(folder, gpt_variant=gpt_variant, precision=precision)

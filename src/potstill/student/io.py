@@ -14,7 +14,7 @@ from potstill.student.model import DistilRNN, StudentConfig
 def save_student(model: DistilRNN, tokenizer: Tokenizer, folder: Path) -> None:
     """Write weights and tokenizer into `folder`."""
     write_tensors(folder / STUDENT_WEIGHTS, model.state_dict())
-    tokenizer.save(str(folder / STUDENT_TOKENIZER))
+    tokenizer.save(str(folder / STUDENT_TOKENIZER), pretty=False)
 
 
 def load_student(folder: Path) -> tuple[DistilRNN, Tokenizer, dict[str, Any]]:

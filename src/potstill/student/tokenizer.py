@@ -41,7 +41,8 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
 
 def encode(tokenizer: Tokenizer, sentences: list[str], max_length: int) -> list[list[int]]:
     """Return the tokens of each sentence, truncated to `max_length`."""
-    return [e.ids[:max_length] for e in encode_batch(tokenizer, sentences)]
+    tokenizer.encode_special_tokens = True  # see `encode_batch`
+    return [e.ids[:max_length] for e in tokenizer.encode_batch_fast(sentences)]
 
 
 def encode_batch(tokenizer: Tokenizer, sentences: list[str]) -> list[Encoding]:
