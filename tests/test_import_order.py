@@ -17,7 +17,7 @@ ORDER = [
     {"transfer"},
     {"distillation", "pretraining"},
     {"inference"},
-    {"report"},
+    {"report", "serving"},
     {"recipes"},
     {"cli", "estimator"},
 ]

@@ -1,6 +1,9 @@
 """The errors of potstill."""
 
-DATA_EXTRA = ("datasets", "pandas", "pyarrow")  # the rest is in the extra `train`
+# What brings a package; the others are in the extra `train`.
+EXTRAS = dict.fromkeys(("datasets", "pandas", "pyarrow"), "data") | dict.fromkeys(
+    ("fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn"), "serve"
+)
 
 
 class PotstillError(Exception):
@@ -20,6 +23,6 @@ def missing_extra(error: ModuleNotFoundError) -> ModuleNotFoundError:
     of potstill."""
     if (error.name or "potstill").startswith("potstill"):
         return error
-    extra = "data" if error.name in DATA_EXTRA else "train"
+    extra = EXTRAS.get(error.name or "", "train")
     message = f"{error.name} is not installed; pip install 'potstill[{extra}]' brings it."
     return ModuleNotFoundError(message, name=error.name)

@@ -20,9 +20,8 @@ LABELS = ["bad", "good"]
 VERSIONS = {"potstill": "0"}
 
 
-@pytest.fixture
-def student(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """Folder of a student as a run leaves it; a parameter False leaves out its word head."""
+def write_student(folder: Path, word_head: bool = True, max_length: int = 16) -> Path:
+    """Write a student as a run leaves it; return its folder."""
     tokenizer = train_tokenizer(SENTENCES, 500)
     torch.manual_seed(0)
     config = StudentConfig(
@@ -30,14 +29,24 @@ def student(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
         hidden_size=16,
         vocab_size=tokenizer.get_vocab_size(),
         classes=2,
-        word_head=getattr(request, "param", True),
+        word_head=word_head,
     )
-    folder = tmp_path / "student"
     folder.mkdir()
     save_student(DistilRNN(config), tokenizer, folder)
-    about = {"labels": LABELS, "max_length": 16, "student": vars(config), "versions": VERSIONS}
+    about = {
+        "labels": LABELS,
+        "max_length": max_length,
+        "student": vars(config),
+        "versions": VERSIONS,
+    }
     (folder / "config.json").write_text(json.dumps(about))
     return folder
+
+
+@pytest.fixture
+def student(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Folder of a student as a run leaves it; a parameter False leaves out its word head."""
+    return write_student(tmp_path / "student", getattr(request, "param", True))
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from potstill.inference.explain import Explanation, word_spans
-from potstill.recipes.explanation import CLASS_COLOURS, by_label, explanation_text
+from potstill.inference.explain import Explanation, by_label, word_spans
+from potstill.recipes.explanation import CLASS_COLOURS, explanation_text
 
 TEXT = "The books  is [red]old[/red]"
 SCORES = [0.3, 0.45, 0.95, 0.9]  # of "bad"

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields, is_dataclass
 
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": commands.predict,
     "report": commands.report,
     "export": commands.export,
+    "serve": commands.serve,
 }
 DESCRIPTION = """\
 Turn a GPT into a tiny classifier: tune it with LoRA, distil it into DistilRNN.
@@ -131,7 +133,13 @@ class _PrintingHandler(logging.Handler):
         self.args = args
 
     def emit(self, record: logging.LogRecord) -> None:
+<<<<<<< HEAD
         echo(name_flags(record.getMessage(), self.args))
+=======
+        echo(name_flags(record.getMessage()))
+        if record.exc_info:
+            echo("".join(traceback.format_exception(*record.exc_info)).rstrip())
+>>>>>>> 08417f5 (serve: a saved model over HTTP, with batching, limits and a page)
 
 
 def _print_log(args: Sequence[str]) -> None:

@@ -1,7 +1,9 @@
 """Where a model makes up its mind about a text: its probabilities after each word."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -61,3 +63,31 @@ class Explanation:
 def word_spans(text: str) -> list[tuple[int, int]]:
     """Return start and end of each word of `text`, of what is between white space."""
     return [match.span() for match in re.finditer(r"\S+", text)]
+
+
+def explanation_json(explanation: Explanation) -> dict[str, Any]:
+    """Return the words of a sentence, each with its place and probabilities, and the index of the
+    decisive one."""
+    words = zip(
+        explanation.words,
+        explanation.spans,
+        explanation.word_probabilities.tolist(),
+        strict=True,
+    )
+    return {
+        "words": [
+            {
+                "word": word,
+                "start": start,
+                "end": end,
+                "probabilities": by_label(explanation.classes, row),
+            }
+            for word, (start, end), row in words
+        ],
+        "decisive": explanation.decisive,
+    }
+
+
+def by_label(labels: Sequence[str], row: Sequence[float]) -> dict[str, float]:
+    """Return the probabilities of the classes by their names, rounded."""
+    return dict(zip(labels, (round(p, 4) for p in row), strict=True))

@@ -1,6 +1,4 @@
-"""An explanation as it is printed, and as JSON."""
-
-from typing import Any
+"""An explanation as it is printed."""
 
 from rich.text import Text
 
@@ -30,31 +28,3 @@ def explanation_text(verdict: str, explanation: Explanation) -> Text:
         for i, (word, score) in enumerate(zip(explanation.words, explanation.scores, strict=True))
     )
     return Text.assemble(verdict, sentence, "\n", " " * len(verdict), (numbers, "dim"))
-
-
-def explanation_json(explanation: Explanation) -> dict[str, Any]:
-    """Return the words of a sentence, each with its place and probabilities, and the index of the
-    decisive one."""
-    words = zip(
-        explanation.words,
-        explanation.spans,
-        explanation.word_probabilities.tolist(),
-        strict=True,
-    )
-    return {
-        "words": [
-            {
-                "word": word,
-                "start": start,
-                "end": end,
-                "probabilities": by_label(explanation.classes, row),
-            }
-            for word, (start, end), row in words
-        ],
-        "decisive": explanation.decisive,
-    }
-
-
-def by_label(labels: tuple[str, ...], row: list[float]) -> dict[str, float]:
-    """Return the probabilities of the classes by their names, rounded."""
-    return dict(zip(labels, (round(p, 4) for p in row), strict=True))

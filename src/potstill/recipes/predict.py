@@ -6,11 +6,12 @@ from pathlib import Path
 from potstill.data.readers import read_lines, split_lines
 from potstill.files import STUDENT_ONNX
 from potstill.inference.classifier import Classifier
+from potstill.inference.explain import by_label, explanation_json
 from potstill.inference.load import load
 from potstill.inference.locate import named_or_newest
 from potstill.inference.onnx import OnnxClassifier
 from potstill.recipes.console import choice_line, console, to_json, truncated_line
-from potstill.recipes.explanation import by_label, explanation_json, explanation_text
+from potstill.recipes.explanation import explanation_text
 
 
 def predict(

@@ -5,7 +5,11 @@ the functions, so that `--help` answers at once.
 """
 
 from potstill.cli.commands.train import LoRA, average, distil, pretrain, rnn, transfer
+<<<<<<< HEAD
 from potstill.cli.commands.use import check, evaluate, export, gen, predict, report
+=======
+from potstill.cli.commands.use import evaluate, export, gen, predict, report, serve
+>>>>>>> 08417f5 (serve: a saved model over HTTP, with batching, limits and a page)
 
 __all__ = [
     "LoRA",
@@ -19,5 +23,6 @@ __all__ = [
     "pretrain",
     "report",
     "rnn",
+    "serve",
     "transfer",
 ]

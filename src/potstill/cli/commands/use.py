@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """The commands that use a model, and check: gen, evaluate, predict, report, export."""
+=======
+"""The commands that use a model: gen, evaluate, predict, report, export, serve."""
+>>>>>>> 08417f5 (serve: a saved model over HTTP, with batching, limits and a page)
 
 from potstill.cli.options import (
     AdapterVariant,
@@ -19,6 +23,7 @@ from potstill.settings import (
     OptionalColumns,
     OptionalText,
     SamplingSettings,
+    ServeSettings,
     Switch,
 )
 
@@ -172,3 +177,22 @@ def export(
     from potstill.recipes import export as recipe
 
     recipe.export(model_path, onnx_path, int8=int8, merged=merged)
+
+
+def serve(
+    model_path: ModelPath = None,
+    teacher: OptionalPath = None,
+    gpt_variant: AdapterVariant = None,
+    precision: DecoderPrecision = "auto",
+    serving: ServeSettings = ServeSettings(),
+) -> None:
+    """Serve a saved model over HTTP, with a page to try it on.
+
+    Args:
+        teacher: Folder of another model, such as the student's teacher, to show beside it.
+    """
+    from potstill.recipes import serve as recipe
+
+    recipe.serve(
+        model_path, teacher, settings=serving, precision=precision, gpt_variant=gpt_variant
+    )
