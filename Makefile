@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SR ?= 12345
 
-.PHONY: install run test test-slow test-gpu check format clean
+.PHONY: install run test test-slow test-gpu browser check format clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,10 @@ run: install
 	$(BIN)/python run.py LoRA $(SR)
 	$(BIN)/python run.py distil $(SR)
 	$(BIN)/python run.py predict "The books on the table are old." "The books on the table is old."
+
+# What opens the page of `serve` in the tests, which skip that where it is not there.
+browser:
+	command -v chromedriver || (apt-get update -q && apt-get install -y -q chromium chromium-driver)
 
 # What the tests expect to the digit are a CPU's figures.
 test: install tests/node/node_modules

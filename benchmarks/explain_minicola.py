@@ -50,8 +50,7 @@ def draw_pairs(split: str, size: int) -> list[tuple[str, str, str]]:
 def decisive_words(explanations: list[Explanation], unacceptable: int) -> np.ndarray:
     """Return the decisive word of each sentence for the class `unacceptable`, whatever it is
     called."""
-    sure = np.eye(len(explanations[0].classes))[unacceptable]
-    words = [replace(e, probabilities=sure).decisive for e in explanations]
+    words = [replace(e, label=e.classes[unacceptable]).decisive for e in explanations]
     return np.array([word or 0 for word in words])
 
 
@@ -69,7 +68,7 @@ def explain_by_prefixes(classifier: Classifier, sentences: list[str]) -> list[Ex
     parts = np.split(rows, np.cumsum([len(words) for words in spans])[:-1])
     classes = tuple(classifier.classes_.tolist())
     return [
-        Explanation(s, classes, part[-1], words, part)
+        Explanation(s, classes, UNACCEPTABLE, part[-1], words, part)
         for s, words, part in zip(sentences, spans, parts, strict=True)
     ]
 

@@ -45,7 +45,8 @@ def test_words_are_found_for_the_class_asked_for_whatever_the_verdict() -> None:
     scores = np.array([0.3, 0.9, 0.2, 0.7, 0.8, 0.9])
     rows = np.stack([scores, 1 - scores], 1)
     text = "a b c d e f"
-    found = Explanation(text, ("bad", "good"), np.array([0.1, 0.9]), word_spans(text), rows)
+    whole = np.array([0.1, 0.9])
+    found = Explanation(text, ("bad", "good"), "good", whole, word_spans(text), rows)
     assert decisive_words([found], 0).tolist() == [3]
     assert steepest_words([found], 0).tolist() == [1]
 

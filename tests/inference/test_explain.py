@@ -104,9 +104,19 @@ def explanation(*scores: float, whole: float = 0.2) -> Explanation:
     """Of words w0, w1, … with these probabilities of "good"."""
     text = " ".join(f"w{i}" for i in range(len(scores)))
     probabilities = np.array([[1 - p, p] for p in scores]).reshape(-1, 2)
-    return Explanation(
-        text, ("bad", "good"), np.array([1 - whole, whole]), word_spans(text), probabilities
-    )
+    label = "good" if whole > 0.5 else "bad"
+    both = np.array([1 - whole, whole])
+    return Explanation(text, ("bad", "good"), label, both, word_spans(text), probabilities)
+
+
+def test_the_label_is_that_of_the_goal_a_model_was_trained_for(student: Path) -> None:
+    classifier = StudentClassifier(student)
+    for offsets, label in (([9.0, 0.0], "bad"), ([0.0, 9.0], "good")):
+        classifier.config["decision"] = {"offsets": offsets}
+        for found in classifier.explain(TEXTS):
+            assert found.label == label == classifier.predict(found.text)
+            column = LABELS.index(label)
+            np.testing.assert_array_equal(found.scores, found.word_probabilities[:, column])
 
 
 def test_the_decisive_word_is_where_the_label_begins_to_be_held() -> None:

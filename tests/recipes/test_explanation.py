@@ -15,7 +15,8 @@ SCORES = [0.3, 0.45, 0.95, 0.9]  # of "bad"
 
 def some_explanation() -> Explanation:
     rows = np.array([[p, 1 - p] for p in SCORES])
-    return Explanation(TEXT, ("bad", "good"), np.array([0.9, 0.1]), word_spans(TEXT), rows)
+    probabilities = np.array([0.9, 0.1])
+    return Explanation(TEXT, ("bad", "good"), "bad", probabilities, word_spans(TEXT), rows)
 
 
 def rendered(**options: bool) -> str:
@@ -53,7 +54,7 @@ def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_text_without_words_has_no_decisive_one() -> None:
-    empty = Explanation("x", ("a", "b"), np.array([0.4, 0.6]), [], np.empty((0, 2)))
+    empty = Explanation("x", ("a", "b"), "b", np.array([0.4, 0.6]), [], np.empty((0, 2)))
     assert explanation_text("b  ", empty).plain == "b  x\n   "
 
 

@@ -129,6 +129,7 @@ def test_words_are_coloured_by_what_the_model_makes_of_them(tmp_path: Path) -> N
             Explanation(
                 text,
                 ("bad", "good"),
+                "bad",
                 np.array([0.9, 0.1]),
                 word_spans(text),
                 np.array([[0.2, 0.8], [0.25, 0.75], [0.875, 0.125]]),

@@ -15,7 +15,7 @@ import pytest
 
 from potstill.inference.classifier import Classifier
 from potstill.inference.student import StudentClassifier
-from potstill.settings import ServeSettings
+from potstill.serving.settings import ServeSettings
 from tests.inference.conftest import write_student
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
@@ -36,6 +36,7 @@ class SlowClassifier(Classifier):
         self.student, self.seconds = student, 0.0
         self.batches: list[int] = []
         self.classes_, self.title, self.config = student.classes_, student.title, student.config
+        self.temperature = student.temperature
         self.n_parameters, self.max_length = student.n_parameters, student.max_length
 
     def logits(self, texts: str | Iterable[str]) -> np.ndarray:

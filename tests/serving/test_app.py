@@ -9,7 +9,7 @@ import pytest
 
 from potstill.inference.onnx import OnnxClassifier
 from potstill.inference.student import StudentClassifier
-from potstill.settings import ServeSettings
+from potstill.serving.settings import ServeSettings
 from tests.inference.conftest import LABELS, SENTENCES
 from tests.serving.conftest import Service, SlowClassifier, running, wait_until
 
@@ -30,6 +30,18 @@ def test_predict_answers_as_the_classifier(service: Service, classifier: Student
         assert alone.body["label"] == answer["label"]
         assert alone.body["probabilities"] == pytest.approx(answer["probabilities"], abs=2e-4)
         assert alone.headers["server-timing"].startswith("model;dur=")
+
+
+def test_a_goal_decides_on_the_label(service: Service, classifier: StudentClassifier) -> None:
+    before = classifier.config
+    try:
+        for offsets, label in (([9.0, 0.0], "bad"), ([0.0, 9.0], "good")):
+            classifier.config = before | {"decision": {"offsets": offsets}}
+            for path in ("/predict", "/explain"):
+                reply = service.post(path, {"texts": TEXTS})
+                assert {answer["label"] for answer in reply.body} == {label}
+    finally:
+        classifier.config = before
 
 
 def test_explain_answers_as_the_classifier(service: Service, classifier: StudentClassifier) -> None:

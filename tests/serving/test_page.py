@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from potstill.inference.student import StudentClassifier
-from potstill.settings import ServeSettings
+from potstill.serving.settings import ServeSettings
 from tests.inference.conftest import LABELS
 from tests.serving.conftest import Service, SlowClassifier, running, wait_until
 

@@ -12,7 +12,7 @@ import pytest
 from potstill.errors import UserError
 from potstill.inference.student import StudentClassifier
 from potstill.serving.server import bind
-from potstill.settings import ServeSettings
+from potstill.serving.settings import ServeSettings
 from tests.inference.conftest import SENTENCES
 from tests.serving.conftest import Reply, Service, SlowClassifier, running, wait_until
 

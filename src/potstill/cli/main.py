@@ -133,13 +133,9 @@ class _PrintingHandler(logging.Handler):
         self.args = args
 
     def emit(self, record: logging.LogRecord) -> None:
-<<<<<<< HEAD
         echo(name_flags(record.getMessage(), self.args))
-=======
-        echo(name_flags(record.getMessage()))
         if record.exc_info:
             echo("".join(traceback.format_exception(*record.exc_info)).rstrip())
->>>>>>> 08417f5 (serve: a saved model over HTTP, with batching, limits and a page)
 
 
 def _print_log(args: Sequence[str]) -> None:

@@ -181,6 +181,7 @@ class Classifier(Protocol):
                 Explanation(
                     text,
                     tuple(self.classes_.tolist()),
+                    str(self.answers(whole[None])[0]),
                     whole,
                     word_spans(text)[: len(word_probabilities)],
                     np.array(word_probabilities).reshape(-1, len(whole)),

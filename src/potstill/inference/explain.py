@@ -15,6 +15,7 @@ class Explanation:
     Attributes:
         text: The text.
         classes: Names of the K classes.
+        label: The class of the whole text, as `predict` gives it.
         probabilities: (K,) of the whole text, as `predict_proba` gives them.
         spans: Start and end of each of the W words in `text`. A word is what is between spaces;
             those beyond the model's maximum length are left out.
@@ -23,14 +24,10 @@ class Explanation:
 
     text: str
     classes: tuple[str, ...]
+    label: str
     probabilities: np.ndarray
     spans: list[tuple[int, int]]
     word_probabilities: np.ndarray
-
-    @property
-    def label(self) -> str:
-        """The most probable class."""
-        return self.classes[int(self.probabilities.argmax())]
 
     @property
     def words(self) -> list[str]:
@@ -40,7 +37,7 @@ class Explanation:
     @property
     def scores(self) -> np.ndarray:
         """(W,) probabilities of `label` after each word."""
-        return self.word_probabilities[:, int(self.probabilities.argmax())]
+        return self.word_probabilities[:, self.classes.index(self.label)]
 
     @property
     def decisive(self) -> int | None:

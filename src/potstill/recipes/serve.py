@@ -10,7 +10,7 @@ from potstill.inference.classifier import Classifier
 from potstill.inference.locate import named_or_newest, resolve_model
 from potstill.recipes.console import log_choice
 from potstill.recipes.predict import load_fast
-from potstill.settings import ServeSettings
+from potstill.serving.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
 

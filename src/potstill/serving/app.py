@@ -32,7 +32,7 @@ from potstill.serving.schemas import (
     to_answer,
     to_label_scores,
 )
-from potstill.settings import ServeSettings
+from potstill.serving.settings import ServeSettings
 
 PAGE = Path(__file__).parent / "page.html"
 ERRORS: dict[int | str, dict[str, Any]] = {

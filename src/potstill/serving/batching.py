@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from potstill.inference.classifier import Classifier, softmax
+from potstill.calibration import probabilities
+from potstill.inference.classifier import Classifier
 from potstill.inference.explain import Explanation
 
 logger = logging.getLogger(__name__)
@@ -21,10 +22,11 @@ class OverloadedError(Exception):
 class Prediction:
     """What a model says of a text.
 
-    probabilities: of each class; cut: whether the text is longer than the model reads; logits: what
-    the probabilities are the softmax of; explanation: word by word, in their place if asked for.
+    label: its class; probabilities: of each class; cut: whether the text is longer than the model
+    reads; logits: before temperature and softmax; explanation: in their place, where asked for.
     """
 
+    label: str
     probabilities: list[float]
     cut: bool
     logits: list[float] | None = None
@@ -159,9 +161,11 @@ def predict_texts(
     if explain:
         explanations = classifier.explain(texts)
         return [
-            Prediction(e.probabilities.tolist(), is_cut, explanation=e)
+            Prediction(e.label, e.probabilities.tolist(), is_cut, explanation=e)
             for e, is_cut in zip(explanations, cut, strict=True)
         ]
     logits = classifier.logits(texts)
-    rows = zip(softmax(logits).tolist(), cut, logits.tolist(), strict=True)
-    return [Prediction(probabilities, is_cut, row) for probabilities, is_cut, row in rows]
+    rows = probabilities(logits / classifier.temperature)
+    labels = classifier.answers(rows).tolist()
+    each = zip(labels, rows.tolist(), cut, logits.tolist(), strict=True)
+    return [Prediction(*prediction) for prediction in each]

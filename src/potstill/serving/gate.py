@@ -9,7 +9,7 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from potstill.serving.metrics import ServiceMetrics
-from potstill.settings import ServeSettings
+from potstill.serving.settings import ServeSettings
 
 # These say nothing that a token should protect; the page asks for it.
 OPEN_PATHS = ("/", "/health", "/docs", "/openapi.json")

@@ -124,10 +124,9 @@ class ErrorAnswer(BaseModel):
 
 def to_answer(prediction: Prediction, labels: tuple[str, ...]) -> dict[str, Any]:
     """Return an `Answer` or an `ExplainedAnswer` as JSON."""
-    row = prediction.probabilities
     answer: dict[str, Any] = {
-        "label": labels[row.index(max(row))],
-        "probabilities": by_label(labels, row),
+        "label": prediction.label,
+        "probabilities": by_label(labels, prediction.probabilities),
     }
     if prediction.cut:
         answer["cut"] = True

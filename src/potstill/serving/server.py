@@ -18,7 +18,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from potstill.errors import UserError
 from potstill.serving.gate import access_logger
-from potstill.settings import ServeSettings
+from potstill.serving.settings import ServeSettings
 
 MAX_HEADER_BYTES = 65536
 MAX_LOG_LINES = 10_000  # that wait to be written; further ones are dropped

@@ -5,11 +5,7 @@ the functions, so that `--help` answers at once.
 """
 
 from potstill.cli.commands.train import LoRA, average, distil, pretrain, rnn, transfer
-<<<<<<< HEAD
-from potstill.cli.commands.use import check, evaluate, export, gen, predict, report
-=======
-from potstill.cli.commands.use import evaluate, export, gen, predict, report, serve
->>>>>>> 08417f5 (serve: a saved model over HTTP, with batching, limits and a page)
+from potstill.cli.commands.use import check, evaluate, export, gen, predict, report, serve
 
 __all__ = [
     "LoRA",

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The commands that use a model, and check: gen, evaluate, predict, report, export."""
-=======
-"""The commands that use a model: gen, evaluate, predict, report, export, serve."""
->>>>>>> 08417f5 (serve: a saved model over HTTP, with batching, limits and a page)
+"""The commands that use a model, and check: gen, evaluate, predict, report, export, serve."""
 
 from potstill.cli.options import (
     AdapterVariant,
@@ -19,11 +15,11 @@ from potstill.cli.options import (
     check_serial,
 )
 from potstill.errors import UsageError, UserError
+from potstill.serving.settings import ServeSettings
 from potstill.settings import (
     OptionalColumns,
     OptionalText,
     SamplingSettings,
-    ServeSettings,
     Switch,
 )
 
