@@ -102,6 +102,7 @@ def length_batches(
     *,
     seed: int,
     epoch: int,
+    part: int = 0,
     rank: int = 0,
     world_size: int = 1,
     one_length: bool = False,
@@ -118,11 +119,12 @@ def length_batches(
         batch_size: sentences per batch, over all processes.
         seed: determines, with `epoch`, both shuffles.
         epoch: number of the epoch.
+        part: number of the part of the epoch that `lengths` are of, if it has several.
         rank: index of this process.
         world_size: number of processes.
         one_length: no batch has sentences of two lengths.
     """
-    rng = np.random.default_rng([seed, epoch])
+    rng = np.random.default_rng([seed, epoch, part] if part else [seed, epoch])
     order = rng.permutation(len(lengths))
     order = order[np.argsort(np.asarray(lengths)[order], kind="stable")]
     parts = [order]

@@ -169,6 +169,18 @@ class LMDataset(TokenDataset):
         targets = self.targets.take(indices) if self.targets else None
         return LMDataset(TokenArray.of(self.tokens).take(indices), targets)
 
+    def longer(self) -> "LMDataset":
+        """Return the sentences of more than one token: others have no next token."""
+        return self.take(np.flatnonzero(self.lengths > 1))
+
+    def soft_fraction(self) -> float | None:
+        """Return the fraction of the tokens with soft targets; None where there are none at all."""
+        return self.targets.soft_fraction() if self.targets else None
+
+    def whole(self) -> "LMDataset":
+        """Return itself, which is in memory."""
+        return self
+
     def batch(self, indices: Sequence[int]) -> LMBatch:
         """Return the sentences at `indices` as a batch."""
         target_ids = target_weights = None

@@ -7,12 +7,12 @@ each next token (`lm_targets.py`) where they are known.
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from potstill.distillation.lm_targets import LMBatch, LMDataset
 from potstill.distillation.resident import ResidentText, serves
+from potstill.distillation.streamed import StreamedText
 from potstill.progress import Progress, no_progress
 from potstill.settings import TrainSettings
 from potstill.student.heads import NextTokenHead
@@ -24,7 +24,7 @@ from potstill.training.lm_loop import fit_language_model
 
 def pretrain(
     model: DistilRNN,
-    dataset: LMDataset,
+    dataset: LMDataset | StreamedText,
     settings: TrainSettings,
     *,
     epochs: int,
@@ -51,12 +51,11 @@ def pretrain(
     if random_weights:  # embeddings as wide as PyTorch makes them would begin with sure answers
         with torch.no_grad():
             lowest.embedding.weight.mul_(0.1)
-    # A sentence of one token has no next one.
-    longer = dataset.take(np.flatnonzero(dataset.lengths > 1))
+    longer = dataset.longer()
     device = process().device
     mean_loss = fit_language_model(
         NextTokenHead(lowest).to(device).train(),
-        ResidentText.of(longer, device) if serves(lowest) else longer,
+        ResidentText.of(longer.whole(), device) if serves(lowest) else longer,
         next_token_loss,
         settings,
         epochs=epochs,

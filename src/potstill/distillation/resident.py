@@ -12,6 +12,7 @@ from potstill.data.ragged import RaggedTokens
 from potstill.data.token_array import TokenArray, Tokens
 from potstill.distillation.dataset import DistillationBatch, DistillationDataset
 from potstill.distillation.lm_targets import LMDataset, LMTargets
+from potstill.distillation.streamed import StreamedDataset
 from potstill.distillation.word_targets import WordBatch
 from potstill.student.model import DistilRNN
 from potstill.training.distributed import process
@@ -178,9 +179,14 @@ def _after_each_token(targets: LMTargets, lengths: np.ndarray) -> tuple[np.ndarr
     return rows, in_top_k
 
 
-def on_device(model: DistilRNN, dataset: LabelledDataset) -> LabelledDataset | ResidentDataset:
+def on_device(
+    model: DistilRNN, dataset: LabelledDataset | StreamedDataset
+) -> LabelledDataset | StreamedDataset | ResidentDataset:
     """Return the dataset as `model` is trained on it: on the device, where that serves."""
-    return ResidentDataset.of(dataset, process().device) if serves(model) else dataset
+    if not serves(model):
+        return dataset
+    whole = dataset.whole() if isinstance(dataset, StreamedDataset) else dataset
+    return ResidentDataset.of(whole, process().device)
 
 
 def serves(model: DistilRNN) -> bool:

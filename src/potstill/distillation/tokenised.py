@@ -5,6 +5,7 @@ Next to each shard of the set stands a file of the same name with the sentences 
 | column | type | |
 |---|---|---|
 | row | int32 | the sentence's row in the shard, where its logits are |
+| length | int32 | of `tokens` |
 | tokens | list<uint16> | int32 for a vocabulary of more than 65,536 |
 | word_positions | list<int32> | of the words' last tokens |
 | soft_rows | list<int32> | as in `LMTargets`, of the chosen sentences' targets |
@@ -61,16 +62,12 @@ class TokenShard:
         path: The file.
         shard: The shard of the set whose sentences it has.
         rows: How many it has.
-        longer: How many of them have more than one token.
-        positions: How many tokens have one after them.
-        soft: How many of these have soft targets.
+        soft: How many tokens have soft targets after them.
     """
 
     path: Path
     shard: Shard
     rows: int
-    longer: int
-    positions: int
     soft: int
 
     @property
@@ -99,6 +96,15 @@ class TokenisedSet:
 
     def __len__(self) -> int:
         return sum(shard.rows for shard in self.shards)
+
+    def lengths(self) -> np.ndarray:
+        """Return the (N,) tokens of each sentence, int32."""
+        columns = [read_table(s.path, ["length"])["length"].to_numpy() for s in self.shards]
+        return _join(columns, np.int32)
+
+    def labels(self) -> np.ndarray:
+        """Return (N,) UNLABELLED, int16."""
+        return np.full(len(self), UNLABELLED, np.int16)
 
     def read(self, numbers: Sequence[int] | None = None) -> DistillationDataset:
         """Return the sentences of the shards at `numbers`, or of all, in that order."""
@@ -130,7 +136,7 @@ class TokenisedSet:
         )
 
     def _read(self, token_shard: TokenShard) -> "_Part":
-        own = read_table(token_shard.path)
+        own = read_table(token_shard.path).drop(["length"])
         path, soft = token_shard.shard.path, "soft_rows" in own.column_names
         columns = ["logits"] + ["word_logits"] * self.words
         columns += ["top_k_ids", "top_k_probs"] * soft
@@ -151,11 +157,6 @@ class TokenisedSet:
             ids, probs = (flat_lists(table[name])[0] for name in ("top_k_ids", "top_k_probs"))
             part.token_ids, part.probs = ids.reshape(-1, TOP_K), probs.reshape(-1, TOP_K)
         return part
-
-    def soft_fraction(self) -> float:
-        """Return the fraction of the positions of text that have soft targets."""
-        text = [shard for shard in self.shards if shard.is_text]
-        return sum(s.soft for s in text) / max(1, sum(s.positions for s in text))
 
     def remove(self) -> None:
         """Remove the files."""
@@ -279,9 +280,9 @@ def _tokenise(
     encodings = encode_batch(tokenizer, sentences)
     token_type = pa.uint16() if tokenizer.get_vocab_size() <= 2**16 else pa.int32()
     tokens = TokenArray.of([encoding.ids[:max_length] for encoding in encodings])
-    after = np.maximum(tokens.lengths - 1, 0)
     result = {
         "row": pa.array(np.flatnonzero(mask), pa.int32()),
+        "length": pa.array(tokens.lengths, pa.int32()),
         "tokens": list_column(tokens.values, tokens.offsets, token_type),
     }
     if words:
@@ -295,8 +296,7 @@ def _tokenise(
         result["soft_rows"] = list_column(targets.rows, targets.offsets, pa.int32())
         result["in_top_k"] = list_column(targets.in_top_k, targets.offsets, pa.bool_())
         n_soft = int((targets.rows >= 0).sum())
-    counts = {"longer": int((after > 0).sum()), "positions": int(after.sum()), "soft": n_soft}
-    return pa.table(result).replace_schema_metadata({METADATA: json.dumps(counts)})
+    return pa.table(result).replace_schema_metadata({METADATA: json.dumps({"soft": n_soft})})
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from potstill.calibration import prevalence_bias
 from potstill.data.batching import LabelledDataset
 from potstill.distillation.lm_targets import LMDataset
 from potstill.distillation.pretrain import pretrain
+from potstill.distillation.streamed import StreamedText
 from potstill.progress import Progress, no_progress
 from potstill.recipes._decisions import Adjustment, no_bias, temperature_on_holdout
 from potstill.recipes._run import Run, Task, resumable, write_run
@@ -97,7 +98,7 @@ def build_student(
 def pretrain_student(
     run: Run,
     model: DistilRNN,
-    text: LMDataset,
+    text: LMDataset | StreamedText,
     settings: PretrainSettings,
     *,
     progress: Progress = no_progress,
@@ -122,8 +123,8 @@ def pretrain_student(
         )
     seconds = time.perf_counter() - started
     soft = ""
-    if text.targets:
-        fraction = text.targets.soft_fraction()
+    fraction = text.soft_fraction()
+    if fraction is not None:
         soft = f"; soft targets for {fraction:.0%} of the tokens"
     logger.info(
         f"pretrained as a language model: {epochs} epoch{'s' * (epochs != 1)} over "

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from potstill.decoder.classifier import parameter_counts
-from potstill.distillation.dataset import labelled_dataset
+from potstill.distillation.dataset import DistillationDataset, labelled_dataset
 from potstill.distillation.logit_cache import LogitCache, label_sentences
 from potstill.distillation.losses import distillation_loss
 from potstill.distillation.resident import on_device
+from potstill.distillation.streamed import StreamedDataset
 from potstill.distillation.tokenised import tokenise_set
 from potstill.errors import UserError
 from potstill.inference.decoder import DecoderClassifier
@@ -140,7 +141,7 @@ def distil(
     max_length = data_settings.max_length
     evaluations = encode_splits(tokenizer, task, max_length)
     labelled = evaluations.pop("train")
-    dataset = labelled_dataset(
+    own = labelled_dataset(
         tokenizer,
         task.train.sentences,
         labelled,
@@ -148,6 +149,7 @@ def distil(
         word_logits=word_logits,
         max_length=max_length,
     )
+    dataset: DistillationDataset | StreamedDataset = own
     transfer_sha256, tokenised = "", None
     if selection:
         transfer_sha256 = selection.transfer_set.sha256()
@@ -162,7 +164,7 @@ def distil(
             max_length=max_length,
             progress=progress,
         )
-        dataset = dataset.concat(tokenised.read())
+        dataset = StreamedDataset(own, tokenised)
     model = build_student(
         student,
         tokenizer,

@@ -1,7 +1,7 @@
 """One pass over a dataset."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -21,10 +21,32 @@ class Dataset(Protocol):
     @property
     def lengths(self) -> np.ndarray: ...
 
+    def __len__(self) -> int: ...
+
+
+@runtime_checkable
+class Streamed(Protocol):
+    """Sentences that are not all in memory, and so say themselves which share a batch."""
+
+    def __len__(self) -> int: ...
+
+    def epoch_batches(
+        self, batch_size: int, *, seed: int, epoch: int, rank: int, world_size: int
+    ) -> list[np.ndarray]: ...
+
+
+def epoch_batches(
+    dataset: Dataset | Streamed, batch_size: int, *, one_length: bool = False, **order: int
+) -> list[np.ndarray]:
+    """Return the indices of one epoch's batches, as `length_batches` does."""
+    if isinstance(dataset, Streamed):
+        return dataset.epoch_batches(batch_size, **order)
+    return length_batches(dataset.lengths, batch_size, one_length=one_length, **order)
+
 
 def run_epoch(
     step: Callable[[Any, np.ndarray], Result],
-    dataset: Dataset,
+    dataset: Dataset | Streamed,
     optimizer: Any,
     settings: TrainSettings,
     *,
@@ -46,9 +68,8 @@ def run_epoch(
         one_length: No batch has sentences of two lengths.
     """
     seed_epoch(seed, epoch)
-    lengths = dataset.lengths
-    batches = length_batches(
-        lengths,
+    batches = epoch_batches(
+        dataset,
         settings.batch_size,
         seed=seed,
         epoch=epoch,
@@ -56,12 +77,12 @@ def run_epoch(
         world_size=world_size,
         one_length=one_length,
     )
-    done_before = (epoch - 1) * len(lengths)
+    done_before = (epoch - 1) * len(dataset)
     results, done = [], 0
     for number, indices in enumerate(batches):
         step_number = (epoch - 1) * len(batches) + number
         set_lr(optimizer, settings, step_number, epochs * len(batches))
         results.append(step(dataset, indices))
-        done = min(done + len(indices) * world_size, len(lengths))
+        done = min(done + len(indices) * world_size, len(dataset))
         show(done_before + done, description)
     return results

@@ -130,6 +130,8 @@ def train(
 
 def _on_the_processor(outputs: list[BatchLogits]) -> list[BatchLogits]:
     """Bring logits from a GPU in one copy; of thousands of small ones each would be waited for."""
+    if not outputs:  # of all the labelled sentences, this process had none
+        return []
     indices, logits = (torch.cat(part) for part in zip(*outputs, strict=True))
     return [(indices, logits.cpu())]
 

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from potstill.data.batching import Batch
+from potstill.data.batching import UNLABELLED, Batch
 from potstill.ops.dropout import own_generator
 from potstill.training.distributed import map_in_threads
 from potstill.training.graphs import StepGraphs
@@ -32,7 +32,10 @@ class Step(Protocol):
 @dataclass(frozen=True)
 class PlainStep:
     """A step by Accelerate, on any device, in one of several processes; `model` and `optimizer`
-    are what it has prepared."""
+    are what it has prepared.
+
+    It returns the logits of labelled sentences alone: the others may be millions.
+    """
 
     model: nn.Module
     loss_function: LossFunction
@@ -42,12 +45,16 @@ class PlainStep:
     accelerator: Accelerator
 
     def __call__(self, dataset: Any, indices: np.ndarray) -> list[BatchLogits]:
-        batch = dataset.batch(indices.tolist()).to(self.accelerator.device)
+        batch = dataset.batch(indices.tolist())
+        labelled = (batch.labels != UNLABELLED).nonzero().squeeze(1)
+        batch = batch.to(self.accelerator.device)
         output = self.model(batch.input_ids, batch.lengths)
         self.accelerator.backward(self.loss_function(output, batch))
         update(self.optimizer, self.parameters, self.clip)
+        if not len(labelled):
+            return []
         logits = output[0] if isinstance(output, tuple) else output
-        return [(batch.indices, logits.detach())]
+        return [(batch.indices[labelled], logits.detach()[labelled.to(logits.device)])]
 
 
 @dataclass(frozen=True)
