@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,22 @@ def test_two_processes_share_a_transfer_set(folders: list[Path]) -> None:
         assert shards == {f"{s}.parquet" for s in ("sampled-00000", "edited-00000", "edited-00001")}
         # Each process sees its own duplicates; those across them are dropped on reading.
         assert 4208 - 20 <= len(transfer_set.select(without=[])) <= 4208
+
+
+def test_two_processes_learn_from_a_set_as_one(folders: list[Path]) -> None:
+    """Each writes some of the set's files in the student's tokens."""
+    words = ["distil", "5", "--transfer_set", "runs/transfer-5", "--epochs", "1"]
+    words += ["--pretrain_epochs", "1", *COMMANDS["distil"]]
+    students = []
+    for processes in (1, 2):
+        output = f"students/{processes}"
+        out = launch([*words, "--output", output], folders[0], processes)
+        assert "transfer set: 42" in out and "; soft targets for" in out
+        students.append(load_file(folders[0] / output / "model.safetensors"))
+    for name, value in students[0].items():
+        torch.testing.assert_close(students[1][name], value, rtol=1e-3, atol=1e-4)
+    assert {f.name for f in (folders[0] / "students").iterdir()} == {"1", "2"}
+    shutil.rmtree(folders[0] / "students")
 
 
 def test_nothing_is_left_besides_the_runs(folders: list[Path]) -> None:
