@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1] / "src" / "potstill"
 # From the bottom up; those of one line know nothing of each other.
 ORDER = [
     {
-        *("calibration", "errors", "files", "goals", "metrics", "model_card", "progress"),
+        *("calibration", "errors", "files", "goals", "html", "metrics", "model_card", "progress"),
         *("settings", "thresholds"),
     },
     {"data", "ops"},

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from potstill.inference.classifier import Classifier
     from potstill.inference.load import load
     from potstill.recipes.check import check
+    from potstill.recipes.console import progress_bar
     from potstill.recipes.distil import distil
     from potstill.recipes.lora import finetune
     from potstill.recipes.rnn import train_baseline
@@ -57,6 +58,7 @@ __all__ = [
     "finetune",
     "load",
     "load_corpus",
+    "progress_bar",
     "train_baseline",
 ]
 
@@ -84,6 +86,7 @@ _MODULES = {
     "finetune": "potstill.recipes.lora",
     "load": "potstill.inference.load",
     "load_corpus": "potstill.data.corpus",
+    "progress_bar": "potstill.recipes.console",
     "train_baseline": "potstill.recipes.rnn",
 }
 

@@ -158,6 +158,8 @@ def _prepare_libraries() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")  # not the Hub's bars: a download may take minutes
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # https://no-color.org; rich follows it by itself.
+    tyro._experimental_options["ansi_codes"] = not os.environ.get("NO_COLOR")
 
 
 def _prepare_streams() -> None:

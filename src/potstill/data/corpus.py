@@ -1,5 +1,6 @@
 """Labelled sentences of a task: its classes, its splits, and the check that it is complete."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from potstill.data.readers import Table
 from potstill.data.splits import Split, hold_out, read_split
 from potstill.data.tables import MINICOLA, Tables, read_tables
 from potstill.errors import UserError
+from potstill.html import html_table
 
 DEV_FRACTION = 0.1  # of the training sentences, where the data brings no dev
 
@@ -43,6 +45,15 @@ class Corpus:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}={len(split)}" for name, split in self.splits.items())
         return f"Corpus({self.name!r}, labels={self.labels}, {sizes}, path={self.path!r})"
+
+    def _repr_html_(self) -> str:
+        """Return a table of the sentences of each class, by split, as notebooks show it."""
+        rows = []
+        for name, split in self.splits.items():
+            counts = Counter(split.labels)
+            numbers = [f"{counts[i]:,}" for i in range(len(self.labels))]
+            rows.append((name, f"{len(split):,}", *numbers))
+        return html_table(("", "sentences", *self.labels), rows, caption=self.name)
 
     def describe(self) -> dict[str, object]:
         """Return what a run records of its data."""

@@ -1,14 +1,19 @@
 """What every saved model can do once it is loaded: the protocol `Classifier`."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Protocol, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import numpy as np
 
 from potstill.calibration import probabilities
 from potstill.errors import UserError
+from potstill.html import html_table, scores_table
 from potstill.inference.explain import Explanation, word_spans
+from potstill.progress import Progress, no_progress
 from potstill.settings import check
+
+if TYPE_CHECKING:
+    from potstill.inference.evaluation import Scores
 
 NO_WORD_HEAD = (
     "this student has no layer that judges words, so it can't be explained; distil it again, with "
@@ -195,7 +200,8 @@ class Classifier(Protocol):
         *,
         text_column: str | Sequence[str] | None = None,
         label_column: str | None = None,
-    ) -> dict[str, dict[str, Any]]:
+        progress: Progress = no_progress,
+    ) -> "Scores":
         """Score the model on labelled data.
 
         Args:
@@ -205,43 +211,39 @@ class Classifier(Protocol):
             text_column: Column or JSON key of the text in a file; several are joined with " ||| ".
                 Default: sentence or text.
             label_column: Column or JSON key of the label in a file. Default: label.
+            progress: Shows how far it is.
 
         Returns:
-            For each split what results.json has: "sentences", "loss" (mean cross-entropy in nats),
-            "accuracy", "mcc", "mcc_95" (its 95 % bootstrap interval), "macro_f1", "majority" (the
-            accuracy of the most frequent class), "ece" (expected calibration error), "confusion"
-            (counts, rows the truth), "classes" (precision, recall, F1 and support of each) and
-            "groups" (accuracy by source); for a model with the threshold of a goal, "answered".
+            A dict, which notebooks show as a table. For each split it has what results.json has:
+            "sentences", "loss" (mean cross-entropy in nats), "accuracy", "mcc", "mcc_95" (its 95 %
+            bootstrap interval), "macro_f1", "majority" (the accuracy of the most frequent class),
+            "ece" (expected calibration error), "confusion" (counts, rows the truth), "classes"
+            (precision, recall, F1 and support of each) and "groups" (accuracy by source); for a
+            model with the threshold of a goal, "answered".
 
         Raises:
             UserError: The data is missing or damaged, or has a label that is not in `classes_`.
         """
-        # Prediction alone needs neither.
-        from potstill.data.corpus import Corpus, load_evaluation
-        from potstill.metrics import evaluation
+        # Prediction alone needs neither corpora nor measures.
+        from potstill.inference.evaluation import evaluate
 
-        labels = tuple(map(str, self.classes_))
-        if not isinstance(data, Corpus):
-            data = load_evaluation(data, labels, text_column, label_column)
-        class_index = {label: i for i, label in enumerate(labels)}
-        unknown = [label for label in data.labels if label not in class_index]
-        if unknown:
-            raise UserError(
-                f"{data.path} has the label {unknown[0]!r}, but the model's classes are "
-                f"{', '.join(labels)}; score it on data with these labels."
-            )
-        scored = {name: split for name, split in data.splits.items() if name != "train"}
-        scores = {}
-        for name, split in (scored or data.splits).items():
-            truth = [class_index[data.labels[label]] for label in split.labels]
-            scores[name] = evaluation(
-                self.logits(split.sentences) / self.temperature,
-                truth,
-                split.sources,
-                offsets=self.offsets,
-                threshold=(self.config.get("decision") or {}).get("threshold", 0.0),
-            )
-        return scores
+        return evaluate(
+            self,
+            data,
+            text_column=text_column,
+            label_column=label_column,
+            progress=progress,
+        )
+
+    def _repr_html_(self) -> str:
+        """Return what the model is, and its scores where they are known, as notebooks show it."""
+        rows: list[tuple[str, object]] = [("parameters", f"{self.n_parameters:,}")]
+        rows.append(("classes", ", ".join(map(str, self.classes_))))
+        if "data" in self.config:
+            rows.append(("trained on", self.config["data"]["name"]))
+        table = html_table((self.title, ""), rows)
+        chosen = getattr(self, "results", {}).get("chosen")
+        return table + scores_table(chosen) if chosen else table
 
 
 def check_texts(texts: str | Iterable[str]) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from potstill.html import html_table
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -38,6 +40,15 @@ class Explanation:
     def scores(self) -> np.ndarray:
         """(W,) probabilities of `label` after each word."""
         return self.word_probabilities[:, self.classes.index(self.label)]
+
+    def _repr_html_(self) -> str:
+        """Return a table of the probabilities after each word, as notebooks show it."""
+        rows = [
+            (word, *(f"{100 * p:.1f} %" for p in row))
+            for word, row in zip(self.words, self.word_probabilities.tolist(), strict=True)
+        ]
+        rows.append(("(whole text)", *(f"{100 * p:.1f} %" for p in self.probabilities.tolist())))
+        return html_table(("until", *self.classes), rows)
 
     @property
     def decisive(self) -> int | None:

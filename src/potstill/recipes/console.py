@@ -7,13 +7,14 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from potstill.recipes.notebook import Rate, in_notebook, notebook_bar
 
 logger = logging.getLogger(__name__)
 # Of several processes only the first prints.
@@ -84,18 +85,22 @@ def parameter_line(total: int, trainable: int) -> str:
 
 @contextmanager
 def progress_bar(total: int) -> Iterator[Callable[[int, str], None]]:
-    """Show a bar with sentences per second and the time left.
+    """Show a bar with the rate and the time left: on a terminal and in a notebook, nowhere else.
 
     Args:
-        total: Sentences in all.
+        total: Sentences (or tokens) in all.
 
     Yields:
-        show(done, description): the sentences done so far, and what is being done.
+        show(done, description): how many are done so far, and what is being done.
     """
+    if in_notebook():
+        with notebook_bar(total) as show:
+            yield show
+        return
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[rate]:.0f} sentences/s,"),
+        TextColumn("{task.fields[rate]:,.0f}/s,"),
         TimeRemainingColumn(),
         TextColumn("left"),
         console=console,
@@ -103,15 +108,10 @@ def progress_bar(total: int) -> Iterator[Callable[[int, str], None]]:
         disable=not console.is_terminal,
     )
     task = bar.add_task("", total=total, rate=0.0)
-    started = time.perf_counter()
-    first: int | None = None
+    rate = Rate()
 
-    def show(done: int, description: str) -> None:
-        nonlocal first
-        # A resumed run starts in the middle: the rate counts from there.
-        first = done if first is None else first
-        rate = (done - first) / (time.perf_counter() - started)
-        bar.update(task, completed=done, description=description, rate=rate)
+    def show_on_terminal(done: int, description: str) -> None:
+        bar.update(task, completed=done, description=description, rate=rate(done))
 
     with bar:
-        yield show
+        yield show_on_terminal

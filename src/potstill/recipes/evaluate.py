@@ -6,7 +6,7 @@ from pathlib import Path
 from potstill.inference.load import load
 from potstill.inference.locate import named_or_newest
 from potstill.recipes._corpus import evaluation_corpus
-from potstill.recipes.console import echo, log_choice, to_json, truncated_line
+from potstill.recipes.console import echo, log_choice, progress_bar, to_json, truncated_line
 from potstill.recipes.tables import evaluation_table
 
 
@@ -29,7 +29,7 @@ def evaluate(
         log_choice("data", corpus.name, corpus.reason)
         for note in corpus.notes:
             echo(note)
-    scores = classifier.evaluate(corpus)
+    scores = classifier.evaluate(corpus, progress=progress_bar)
     cut = {name: int(classifier.truncated(s.sentences).sum()) for name, s in corpus.splits.items()}
     if as_json:
         about = {"model": str(folder), "parameters": classifier.n_parameters}
