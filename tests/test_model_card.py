@@ -52,6 +52,7 @@ def test_the_metadata_are_those_that_the_hub_documents() -> None:
     assert values == {
         ("dev", "accuracy"): 0.75,
         ("dev", "matthews_correlation"): round(SCORES["mcc"], 4),
+        ("dev", "f1"): round(SCORES["macro_f1"], 4),
     }
 
 

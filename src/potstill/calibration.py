@@ -32,13 +32,17 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def reliability(logits: np.ndarray, labels: Sequence[int], bins: int = BINS) -> Reliability:
-    """Return the reliability of (N, classes) logits with N labels.
+    """Return the reliability of (N, classes) logits with N labels."""
+    right = np.asarray(logits).argmax(1) == np.asarray(labels, int)
+    return reliability_of(probabilities(logits).max(1), right, bins)
+
+
+def reliability_of(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> Reliability:
+    """Return the reliability of N answers: how probable each was held, and whether it was right.
 
     Guo et al. 2017, *On Calibration of Modern Neural Networks*, section 2; a bin holds its upper
     end.
     """
-    confidence = probabilities(logits).max(1)
-    right = np.asarray(logits).argmax(1) == np.asarray(labels, int)
     indices = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     counts = np.bincount(indices, minlength=bins)
     divisor = np.maximum(counts, 1)

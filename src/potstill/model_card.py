@@ -202,6 +202,10 @@ def _training(kind: Kind, config: dict[str, Any]) -> list[str]:
     if data:
         sizes = ", ".join(f"{_text(name)} {size:,}" for name, size in data["sentences"].items())
         lines.append(f"- Data: {_text(data['name'])}, sentences: {sizes}")
+    if calibration := config.get("calibration"):
+        lines.append(
+            f"- Probabilities: calibrated on {calibration['sentences']:,} held-out sentences"
+        )
     if parameters := _total(config):
         lines.append(f"- Parameters: {parameters:,}")
     if "command" in config:
@@ -288,7 +292,9 @@ def _metadata(kind: Kind, config: dict[str, Any], results: dict[str, Any]) -> st
         for metric_type, metric_name, key in (
             ("accuracy", "Accuracy", "accuracy"),
             ("matthews_correlation", "Matthews correlation", "mcc"),
+            ("f1", "Macro F1", "macro_f1"),
         )
+        if key in scores
     ]
     decoder = _decoder(config)
     base_model = hub_name(decoder.get("variant", ""))
@@ -300,7 +306,7 @@ def _metadata(kind: Kind, config: dict[str, Any], results: dict[str, Any]) -> st
         pipeline_tag=None if kind == "base" else "text-classification",
         tags=tags,
         datasets=[DATASETS[name]] if name in DATASETS else None,
-        metrics=["accuracy", "matthews_correlation"] if evaluations else None,
+        metrics=["accuracy", "matthews_correlation", "f1"] if evaluations else None,
         base_model=base_model,
         base_model_relation=relations.get(kind) if base_model else None,
         model_name=TITLES[kind].format(base=decoder.get("title", "decoder")),

@@ -21,6 +21,7 @@ SECTIONS = [
     "Scores",
     "Training",
     "Confusion",
+    "Classes",
     "Reliability",
     "Accuracy by source",
     "Most confident mistakes",

@@ -6,6 +6,7 @@ from typing import Any
 
 from potstill.settings import (
     DataSettings,
+    DecisionSettings,
     DistilSettings,
     LoRASettings,
     PretrainSettings,
@@ -13,10 +14,16 @@ from potstill.settings import (
     TrainSettings,
 )
 
-STUDENT = (StudentSettings(), PretrainSettings(), DataSettings(), TrainSettings(batch_size=64))
+STUDENT = (
+    StudentSettings(),
+    PretrainSettings(),
+    DataSettings(),
+    TrainSettings(batch_size=64),
+    DecisionSettings(),
+)
 # The settings of each command, as they are by default.
 DEFAULTS: dict[str, tuple[Any, ...]] = {
-    "LoRA": (LoRASettings(), DataSettings(), TrainSettings(lr=6e-4)),
+    "LoRA": (LoRASettings(), DataSettings(), TrainSettings(lr=6e-4), DecisionSettings()),
     "distil": (DistilSettings(), *STUDENT),
     "rnn": STUDENT,
 }

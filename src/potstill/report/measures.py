@@ -6,18 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from potstill.calibration import Reliability, reliability_of
 from potstill.report.predictions import Prediction
-
-BINS = 15
-
-
-@dataclass(frozen=True)
-class Bin:
-    """The predictions whose confidence is in one bin of the reliability diagram."""
-
-    count: int
-    confidence: float
-    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -28,28 +18,11 @@ class LabelError:
     suggested: str
 
 
-def reliability_bins(predictions: Sequence[Prediction], bins: int = BINS) -> list[Bin]:
-    """Return the bins of equal width over 0 to 1; an empty one is all zeros.
-
-    Guo et al. 2017, *On Calibration of Modern Neural Networks*, section 2; a bin holds its upper
-    end.
-    """
+def reliability_of_predictions(predictions: Sequence[Prediction]) -> Reliability:
+    """Return how often the answers are right, by how probable they were held."""
     confidence = np.array([p.confidence for p in predictions])
     right = np.array([p.predicted == p.label for p in predictions])
-    indices = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    found = []
-    for index in range(bins):
-        inside = indices == index
-        count = int(inside.sum())
-        means = (float(values[inside].mean()) if count else 0.0 for values in (confidence, right))
-        found.append(Bin(count, *means))
-    return found
-
-
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """Return the expected calibration error (ECE; Guo et al. 2017, equation 3)."""
-    total = sum(b.count for b in bins)
-    return sum(b.count * abs(b.accuracy - b.confidence) for b in bins) / total
+    return reliability_of(confidence, right)
 
 
 def confident_mistakes(predictions: Sequence[Prediction], limit: int) -> list[Prediction]:

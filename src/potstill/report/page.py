@@ -7,13 +7,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from potstill import __version__
+from potstill.calibration import calibration_error
 from potstill.data.splits import SPLIT_TITLES
 from potstill.report.command import changed_settings, reproduction
 from potstill.report.measures import (
-    calibration_error,
     confident_mistakes,
     likely_label_errors,
-    reliability_bins,
+    reliability_of_predictions,
 )
 from potstill.report.paired import compare
 from potstill.report.predictions import Prediction
@@ -61,6 +61,7 @@ def _describe_run(run: RunRecord, explain: Explain | None) -> dict[str, Any]:
         "legend": [SPLIT_TITLES.get(s, s) for s in _curve_splits(run)],
         "chosen_epoch": run.results.get("chosen_epoch"),
         "held_out": "holdout" in scores,
+        "classes": [c for split in scores if (c := _classes(run, split))],
         "confusions": [_confusion(run, split) for split in scores],
         "explained": explain is not None,
         "splits": [
@@ -130,10 +131,24 @@ def _confusion(run: RunRecord, split: str) -> dict[str, Any]:
     return about | {"rows": [], "pairs": pairs[:LISTED_CONFUSIONS]}
 
 
+def _classes(run: RunRecord, split: str) -> dict[str, Any] | None:
+    """Return precision, recall, F1 and support of each class; None where the run has none."""
+    scores = run.results["chosen"][split].get("classes")
+    if not scores:
+        return None
+    columns = (scores[key] for key in ("precision", "recall", "f1", "support"))
+    rows = sorted(zip(run.config["labels"], *columns, strict=True), key=lambda row: -row[-1])
+    return {
+        "split": SPLIT_TITLES.get(split, split),
+        "rows": rows[:LISTED_GROUPS],
+        "left_out": max(0, len(rows) - LISTED_GROUPS),
+    }
+
+
 def _describe_split(
     split: str, predictions: list[Prediction], explain: Explain | None
 ) -> dict[str, Any]:
-    bins, title = reliability_bins(predictions), SPLIT_TITLES.get(split, split)
+    bins, title = reliability_of_predictions(predictions), SPLIT_TITLES.get(split, split)
     errors = likely_label_errors(predictions)
     mistakes = confident_mistakes(predictions, LISTED)
     listed = [p.text for p in mistakes] + [e.prediction.text for e in errors[:LISTED]]
@@ -142,7 +157,6 @@ def _describe_split(
         "sentences": len(predictions),
         "ece": calibration_error(bins),
         "reliability": reliability_chart(bins, title=f"reliability, {title}"),
-        "bins": bins,
         "wrong": sum(p.predicted != p.label for p in predictions),
         "mistakes": mistakes,
         "pieces": pieces_of(listed, explain),
@@ -181,6 +195,8 @@ def _model_facts(run: RunRecord) -> dict[str, str]:
         facts["parameters"] = f"{parameters['total']:,}"
         if parameters.get("trainable") not in (None, parameters["total"]):
             facts["trained"] = f"{parameters['trainable']:,}"
+    if calibration := config.get("calibration"):
+        facts["temperature"] = f"{calibration['temperature']:.3f}, fitted on held-out sentences"
     for name, size in run.sizes.items():
         facts[name] = f"{size / 1e6:,.2f} MB"
     if run.history:

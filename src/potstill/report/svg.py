@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from potstill.report.measures import Bin
+from potstill.calibration import Reliability
 
 WIDTH, HEIGHT = 340, 220
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 34
@@ -78,7 +78,7 @@ def line_chart(
     return _svg(title, parts)
 
 
-def reliability_chart(bins: Sequence[Bin], *, title: str) -> Markup:
+def reliability_chart(bins: Reliability, *, title: str) -> Markup:
     """Return a reliability diagram: the accuracy of each bin of confidence, beside the diagonal."""
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -86,15 +86,16 @@ def reliability_chart(bins: Sequence[Bin], *, title: str) -> Markup:
 
     ticks = [0, 0.25, 0.5, 0.75, 1.0]
     parts = [_grid(place, ticks, ticks, 0, 1, "confidence")]
-    width = INNER_WIDTH / len(bins)
-    for i, found in enumerate(bins):
-        if not found.count:
+    width = INNER_WIDTH / len(bins.counts)
+    values = zip(bins.counts.tolist(), bins.confidence, bins.accuracy, strict=True)
+    for i, (count, confidence, accuracy) in enumerate(values):
+        if not count:
             continue
-        x, top = place(i / len(bins), found.accuracy)
+        x, top = place(i / len(bins.counts), accuracy)
         parts.append(
             f'<rect class="bar" x="{x + 1:.1f}" y="{top:.1f}" width="{width - 2:.1f}" '
-            f'height="{max(TOP + INNER_HEIGHT - top, 1):.1f}"><title>{found.count} sentences, '
-            f"confidence {found.confidence:.3f}, accuracy {found.accuracy:.3f}</title></rect>"
+            f'height="{max(TOP + INNER_HEIGHT - top, 1):.1f}"><title>{count} sentences, '
+            f"confidence {confidence:.3f}, accuracy {accuracy:.3f}</title></rect>"
         )
     (x1, y1), (x2, y2) = place(0, 0), place(1, 1)
     parts.append(f'<line class="reference" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>')
