@@ -109,3 +109,10 @@ def test_edits_that_lead_to_the_rare_label_become_more_probable() -> None:
     # Edits of another version don't count.
     again = stats.add([labelled("It.", "edited:once", "It is.", [1.0, 0.0])])
     assert again.counts.sum() == 0
+
+
+def test_edits_of_a_text_that_has_none_end(tmp_path: Path) -> None:
+    shards = list_shards(tmp_path, describe(edited=4))
+    source = EditedSource(1, ["?"], 2, [])
+    source.prepare(shards, shards)
+    assert list(source.candidates(shards[0])) == []

@@ -4,14 +4,17 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 
-WORD = re.compile(r"\S+")
+# Chinese and Japanese have no space between words: there, each character counts as one.
+ALONE = "\u3005-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
+WORD = re.compile(rf"[{ALONE}]|[^\s{ALONE}]+")
 
 
 def word_ends(sentence: str, ends: Sequence[int]) -> list[int]:
     """Return the position of the last token of each word of `sentence`.
 
     Args:
-        sentence: the sentence; its words are separated by white space.
+        sentence: the sentence; its words are separated by white space, but each Chinese or
+            Japanese character is one.
         ends: for each token, the offset in `sentence` of the character after its last.
 
     Returns:

@@ -1,12 +1,12 @@
 """Where a model makes up its mind about a text: its probabilities after each word."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from potstill.data.text import WORD
 from potstill.html import html_table
 
 
@@ -69,8 +69,9 @@ class Explanation:
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """Return start and end of each word of `text`, of what is between white space."""
-    return [match.span() for match in re.finditer(r"\S+", text)]
+    """Return start and end of each word of `text`: of what is between white space, or of a Chinese
+    or Japanese character."""
+    return [match.span() for match in WORD.finditer(text)]
 
 
 def explanation_json(explanation: Explanation) -> dict[str, Any]:

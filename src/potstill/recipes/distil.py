@@ -28,6 +28,7 @@ from potstill.progress import Progress, no_progress
 from potstill.recipes._corpus import trained_on
 from potstill.recipes._decisions import check_decisions, class_weights
 from potstill.recipes._description import describe_run
+from potstill.recipes._language import log_foreign_text
 from potstill.recipes._run import Run, Task, check_target, fit, read_task
 from potstill.recipes._student import (
     build_student,
@@ -119,6 +120,7 @@ def distil(
     _check_labels(task, teacher)
     check_decisions(decisions, task.corpus.labels, task.scored)
     weights = class_weights(decisions, task.train, task.corpus.labels)
+    log_foreign_text(teacher.tokenizer, task.train.sentences)
     train, pretraining = resolve_epochs(
         train, pretraining, transfer_set=unlabelled is not None, init=base is not None
     )
@@ -226,10 +228,8 @@ def _resolve_data(
     """Return the teacher's own data and its columns in place of "auto", and the reason."""
     if not (isinstance(data, str) and data == "auto") or "data" not in teacher.config:
         return data, settings, ""
-    columns = {
-        k: teacher.config["settings"].get(k)
-        for k in ("text_column", "label_column", "group_column")
-    }
+    names = ("text_column", "label_column", "group_column")
+    columns = {name: teacher.config["settings"].get(name) for name in names}
     return trained_on(teacher), replace(settings, **columns), "what the teacher was tuned on"
 
 

@@ -32,6 +32,7 @@ from potstill.recipes._decisions import (
     temperature_on_holdout,
 )
 from potstill.recipes._description import describe_run
+from potstill.recipes._language import log_foreign_text
 from potstill.recipes._run import (
     Run,
     check_target,
@@ -135,6 +136,7 @@ def train_adapter(
     data_settings = replace(data_settings, max_length=max_length)
     train = replace(train, epochs=train.epochs or EPOCHS)
     start = tokenizer.bos_token_id
+    log_foreign_text(tokenizer, task.train.sentences)
     evaluations = {}
     for name, split in task.splits().items():
         tokens, cut = encode(tokenizer, split.sentences, max_length, start)

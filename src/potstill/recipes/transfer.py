@@ -49,6 +49,7 @@ from potstill.transfer.sources import (
 from potstill.transfer.teacher_lm import vocabulary
 
 LABELLED_AT_ONCE = 512  # sentences
+DRY = 1000  # candidates in a row that are not new, after which a source counts as dry
 MAX_TRIES = 50  # candidates per sentence that is still to be found, before a source counts as dry
 
 logger = logging.getLogger(__name__)
@@ -220,6 +221,9 @@ def make_shards(
     logger.info(
         "%s: %d sentences, %.0f s, %.0f sentences/s", source.kind, done, seconds, done / seconds
     )
+    asked = sum(shard.size for shard in incomplete)
+    if done < asked:
+        logger.info("%s: no more than these %d of %d could be found", source.kind, done, asked)
 
 
 def label_new(
@@ -249,17 +253,24 @@ def label_new(
 def take_new(
     candidates: Iterator[Candidate], size: int, tries: int, seen: SeenSentences
 ) -> list[Candidate]:
-    """Return up to `size` of the next `tries` candidates that are not in `seen`, and add them."""
+    """Return up to `size` of the next `tries` candidates that are not in `seen`, and add them.
+
+    After DRY candidates in a row of which none is new, no more are tried.
+    """
     part: list[Candidate] = []
-    while len(part) < size and tries:
+    misses = 0
+    while len(part) < size and tries and misses < DRY:
         # No more than are wanted: the others stay for the next part.
         chunk = list(itertools.islice(candidates, min(size - len(part), tries)))
         if not chunk:
             break
         tries -= len(chunk)
+        misses += len(chunk)
         chunk = [candidate for candidate in chunk if normal(candidate.sentence)]
         is_new = seen.add(normal_hashes(candidate.sentence for candidate in chunk))
-        part += itertools.compress(chunk, is_new)
+        new = list(itertools.compress(chunk, is_new))
+        misses = 0 if new else misses
+        part += new
     return part
 
 

@@ -26,6 +26,7 @@ from potstill.transfer.shards import Shard, read_metadata, read_table
 from potstill.transfer.top_k import TopKTargets
 
 MAX_CHARACTERS = 1000  # of a user's sentence
+MAX_FAILURES = 1000  # edits in a row that change nothing, after which there are no others
 TWO_EDITS = 0.3  # fraction of the edited sentences that are edited twice
 LEXICON_SENTENCES = 300_000  # of the set's others, at most: a lexicon is large
 SAMPLED_AGAIN = 512  # sentences of each further round of sampling
@@ -277,7 +278,8 @@ class EditedSource:
         rng = np.random.default_rng([self.seed, shard.number, 1])
         names = list(EDITS)
         self.stats = EditStats.zero(self.classes)
-        while True:
+        failures = 0
+        while failures < MAX_FAILURES:
             if len(self.others) and rng.random() < 0.5:
                 parent = self.others[int(rng.integers(len(self.others)))].as_py()
             else:
@@ -287,6 +289,7 @@ class EditedSource:
             sentence: str | None = parent
             for name in edits:
                 sentence = sentence and edit_sentence(sentence, name, self.lexicon, rng)
+            failures = 0 if sentence else failures + 1
             if sentence:
                 yield Candidate(sentence, Origin(self.kind, tuple(edits)), parent)
 
