@@ -18,6 +18,10 @@ class UsageError(UserError):
     """A wrong setting or argument; the command line exits with code 2."""
 
 
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM."""
+
+
 def missing_extra(error: ModuleNotFoundError) -> ModuleNotFoundError:
     """Return an error that says how to install what is missing; `error` itself if that is a module
     of potstill."""

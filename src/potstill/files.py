@@ -3,10 +3,14 @@
 Nothing heavy is imported here, as `predict` needs it where there is no torch.
 """
 
+import contextlib
+import ctypes
+import glob
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,51 +26,192 @@ STUDENT_WEIGHTS = "model.safetensors"
 STUDENT_TOKENIZER = "tokenizer.json"
 STUDENT_ONNX = "model.onnx"
 RESULTS = "results.json"
+MANIFEST = "manifest.json"
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 
 def cache_folder() -> Path:
     """Return the folder of converted decoders, cached logits and compiled kernels.
 
     It is $POTSTILL_CACHE if set, else potstill in $XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        UserError: The user has no home folder.
     """
     if named := os.environ.get("POTSTILL_CACHE"):
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "potstill"
+    if user_cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(user_cache) / "potstill"
+    try:
+        return Path.home() / ".cache" / "potstill"
+    except RuntimeError as error:
+        raise UserError("the user has no home folder; name a folder by POTSTILL_CACHE.") from error
 
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder to write into, which becomes `folder` when the context ends.
 
-    An existing `folder` is replaced only then; after an error nothing is left behind.
+    It gets a manifest. An existing `folder` is replaced only then; after an error nothing is left
+    behind, and after a kill only what the next one of the same name removes.
     """
-    staging = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    staging = _staging_path(folder)
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
         yield staging
-        old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-        if folder.exists():
-            folder.rename(old)
-        try:
+        write_manifest(staging)
+        if not folder.exists():
             staging.rename(folder)
-        except OSError:
-            if old.exists():
+        elif not _exchange(staging, folder):
+            old = staging.with_suffix(".old")
+            folder.rename(old)
+            try:
+                staging.rename(folder)
+            except OSError:
                 old.rename(folder)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        _sync(folder.parent)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)  # after the exchange, what was there before
 
 
 def write_bytes(file: Path, body: bytes) -> None:
     """Write a file atomically: completely or not at all."""
-    staging = file.with_name(f".{file.name}.{os.getpid()}.new")
+    staging = _staging_path(file)
     try:
         staging.write_bytes(body)
+        _sync(staging)  # else the name could reach the disk before the content
         staging.replace(file)
+        _sync(file.parent)
     finally:
         staging.unlink(missing_ok=True)
+
+
+def _staging_path(path: Path) -> Path:
+    """Return where this process prepares `path`, after removing what killed ones have left."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        pid, _, kind = left.name.removeprefix(f".{path.name}.").partition(".")
+        if kind not in ("new", "old") or not pid.isdigit():
+            continue
+        if int(pid) != os.getpid() and process_exists(int(pid)):
+            continue
+        if kind == "old" and not path.exists():
+            left.rename(path)  # killed between two renames
+        elif left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.new")
+
+
+def process_exists(pid: int) -> bool:
+    """Return whether a process of this number runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one system call; return False where there is none for it."""
+    try:
+        rename = ctypes.CDLL(None).renameat2  # Linux
+    except (AttributeError, OSError, TypeError):
+        return False
+    return not rename(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or a folder's list of files is on the disk, where the system can."""
+    with contextlib.suppress(OSError):  # some file systems have no such operation for folders
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def write_manifest(folder: Path) -> None:
+    """Write `manifest.json`: size and SHA-256 of every other file of `folder`.
+
+    It is written last, so that a folder with a manifest is complete.
+    """
+    files = (f for f in sorted(folder.rglob("*")) if f.is_file() and f != folder / MANIFEST)
+    listed = {file.relative_to(folder).as_posix(): _listed(file) for file in files}
+    write_json(folder / MANIFEST, {"files": listed})
+
+
+@contextmanager
+def amended_manifest(folder: Path, names: Collection[str]) -> Iterator[None]:
+    """Write some files of a folder in this context, and list them in its manifest.
+
+    Meanwhile they are not listed, and so not checked: whenever this is cut off, a reader takes each
+    as it is.
+    """
+    file = folder / MANIFEST
+    files = read_json(file)["files"] if file.is_file() else {}
+    files = {name: entry for name, entry in files.items() if name not in names}
+    if file.is_file():
+        write_json(file, {"files": files})
+    yield
+    files |= {name: _listed(folder / name) for name in names}
+    write_json(file, {"files": files})
+
+
+def _listed(file: Path) -> dict[str, Any]:
+    _sync(file)
+    return {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+
+
+def check_manifest(folder: Path, names: Collection[str] | None = None) -> None:
+    """Check files of `folder` against its manifest, as in `find_damage`.
+
+    Raises:
+        UserError: One is missing, cut short or changed.
+    """
+    if damage := find_damage(folder, names):
+        raise UserError(
+            f"{folder}: {damage}; restore it or make the folder again (where it was changed on "
+            f"purpose, remove {MANIFEST})."
+        )
+
+
+def find_damage(folder: Path, names: Collection[str] | None = None) -> str:
+    """Return which file of `folder` is not as its manifest says, and why; else "".
+
+    A folder without a manifest, of an earlier version or of another program, has no damage.
+
+    Args:
+        names: The files to check, as far as the manifest lists them. Default: all that it lists.
+    """
+    if not (folder / MANIFEST).is_file():
+        return ""
+    try:
+        files = json.loads((folder / MANIFEST).read_bytes())["files"]
+        expected = {k: (int(v["bytes"]), str(v["sha256"])) for k, v in files.items()}
+    except (AttributeError, KeyError, TypeError, ValueError, OSError):
+        return f"{MANIFEST} is damaged"
+    for name in expected if names is None else expected.keys() & set(names):
+        size, sha256 = expected[name]
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} is damaged: it has {file.stat().st_size} bytes, not {size}"
+        if sha256_of(file) != sha256:
+            return f"{name} is damaged: it is not what was written"
+    return ""
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with file.open("rb") as body:
+        return hashlib.file_digest(body, "sha256").hexdigest()
 
 
 def write_text(file: Path, text: str) -> None:
@@ -75,8 +220,12 @@ def write_text(file: Path, text: str) -> None:
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
-    write_text(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write `value` as indented JSON, atomically.
+
+    Raises:
+        ValueError: It holds a number that isn't finite, which JSON doesn't have.
+    """
+    write_text(file, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_tensors(file: Path, tensors: "dict[str, Tensor]") -> None:

@@ -31,6 +31,8 @@ LMTargets = Literal["soft", "hard"]
 Loss = Literal["kl", "mse"]
 Precision = Literal["auto", "bf16", "fp32"]
 Switch = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
+# Settings of TrainSettings that say how a run goes on, not what comes of it.
+RUN_CONTROL = ("save_minutes", "fresh", "resume")
 
 
 def check(field: str, value: object, valid: bool, expected: str) -> None:
@@ -84,8 +86,12 @@ class TrainSettings:
     """Maximum norm of the gradient."""
     precision: Precision = "auto"
     """Arithmetic of a decoder and of GRU training; auto: bf16 if the hardware speeds it up."""
+    save_minutes: float = 5.0
+    """Minutes between two savings of the state; it is saved at every epoch's end, too."""
+    fresh: Switch = False
+    """Start anew where an unfinished run of the same settings would be continued."""
     resume: Switch = False
-    """Continue an interrupted run after its last finished epoch."""
+    """Continue an unfinished run, or fail if there is none; without it, a new one starts then."""
 
     def __post_init__(self) -> None:
         check("epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
@@ -95,6 +101,9 @@ class TrainSettings:
         check("warmup", self.warmup, 0 <= self.warmup <= 1, "0 to 1")
         check_choice("precision", self.precision, Precision)
         check("clip", self.clip, self.clip > 0, "more than 0")
+        check("save_minutes", self.save_minutes, self.save_minutes >= 0, "0 or more")
+        if self.fresh and self.resume:
+            raise UsageError("`fresh` starts anew and `resume` continues; give one of them.")
 
 
 @dataclass(frozen=True)

@@ -213,6 +213,9 @@ class TestBadInput:
         shutil.copy("other/tokenizer.json", "out/tokenizer.json")
         result = run("predict", "One.", "--model_path", "out")
         assert result.code == 1
+        assert "out: tokenizer.json is damaged" in result.err
+        Path("out/manifest.json").unlink()
+        result = run("predict", "One.", "--model_path", "out")
         assert "the files in out do not belong together" in result.err
 
     @pytest.mark.parametrize(

@@ -104,6 +104,7 @@ class TestInit:
         changed["embedding.weight"] = changed["embedding.weight"] + 1
         shutil.copytree("earlier", "other")
         save_file(changed, "other/model.safetensors")
+        Path("other/manifest.json").unlink()
         assert "had init " in run(*args("cut", "--resume", "--init", "other")).err
         refused = run(*toy_task.args("rnn", 5, "cut", "--resume", "--pretrain_epochs", 0))
         assert "had init " in refused.err

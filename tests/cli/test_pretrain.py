@@ -37,7 +37,9 @@ def losses(out: str) -> list[str]:
 def test_what_it_writes_is_a_base(toy_task: ToyTask) -> None:
     out = run_ok(*args(toy_task, "base"))
     assert {Path(file).name for file in files("base")} == {
+        "README.md",
         "config.json",
+        "manifest.json",
         "model.safetensors",
         "tokenizer.json",
     }
@@ -72,10 +74,10 @@ def test_an_interrupted_training_resumes_to_the_same_weights(
     with interrupt_at(moment):
         stopped = run(*args(toy_task, "cut"))
     assert stopped.code == 130
-    assert "the same command with --resume continues" in stopped.out
-    refused = run(*args(toy_task, "cut", "--resume", "--lr", 0.1))
+    assert "the state is saved in cut.unfinished; the same command goes on" in stopped.out
+    refused = run(*args(toy_task, "cut", "--lr", 0.1))
     assert "had lr 0.014, not 0.1" in refused.err
-    run_ok(*args(toy_task, "cut", "--resume"))
+    run_ok(*args(toy_task, "cut"))
     assert weights("cut") == weights("whole")
     assert not Path("cut.unfinished").exists()
 

@@ -50,8 +50,14 @@ class TestProcess:
         assert result.err.count("\n") == 1
         assert time.monotonic() - started_at < 30
 
-    def test_a_keyboard_interrupt_can_be_resumed(self, toy_task: ToyTask) -> None:
-        args = toy_task.args("rnn", 5, "out", "--epochs", 40)
+    @pytest.mark.parametrize(
+        ("number", "code", "word"),
+        [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    )
+    def test_a_signal_saves_first_and_the_command_goes_on(
+        self, number: int, code: int, word: str, toy_task: ToyTask
+    ) -> None:
+        args = toy_task.args("rnn", 5, "out", "--epochs", 6, "--batch_size", 1)
         # A shell may have started this process with interrupts ignored, which is inherited.
         process = start_process(
             *args, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -59,15 +65,16 @@ class TestProcess:
         assert process.stdout
         for line in process.stdout:
             if line.split()[:2] == ["2", "train"]:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(number)
                 break
         out, err = process.communicate(timeout=60)
-        assert process.returncode == 130, err
-        assert err.strip() == "python run.py: interrupted."
-        assert "--resume" in out
+        assert process.returncode == code, err
+        assert err.strip() == f"python run.py: {word}."
+        assert "ends after this step; a second signal ends it at once\n" in out
+        assert "the state is saved in out.unfinished; the same command goes on from there" in out
         assert {path.name for path in Path().iterdir()} == {"out.unfinished", "plots"}
-        run_ok(*args, "--resume")
-        assert [record["epoch"] for record in scores_by_epoch("out")] == list(range(1, 41))
+        assert "continues the unfinished run in out.unfinished: " in run_ok(*args)
+        assert [record["epoch"] for record in scores_by_epoch("out")] == list(range(1, 7))
 
     def test_a_broken_pipe_exits_quietly(self, runs: TrainedRuns, tmp_path: Path) -> None:
         file = tmp_path / "many.txt"

@@ -1,6 +1,7 @@
 """Interrupted training."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from potstill.training import lm_loop, optim, steps
 from tests.cli.conftest import (
     TRAINING_COMMANDS,
     ToyTask,
+    bodies,
     files,
     run,
     run_ok,
@@ -40,22 +42,23 @@ def interrupt_at(text: str) -> Iterator[None]:
 
 class TestResume:
     @pytest.mark.parametrize("command", TRAINING_COMMANDS)
-    @pytest.mark.parametrize("epoch", [1, 3])
+    @pytest.mark.parametrize(("epoch", "flags"), [(1, []), (3, ["--resume"])])
     def test_an_interrupted_run_resumes_to_the_same_weights(
-        self, command: str, epoch: int, toy_task: ToyTask
+        self, command: str, epoch: int, flags: list[str], toy_task: ToyTask
     ) -> None:
         run_ok(*toy_task.args(command, 5, "whole"))
         before = files()
         with interrupt_at(f"{epoch:5d}  train"):
             stopped = run(*toy_task.args(command, 5, "cut"))
         assert stopped.code == 130
-        assert "the same command with --resume continues" in stopped.out
+        assert "the state is saved in cut.unfinished; the same command goes on" in stopped.out
         assert stopped.err.strip() == "potstill: interrupted."
         remaining = files() - before
         assert remaining
         assert {Path(file).parts[0] for file in remaining} == {"cut.unfinished"}
 
-        out = run_ok(*toy_task.args(command, 5, "cut", "--resume"))
+        out = run_ok(*toy_task.args(command, 5, "cut", *flags))
+        assert f"continues the unfinished run in cut.unfinished: after epoch {epoch}" in out
         assert [e for e in (1, 2, 3) if f"\n    {e}  train" in out] == list(range(epoch + 1, 4))
         assert weights("cut") == weights("whole")
         assert scores_by_epoch("cut") == scores_by_epoch("whole")
@@ -86,6 +89,7 @@ class TestResume:
             return toy_task.args("rnn", 5, folder, *flags)
 
         run_ok(*args("whole"))
+        assert not Path("whole.unfinished").exists()
         update, left = optim.update, [batches]
 
         def interrupt(*args: Any, **kwargs: Any) -> None:
@@ -100,7 +104,7 @@ class TestResume:
             stopped = run(*args("cut"))
         assert stopped.code == 130
         assert Path("cut.unfinished").exists() == (batches >= 2)
-        assert ("with --resume continues" in stopped.out) == (batches >= 2)
+        assert ("the same command goes on" in stopped.out) == (batches >= 2)
         if batches < 2:
             result = run(*args("cut", "--resume"))
             assert result.code == 1
@@ -108,7 +112,7 @@ class TestResume:
             return
         refused = run(*args("cut", "--resume", "--pretrain_lr", 0.1))
         assert "had pretrain_lr 0.008, not 0.1" in refused.err
-        run_ok(*args("cut", "--resume"))
+        run_ok(*args("cut"))
         assert weights("cut") == weights("whole")
         assert scores_by_epoch("cut") == scores_by_epoch("whole")
         assert not Path("cut.unfinished").exists()
@@ -119,10 +123,70 @@ class TestResume:
         assert result.code == 1
         assert "no interrupted run in cut.unfinished; run without it" in result.err
 
-    def test_resume_with_other_settings_is_refused(self, toy_task: ToyTask) -> None:
+    def test_other_settings_are_refused_and_fresh_starts_anew(self, toy_task: ToyTask) -> None:
+        run_ok(*toy_task.args("rnn", 5, "whole", "--lr", 0.1))
         with interrupt_at("    1  train"):
             run(*toy_task.args("rnn", 5, "out"))
+        before = bodies("out.unfinished")
         for flags, words in ((["--lr", 0.1], "had lr 0.001, not 0.1"), ([], "had SR 5, not 6")):
-            result = run(*toy_task.args("rnn", 6 - len(flags) // 2, "out", "--resume", *flags))
+            result = run(*toy_task.args("rnn", 6 - len(flags) // 2, "out", *flags))
             assert result.code == 1
             assert words in result.err
+            assert "start anew with --fresh" in result.err
+        assert bodies("out.unfinished") == before
+        out = run_ok(*toy_task.args("rnn", 5, "out", "--lr", 0.1, "--fresh"))
+        assert "continues" not in out
+        assert weights("out") == weights("whole")
+        assert not Path("out.unfinished").exists()
+
+    def test_how_a_run_is_saved_changes_nothing(self, toy_task: ToyTask) -> None:
+        with interrupt_at("    1  train"):
+            run(*toy_task.args("rnn", 5, "out"))
+        assert "continues" in run_ok(*toy_task.args("rnn", 5, "out", "--save_minutes", 1))
+
+    def test_fresh_and_resume_exclude_each_other(self, toy_task: ToyTask) -> None:
+        result = run(*toy_task.args("rnn", 5, "out", "--fresh", "--resume"))
+        assert (result.code, files()) == (2, set())
+        assert "--fresh starts anew and --resume continues; give one" in result.err
+
+    def test_a_damaged_state_is_named(self, toy_task: ToyTask) -> None:
+        with interrupt_at("    1  train"):
+            run(*toy_task.args("rnn", 5, "out"))
+        file = Path("out.unfinished/state.safetensors")
+        file.write_bytes(file.read_bytes()[:-100])
+        result = run(*toy_task.args("rnn", 5, "out"))
+        assert result.code == 1
+        assert "state.safetensors is damaged: it has" in result.err
+        assert result.err.endswith("start anew with --fresh.\n")
+        assert result.err.count("\n") == 1
+        run_ok(*toy_task.args("rnn", 5, "out", "--fresh"))
+
+    @pytest.mark.parametrize("command", TRAINING_COMMANDS)
+    def test_a_loss_that_is_not_finite_ends_the_run(
+        self, command: str, toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """From the second epoch on, as high rates have it."""
+        factor = optim.lr_factor
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                optim, "lr_factor", lambda s, n, w: factor(s, n, w) * (1e300 if 3 * s >= n else 1)
+            )
+            flags = ["--batch_size", 16, *(["--pretrain_epochs", 0] * (command != "LoRA"))]
+            result = run(*toy_task.args(command, 5, "out", *flags))
+        assert result.code == 1
+        assert result.err.count("\n") == 1
+        words = (
+            r"the loss or its gradient is not finite in epoch 2, step \d+, at a learning rate of "
+        )
+        words += r"\S+, with the sentences '.* no model is written, the state before is in "
+        words += r"out\.unfinished; lower --lr and add --fresh\.\n"
+        assert re.search(words, result.err)
+        assert {Path(file).parts[0] for file in files()} == {"out.unfinished"}
+
+    def test_pretraining_that_is_not_finite_names_its_own_rate(
+        self, toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(optim, "lr_factor", lambda step, steps, warmup: 1e300)
+        result = run(*toy_task.args("rnn", 5, "out"))
+        assert (result.code, files()) == (1, set())
+        assert result.err.endswith("no model is written, lower --pretrain_lr.\n")

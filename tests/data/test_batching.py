@@ -52,24 +52,6 @@ def test_seed_and_epoch_determine_the_batches():
     assert batches(5, 1) != batches(5, 2)
 
 
-@pytest.mark.parametrize("world", [2, 3])
-@pytest.mark.parametrize("sentences", [203, 193, 192])
-def test_processes_share_the_single_process_batches(world, sentences):
-    lengths = LENGTHS[:sentences]
-    alone = length_batches(lengths, 16, seed=5, epoch=1)
-    ranks = [
-        length_batches(lengths, 16, seed=5, epoch=1, rank=rank, world_size=world)
-        for rank in range(world)
-    ]
-    assert [len(batches) for batches in ranks] == [len(alone)] * world
-    for whole, *parts in zip(alone, *ranks, strict=True):
-        assert min(map(len, parts)) >= 1
-        assert set(np.concatenate(parts)) == set(whole)
-        if len(whole) >= world:
-            assert sum(map(len, parts)) == len(whole)
-            assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
 def test_collate_pads_on_the_right():
     batch = collate([[5, 6], [1], [7, 8, 9]], [2, 0, 1])
     assert batch.indices.tolist() == [2, 0, 1]

@@ -185,16 +185,6 @@ def test_an_epoch_is_gone_on_with_at_any_batch_and_reads_what_it_needs(
     assert reads == [4, 4, 4]
 
 
-def test_several_processes_share_every_batch(tokenised: TokenisedSet) -> None:
-    streamed = StreamedDataset(labelled(), tokenised, block_size=BLOCK)
-    single = streamed.epoch_batches(8, **ORDER)
-    shares = [streamed.epoch_batches(8, **ORDER, rank=rank, world_size=2) for rank in (0, 1)]
-    for batch, first, second in zip(single, *shares, strict=True):
-        together = set(first.tolist()) | set(second.tolist())
-        assert together == set(batch.tolist())
-        assert len(first) == len(second) or len(batch) % 2
-
-
 def test_an_empty_set(tokenised: TokenisedSet) -> None:
     streamed = StreamedDataset(labelled(), replace(tokenised, shards=[]))
     batches = streamed.epoch_batches(8, **ORDER)

@@ -1,5 +1,6 @@
 """What every saved model can do, whatever its kind."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,13 @@ from sklearn.metrics import accuracy_score, confusion_matrix, matthews_corrcoef
 from potstill import UsageError, UserError, load, load_corpus
 from potstill.data.corpus import Corpus
 from potstill.data.splits import Split
-from potstill.files import ADAPTER_WEIGHTS, STUDENT_ONNX, STUDENT_WEIGHTS
+from potstill.files import (
+    ADAPTER_WEIGHTS,
+    MANIFEST,
+    STUDENT_ONNX,
+    STUDENT_WEIGHTS,
+    find_damage,
+)
 from potstill.inference import student as student_module
 from potstill.inference.classifier import Classifier
 from potstill.inference.decoder import DecoderClassifier
@@ -193,6 +200,10 @@ def test_export_onnx_into_its_own_folder_keeps_what_is_there(student: Path) -> N
     after = contents(student)
     assert after.pop(STUDENT_ONNX)
     assert after.pop(CARD)
+    assert find_damage(student) == ""
+    listed = json.loads(after.pop(MANIFEST))["files"]
+    before.pop(MANIFEST, None)
+    assert STUDENT_ONNX in listed
     assert after == before
     assert type(load(student)) is StudentClassifier
 

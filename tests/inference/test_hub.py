@@ -128,7 +128,7 @@ def test_load_by_name_gives_the_model_and_only_its_safe_files(
     env = hub.environment(tmp_path / "cache")
     answer = python(PREDICT, REPOSITORY, folder=empty, env=env)
     assert json.loads(answer) == load(student).predict_proba("The books is old.").tolist()
-    expected = {"config.json", "model.onnx", "model.safetensors", "tokenizer.json"}
+    expected = {"config.json", "manifest.json", "model.onnx", "model.safetensors", "tokenizer.json"}
     assert set(hub.asked) == expected
     # Without a network the copy in the cache serves.
     offline = env | {"HF_HUB_OFFLINE": "1"}

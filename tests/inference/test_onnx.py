@@ -11,7 +11,13 @@ import torch
 
 from potstill.cli import main
 from potstill.errors import UserError
-from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER, STUDENT_WEIGHTS
+from potstill.files import (
+    MANIFEST,
+    STUDENT_ONNX,
+    STUDENT_TOKENIZER,
+    STUDENT_WEIGHTS,
+    write_manifest,
+)
 from potstill.inference.onnx import OnnxClassifier
 from potstill.model_card import CARD
 from potstill.student.io import load_student
@@ -26,7 +32,7 @@ def test_exported_student_predicts_the_same(student, tmp_path, capsys, flags):
     main(args=["export", "--model_path", str(student), "--onnx_path", str(tmp_path / "x"), *flags])
     assert "exported: " in capsys.readouterr().out
     names = {file.name for file in (tmp_path / "x").iterdir()}
-    assert names == {"config.json", STUDENT_ONNX, STUDENT_TOKENIZER, CARD}
+    assert names == {"config.json", MANIFEST, STUDENT_ONNX, STUDENT_TOKENIZER, CARD}
     main(args=["predict", *SENTENCES[:20], "--model_path", str(tmp_path / "x")])
     predictions = capsys.readouterr().out
     if not flags:
@@ -126,9 +132,13 @@ def test_what_needs_torch_says_so(student, run_without):
 @pytest.mark.parametrize("body", [None, b"", b"damaged"])
 def test_a_damaged_file_is_named(student, file, body):
     main(args=["export", "--model_path", str(student)])
+    write_manifest(student)
     (student / file).unlink()
     if body is not None:
         (student / file).write_bytes(body)
+    with pytest.raises(UserError, match=f"student: {file} is (missing|damaged)"):
+        OnnxClassifier(student)
+    (student / MANIFEST).unlink()  # as in an export of an earlier version
     with pytest.raises(UserError, match=r"the exported student in .* can't be read"):
         OnnxClassifier(student)
 
@@ -137,6 +147,7 @@ def test_labels_that_do_not_fit_the_model_are_refused(student):
     main(args=["export", "--model_path", str(student)])
     config = json.loads((student / "config.json").read_text())
     (student / "config.json").write_text(json.dumps(config | {"labels": ["a", "b", "c"]}))
+    (student / MANIFEST).unlink()
     with pytest.raises(UserError, match="3 labels"):
         OnnxClassifier(student)
 

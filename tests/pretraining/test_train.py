@@ -11,7 +11,8 @@ from potstill.pretraining.text import PretrainingText
 from potstill.pretraining.train import pretrain_base
 from potstill.settings import TrainSettings
 from potstill.student.model import DistilRNN, StudentConfig
-from potstill.training.checkpoint import Checkpoint, EpochMetrics
+from potstill.training.checkpoint import Checkpoint
+from potstill.training.history import EpochMetrics
 
 
 def pattern() -> PretrainingText:

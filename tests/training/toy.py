@@ -1,5 +1,7 @@
 """A problem that a small student learns in a few epochs."""
 
+import contextlib
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -50,7 +52,9 @@ class Run:
 
     def __init__(self, folder, settings=SETTINGS, epochs=3, model=None, **changes):
         self.model = model or student(dropout=0.2)
-        self.checkpoint = Checkpoint(folder, changes.pop("identity", {"lr": settings.lr}))
+        identity = changes.pop("identity", {"lr": settings.lr})
+        self.checkpoint = Checkpoint(folder, identity, minutes=changes.pop("minutes", 5.0))
+        noting = changes.pop("noting", False)
         self.reported = []
         arguments = {
             "dataset": TRAIN,
@@ -59,13 +63,14 @@ class Run:
             "seed": SEED,
             "report": self.reported.append,
         }
-        self.trained = train(
-            self.model,
-            settings=settings,
-            epochs=epochs,
-            checkpoint=self.checkpoint,
-            **arguments | changes,
-        )
+        with self.checkpoint.interruption if noting else contextlib.nullcontext():
+            self.trained = train(
+                self.model,
+                settings=settings,
+                epochs=epochs,
+                checkpoint=self.checkpoint,
+                **arguments | changes,
+            )
 
 
 def equal(tensors, others) -> bool:

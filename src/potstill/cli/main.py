@@ -7,16 +7,19 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 
 import tyro
 
 from potstill.cli import commands
 from potstill.cli.options import ALIASES, OUTPUT, Adapters, LabelledData, Runs, Sentences, Serial
-from potstill.errors import UsageError, UserError, missing_extra
+from potstill.errors import Terminated, UsageError, UserError, missing_extra
 from potstill.recipes.console import echo
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -46,27 +49,16 @@ A first look:
 
 
 def main(prog: str = "potstill", args: list[str] | None = None) -> None:
-    """Run one command; exit with code 0, 1 for an error, 2 for wrong usage, 130 if interrupted."""
+    """Run one command; exit with code 0, 1 for an error, 2 for wrong usage, 130 if interrupted, 143
+    if terminated."""
     args = sys.argv[1:] if args is None else args
     _print_log(args)
     _prepare_libraries()
     _prepare_streams()
     try:
         args = [_as_text(arg) for arg in args]
-        _check_command(args)
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog=prog,
-            description=DESCRIPTION.format(prog=prog),
-            args=args,
-            use_underscores=True,
-            config=(
-                tyro.conf.OmitArgPrefixes,
-                tyro.conf.CascadeSubcommandArgs,
-                tyro.conf.DisallowNone,
-            ),
-        )
-        sys.stdout.flush()
+        with _sigterm_raises():
+            _run(prog, args)
     except UserError as error:
         print(f"{prog}: {name_flags(str(error), args)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
@@ -76,9 +68,12 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
             raise
         print(f"{prog}: {message}", file=sys.stderr)
         sys.exit(1)
+    except Terminated:
+        print(f"\n{prog}: terminated.", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
         print(f"\n{prog}: interrupted.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         # The reader has closed the pipe, as `head` does.
         sys.stderr.close()
@@ -89,6 +84,23 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
             raise
         print(f"{prog}: the disk is full ({error}); make room and try again.", file=sys.stderr)
         sys.exit(1)
+
+
+def _run(prog: str, args: list[str]) -> None:
+    _check_command(args)
+    tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
+        prog=prog,
+        description=DESCRIPTION.format(prog=prog),
+        args=args,
+        use_underscores=True,
+        config=(
+            tyro.conf.OmitArgPrefixes,
+            tyro.conf.CascadeSubcommandArgs,
+            tyro.conf.DisallowNone,
+        ),
+    )
+    sys.stdout.flush()
 
 
 def name_flags(message: str, args: Sequence[str] = ()) -> str:
@@ -139,12 +151,31 @@ class _PrintingHandler(logging.Handler):
 
 
 def _print_log(args: Sequence[str]) -> None:
+    # Its warnings of a folder that it can't write are about none of ours.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     logger = logging.getLogger("potstill")
     logger.setLevel(logging.INFO)
     for handler in logger.handlers[:]:
         if isinstance(handler, _PrintingHandler):
             logger.removeHandler(handler)
     logger.addHandler(_PrintingHandler(args))
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM raise an exception, as SIGINT does, so that nothing half done is left."""
+
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _prepare_libraries() -> None:

@@ -103,25 +103,19 @@ def length_batches(
     seed: int,
     epoch: int,
     part: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
     one_length: bool = False,
 ) -> list[np.ndarray]:
     """Return the indices of one epoch's batches; every sentence occurs exactly once.
 
     Sentences are shuffled, sorted by length (so that it is random which ones of a length share a
-    batch) and cut into batches, which are shuffled. Each of `world_size` processes gets every
-    world_size-th sentence of a batch, so that together they take the steps of one process. A batch
-    with fewer sentences than processes is repeated from its start, so that no process waits.
+    batch) and cut into batches, which are shuffled.
 
     Args:
         lengths: number of tokens of each sentence.
-        batch_size: sentences per batch, over all processes.
+        batch_size: sentences per batch.
         seed: determines, with `epoch`, both shuffles.
         epoch: number of the epoch.
         part: number of the part of the epoch that `lengths` are of, if it has several.
-        rank: index of this process.
-        world_size: number of processes.
         one_length: no batch has sentences of two lengths.
     """
     rng = np.random.default_rng([seed, epoch, part] if part else [seed, epoch])
@@ -132,6 +126,4 @@ def length_batches(
         parts = np.split(order, np.flatnonzero(np.diff(np.asarray(lengths)[order])) + 1)
     batches = [part[i : i + batch_size] for part in parts for i in range(0, len(part), batch_size)]
     rng.shuffle(batches)
-    if world_size == 1:
-        return batches
-    return [np.resize(batch, max(len(batch), world_size))[rank::world_size] for batch in batches]
+    return batches

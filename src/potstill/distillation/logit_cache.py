@@ -18,7 +18,7 @@ class LogitCache:
     """A teacher's logits by sentence, in one SQLite file in the cache folder.
 
     The file is named for the teacher, so no logit can be taken for another teacher's; those after
-    each word have another `kind` of file.
+    each word, and those of another arithmetic, have another `kind` of file.
     """
 
     def __init__(self, teacher: str, kind: str = ""):
@@ -78,7 +78,8 @@ def label_sentences(
         for start in range(0, len(missing), chunk):
             part = missing[start : start + chunk]
             rows = label(part)
-            cache.put(part, rows)
+            if process().is_local_main_process:
+                cache.put(part, rows)
             logits.update((s, np.asarray(row).ravel()) for s, row in zip(part, rows, strict=True))
             show(start + len(part), "teacher labels")
     return [torch.tensor(logits[s]) for s in sentences], len(missing)

@@ -59,8 +59,6 @@ class StreamedDataset:
         *,
         seed: int,
         epoch: int,
-        rank: int = 0,
-        world_size: int = 1,
         chosen: np.ndarray | None = None,
     ) -> list[np.ndarray]:
         """Return the indices of one epoch's batches, as `length_batches` does.
@@ -88,8 +86,6 @@ class StreamedDataset:
                     seed=seed,
                     epoch=epoch,
                     part=part,
-                    rank=rank,
-                    world_size=world_size,
                 )
             ]
         return batches

@@ -1,6 +1,7 @@
 """What every saved model can do once it is loaded: the protocol `Classifier`."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import numpy as np
@@ -281,3 +282,12 @@ def check_texts(texts: str | Iterable[str]) -> list[str]:
                 f"{error.start + 1} is {text[error.start]!r}, half of a surrogate pair."
             ) from error
     return texts
+
+
+def check_finite(logits: np.ndarray, folder: Path) -> None:
+    """Raise UserError if a logit of the model in `folder` is not a finite number."""
+    if not np.isfinite(logits).all():
+        raise UserError(
+            f"the model in {folder} answers with numbers that are not finite; train it again, with "
+            "a lower `lr`."
+        )

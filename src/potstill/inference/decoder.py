@@ -25,6 +25,7 @@ from potstill.files import (
     ADAPTER_WEIGHTS,
     RESULTS,
     atomic_folder,
+    check_manifest,
     check_replaceable,
     check_writable,
     read_json,
@@ -32,7 +33,7 @@ from potstill.files import (
     write_bytes,
     write_json,
 )
-from potstill.inference.classifier import Classifier, check_texts
+from potstill.inference.classifier import Classifier, check_finite, check_texts
 from potstill.model_card import write_card
 from potstill.settings import DataSettings, Precision, check_choice
 from potstill.training.distributed import predict, predict_logits, process
@@ -57,6 +58,7 @@ class DecoderClassifier(Classifier):
     Attributes:
         folder: Folder of the adapter.
         rank: Rank of the adapter.
+        precision: Arithmetic of the decoder, "bf16" or "fp32".
         sha256: Hash of all that determines the logits: base model, adapter, and how texts are
             tokenised.
 
@@ -66,6 +68,7 @@ class DecoderClassifier(Classifier):
 
     def __init__(self, folder: Path, *, gpt_variant: str | None = None, precision: str = "auto"):
         check_choice("precision", precision, Precision)
+        check_manifest(folder, ("config.json", ADAPTER_CONFIG, ADAPTER_WEIGHTS))
         has_config = (folder / "config.json").is_file()
         self.config = read_json(folder / "config.json") if has_config else {}
         self.results = read_results(folder)
@@ -106,7 +109,8 @@ class DecoderClassifier(Classifier):
         self.model = load_adapter(base, folder)
         self._adapter_weights = (folder / ADAPTER_WEIGHTS).read_bytes()  # merging changes the model
         self.n_parameters, _ = classifier.parameter_counts(self.model)
-        if resolve_precision(precision) == torch.bfloat16:
+        self.precision = "bf16" if resolve_precision(precision) == torch.bfloat16 else "fp32"
+        if self.precision == "bf16":
             # Not merged: bf16 would round small updates away.
             cast_frozen_to_bf16(self.model.base)
         else:
@@ -133,13 +137,15 @@ class DecoderClassifier(Classifier):
                 has texts of its own.
 
         Raises:
-            UserError: A text is empty or not a string.
+            UserError: A text is empty or not a string, or the answers are not finite.
         """
         texts = check_texts(texts)
         if not texts:
             return np.empty((0, len(self.classes_)), np.float32)
         tokens = self._encode(texts)
-        return predict_logits(self.model, tokens, together=together).numpy()
+        logits = predict_logits(self.model, tokens, together=together).numpy()
+        check_finite(logits, self.folder)
+        return logits
 
     def word_logits(self, texts: str | Iterable[str], *, together: bool = True) -> list[np.ndarray]:
         """See `Classifier`; `together` is as in `logits`."""
@@ -157,7 +163,10 @@ class DecoderClassifier(Classifier):
             return [logits[row, row_ends] for row, row_ends in enumerate(ends)]
 
         logits = predict(self.model, tokens, after_each_word, together=together)
-        return [text_logits.numpy() for text_logits in logits]
+        arrays = [text_logits.numpy() for text_logits in logits]
+        for array in arrays:
+            check_finite(array, self.folder)
+        return arrays
 
     def truncated(self, texts: str | Iterable[str]) -> np.ndarray:
         texts = check_texts(texts)

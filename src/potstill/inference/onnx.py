@@ -7,8 +7,8 @@ import numpy as np
 
 from potstill.data.text import word_ends
 from potstill.errors import UserError
-from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER, read_json
-from potstill.inference.classifier import NO_WORD_HEAD, Classifier, check_texts
+from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER, check_manifest, read_json
+from potstill.inference.classifier import NO_WORD_HEAD, Classifier, check_finite, check_texts
 from potstill.inference.engines import load_engine
 from potstill.student.tokenizer import encode, encode_batch, truncated
 
@@ -28,6 +28,8 @@ class OnnxClassifier(Classifier):
     def __init__(self, folder: Path):
         from tokenizers import Tokenizer
 
+        check_manifest(folder, ("config.json", STUDENT_ONNX, STUDENT_TOKENIZER))
+        self.folder = folder
         try:
             self.config = read_json(folder / "config.json")
             self.classes_ = np.array([str(label) for label in self.config["labels"]])
@@ -48,7 +50,7 @@ class OnnxClassifier(Classifier):
         """Return the (N, classes) logits of N texts, fp32; one string counts as one text.
 
         Raises:
-            UserError: A text is empty or not a string.
+            UserError: A text is empty or not a string, or the answers are not finite.
         """
         texts = check_texts(texts)
         logits = np.empty((len(texts), len(self.classes_)), np.float32)
@@ -56,6 +58,7 @@ class OnnxClassifier(Classifier):
             part = slice(start, start + TEXTS)
             tokens = encode(self._tokenizer, texts[part], self.max_length)
             logits[part] = self.engine.run(tokens)
+        check_finite(logits, self.folder)
         return logits
 
     def word_logits(self, texts: str | Iterable[str]) -> list[np.ndarray]:
@@ -69,6 +72,7 @@ class OnnxClassifier(Classifier):
             encodings = encode_batch(self._tokenizer, part)
             tokens = [encoding.ids[: self.max_length] for encoding in encodings]
             whole, words = self.engine.run_words(tokens)
+            check_finite(whole, self.folder)
             for i, encoding in enumerate(encodings):
                 offsets = [end for _, end in encoding.offsets[: self.max_length]]
                 after = words[i][word_ends(part[i], offsets)]

@@ -17,6 +17,7 @@ from potstill.files import (
     STUDENT_ONNX,
     STUDENT_TOKENIZER,
     STUDENT_WEIGHTS,
+    amended_manifest,
     atomic_folder,
     check_replaceable,
     check_writable,
@@ -24,9 +25,9 @@ from potstill.files import (
     read_results,
     write_json,
 )
-from potstill.inference.classifier import NO_WORD_HEAD, Classifier, check_texts
+from potstill.inference.classifier import NO_WORD_HEAD, Classifier, check_finite, check_texts
 from potstill.inference.onnx import OnnxClassifier
-from potstill.model_card import Kind, write_card
+from potstill.model_card import CARD, Kind, write_card
 from potstill.student.io import load_student, save_student
 from potstill.student.tokenizer import encode, truncated, word_end_positions
 from potstill.training.distributed import predict, predict_logits, process
@@ -54,6 +55,7 @@ class StudentClassifier(Classifier):
     title = "DistilRNN"
 
     def __init__(self, folder: Path):
+        self.folder = folder
         self.model, self.tokenizer, self.config = load_student(folder)
         self.results = read_results(folder)
         self.model.to(process().device)
@@ -70,13 +72,15 @@ class StudentClassifier(Classifier):
                 has texts of its own.
 
         Raises:
-            UserError: A text is empty or not a string.
+            UserError: A text is empty or not a string, or the answers are not finite.
         """
         texts = check_texts(texts)
         if not texts:
             return np.empty((0, len(self.classes_)), np.float32)
         tokens = encode(self.tokenizer, texts, self.max_length)
-        return predict_logits(self.model, tokens, together=together).numpy()
+        logits = predict_logits(self.model, tokens, together=together).numpy()
+        check_finite(logits, self.folder)
+        return logits
 
     def truncated(self, texts: str | Iterable[str]) -> np.ndarray:
         cut = truncated(self.tokenizer, check_texts(texts), self.max_length)
@@ -159,10 +163,11 @@ class StudentClassifier(Classifier):
                     f"the exported student answers otherwise: logits differ by {difference}"
                 )
             names = (STUDENT_ONNX,) if own else (STUDENT_TOKENIZER, "config.json", STUDENT_ONNX)
-            for name in names:
-                (staging / name).replace(folder / name)
-        kind: Kind = "student" if own else "onnx"
-        write_card(folder, kind, self.config, self.results, onnx=True)
+            with amended_manifest(folder, (*names, CARD)):
+                for name in names:
+                    (staging / name).replace(folder / name)
+                kind: Kind = "student" if own else "onnx"
+                write_card(folder, kind, self.config, self.results, onnx=True)
         file = folder / STUDENT_ONNX
         size = file.stat().st_size / 1e6
         logger.info(f"exported: {file}, {size:.2f} MB; logits differ by {difference:.1g} at most")

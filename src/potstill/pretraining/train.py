@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,8 +15,10 @@ from potstill.progress import Progress, no_progress
 from potstill.settings import TrainSettings
 from potstill.student.layered import LayeredStudent, copy_module, copy_weights, move_gradients
 from potstill.student.model import DistilRNN
-from potstill.training.checkpoint import Checkpoint, EpochMetrics, TrainResult
-from potstill.training.optim import adamw, epoch_seed, seed_epoch, set_lr, update
+from potstill.training.checkpoint import Checkpoint, EpochProgress
+from potstill.training.finite import DivergedError, NonFiniteError
+from potstill.training.history import EpochMetrics, TrainResult
+from potstill.training.optim import adamw, current_lr, epoch_seed, seed_epoch, set_lr, update
 
 SHORTEST = 2  # tokens of a text; one alone has no neighbour
 
@@ -41,13 +44,16 @@ def pretrain_base(
         settings: Its epochs are not read.
         epochs: Passes over the text.
         seed: Determines the batches and the dropout.
-        checkpoint: Keeps what it takes to continue after the last finished epoch, as
-            `settings.resume` asks.
+        checkpoint: Keeps what it takes to continue; where it has a state, training goes on from it.
         bf16: Compute in bf16 by copies of the weights, which stay in fp32: what a GPU is fast at.
         report: Is called after each epoch.
 
     Returns:
         The mean losses of each epoch, by name.
+
+    Raises:
+        DivergedError: The loss or a gradient is not finite.
+        UserError: The checkpoint is damaged, or of other settings.
     """
     student.score.requires_grad_(False)
     model = nn.ModuleDict({"student": student, "heads": heads}).train()
@@ -59,9 +65,9 @@ def pretrain_base(
         assert isinstance(copied, PretrainingHeads)
         low_heads, copies = copied, copies + pairs
     optimizer, trainable = adamw(model, settings), trainable_parameters(model)
-    history: list[EpochMetrics] = []
-    if settings.resume:
-        history = checkpoint.load(trainable, optimizer).history
+    result, begun = TrainResult([], {}), EpochProgress()
+    if checkpoint.exists():
+        result, begun = checkpoint.load(trainable, optimizer)
         copy_weights(copies)
 
     def step(indices: Tensor, length: int) -> Tensor:
@@ -77,23 +83,36 @@ def pretrain_base(
 
     n_texts = int((text.tokens.lengths >= SHORTEST).sum())
     with progress(epochs * n_texts) as show:
-        for epoch in range(len(history) + 1, epochs + 1):
+        for epoch in range(len(result.history) + 1, epochs + 1):
             batches = _batches(text, settings.batch_size, seed, epoch)
             sums = torch.zeros(len(NAMES), device=text.origin.device)
-            done = (epoch - 1) * n_texts
-            for number, (indices, length) in enumerate(batches):
+            if begun.steps:
+                begun.restore_random_numbers()
+                sums += begun.columns()[0][0].to(sums.device)
+            done = (epoch - 1) * n_texts + sum(len(batch) for batch, _ in batches[: begun.steps])
+            for number, (indices, length) in enumerate(batches[begun.steps :], begun.steps):
                 step_number = (epoch - 1) * len(batches) + number
                 set_lr(optimizer, settings, step_number, epochs * len(batches))
-                sums += step(indices, length)
+                try:
+                    sums += step(indices, length)
+                except NonFiniteError as error:
+                    raise DivergedError(epoch, number + 1, current_lr(optimizer)) from error
                 done += len(indices)
                 show(done, "DistilRNN-base")
+                now = EpochProgress(number + 1, results=[(sums[None],)])
+                checkpoint.after_step(result, trainable, optimizer, now)
+            begun = EpochProgress()
             means = dict(zip(NAMES, (sums / n_texts).tolist(), strict=True))
-            history.append({"epoch": epoch, "steps": len(batches)} | means)
-            checkpoint.save(TrainResult(history, {}), trainable, optimizer)
-            report(history[-1])
+            if not np.isfinite(list(means.values())).all():
+                raise DivergedError(epoch, len(batches), current_lr(optimizer))
+            metrics: EpochMetrics = {"epoch": epoch, "steps": len(batches)} | means
+            result = TrainResult([*result.history, metrics], {})
+            checkpoint.save(result, trainable, optimizer)
+            report(metrics)
+            checkpoint.end_if_asked()
     student.score.requires_grad_(True)
     student.eval()
-    return history
+    return result.history
 
 
 def _batches(

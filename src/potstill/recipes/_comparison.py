@@ -7,7 +7,13 @@ from typing import Any
 
 from potstill.files import read_json
 from potstill.recipes.tables import comparison_table
-from potstill.settings import DecisionSettings, PretrainSettings, StudentSettings, TrainSettings
+from potstill.settings import (
+    RUN_CONTROL,
+    DecisionSettings,
+    PretrainSettings,
+    StudentSettings,
+    TrainSettings,
+)
 
 TITLES = {"distil": "DistilRNN, distilled", "rnn": "DistilRNN, no teacher"}
 
@@ -61,7 +67,7 @@ def _differences(config: dict[str, Any], sibling: dict[str, Any]) -> list[str]:
     differences = [
         key
         for key in (*shared, "holdout", "max_length")
-        if key not in ("resume", "init")
+        if key not in (*RUN_CONTROL, "init")
         and config["settings"].get(key) != sibling["settings"].get(key)
     ]
     if config.get("init", {}).get("sha256") != sibling.get("init", {}).get("sha256"):

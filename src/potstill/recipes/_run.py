@@ -3,7 +3,7 @@
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,29 +15,23 @@ from potstill.data.batching import LabelledDataset
 from potstill.data.check import check_corpus
 from potstill.data.corpus import Corpus, load_corpus
 from potstill.data.splits import Split, hold_out
-from potstill.errors import UserError
-from potstill.files import (
-    atomic_folder,
-    cache_folder,
-    check_replaceable,
-    check_writable,
-    write_json,
-    write_text,
-)
+from potstill.files import atomic_folder, write_json, write_text
 from potstill.metrics import cross_entropy, majority_share
 from potstill.model_card import Kind, write_card
 from potstill.progress import Progress, no_progress
 from potstill.recipes import plots
 from potstill.recipes._decisions import Adjustment, Decided, decide_and_score
+from potstill.recipes._unfinished import saving_state, unfinished
 from potstill.recipes.check import log_report
 from potstill.recipes.console import log_choice
 from potstill.recipes.report import write_own_report
 from potstill.recipes.tables import EPOCH_HEADER, epoch_lines, summary_lines
 from potstill.report.page import REPORT
 from potstill.report.predictions import PREDICTIONS, write_predictions
-from potstill.settings import DataSettings, DecisionSettings, TrainSettings
-from potstill.training.checkpoint import Checkpoint, TrainResult
+from potstill.settings import RUN_CONTROL, DataSettings, DecisionSettings, TrainSettings
+from potstill.training.checkpoint import Checkpoint
 from potstill.training.distributed import predict_logits, process
+from potstill.training.history import TrainResult
 from potstill.training.loop import train
 from potstill.training.losses import LossFunction
 
@@ -97,21 +91,6 @@ def read_task(
     return Task(corpus, train, scored), settings
 
 
-def check_target(folder: Path, plots_path: Path | None, resume: bool) -> None:
-    """Raise UserError unless a run can write its results, replaces nothing but a run, and finds
-    what it is to resume.
-
-    This is checked before training, not after.
-    """
-    if resume and not unfinished(folder).exists():
-        raise UserError(f"`resume`: no interrupted run in {unfinished(folder)}; run without it.")
-    check_replaceable(folder, "`output`")
-    check_writable(folder.parent, "`output`")
-    if plots_path:
-        check_writable(plots_path, "`plots_path`")
-    check_writable(cache_folder(), "POTSTILL_CACHE")
-
-
 @dataclass(frozen=True)
 class Run:
     """One run: its task, its config.json, how it trains, the folder that it writes, its plot, if
@@ -127,11 +106,18 @@ class Run:
     def checkpoint(self, stage: str = "state") -> Checkpoint:
         """Return the checkpoint of a stage; it is next to the folder that the run will write."""
         config = self.config
-        settings = {k: v for k, v in config["settings"].items() if k not in ("resume", "init")}
+        left_out = (*RUN_CONTROL, "init")
+        settings = {k: v for k, v in config["settings"].items() if k not in left_out}
         settings |= {k: config[k] for k in ("command", "SR")} | {"data": config["data"]["sha256"]}
         inputs = ("decoder", "teacher", "transfer_set", "init")
         settings |= {k: config[k]["sha256"] for k in inputs if k in config}
-        return Checkpoint(unfinished(self.folder), settings, stage)
+        minutes = self.settings.save_minutes
+        return Checkpoint(unfinished(self.folder), settings, stage, minutes=minutes)
+
+    def sentences(self, indices: Sequence[int]) -> list[str]:
+        """Return the sentences at `indices` of the training data, those of its corpus first."""
+        known = self.task.train.sentences
+        return [known[i] if i < len(known) else "(of the transfer set)" for i in indices]
 
 
 def fit(
@@ -148,7 +134,7 @@ def fit(
     weights in the model."""
     majority, checkpoint = run.task.majority(), run.checkpoint()
     logger.info(EPOCH_HEADER)
-    with resumable(checkpoint):
+    with saving_state(checkpoint, sentences=run.sentences):
         result = train(
             model,
             dataset,
@@ -164,19 +150,6 @@ def fit(
         )
     result.restore(model)
     return result
-
-
-@contextmanager
-def resumable(checkpoint: Checkpoint) -> Iterator[None]:
-    """Log after an interruption how to continue."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if checkpoint.folder.exists():
-            logger.info(
-                "the finished epochs are saved; the same command with `resume` continues after them"
-            )
-        raise
 
 
 @dataclass(frozen=True)
@@ -213,7 +186,7 @@ def write_run(
         result = _score(run, model, evaluations, trained, decisions, adjustment)
         write_json(folder / "config.json", dict(run.config) | result.decided.config())
         write_json(folder / "results.json", result.results)
-        lines = "".join(json.dumps(metrics) + "\n" for metrics in trained.history)
+        lines = "".join(json.dumps(metrics, allow_nan=False) + "\n" for metrics in trained.history)
         write_text(folder / "metrics.jsonl", lines)
         kind: Kind = "adapter" if "decoder" in run.config else "student"
         write_card(folder, kind, dict(run.config), result.results)
@@ -282,8 +255,3 @@ def _score(
         "parameters": run.config["parameters"]["total"],
     }
     return RunResult(results, logits, decided)
-
-
-def unfinished(folder: Path) -> Path:
-    """Return where the checkpoint of a run that will write `folder` is."""
-    return folder.with_name(f"{folder.name}.unfinished")

@@ -18,7 +18,8 @@ from potstill.distillation.pretrain import pretrain
 from potstill.distillation.streamed import StreamedText
 from potstill.progress import Progress, no_progress
 from potstill.recipes._decisions import Adjustment, no_bias, temperature_on_holdout
-from potstill.recipes._run import Run, Task, resumable, write_run
+from potstill.recipes._run import Run, Task, write_run
+from potstill.recipes._unfinished import saving_state
 from potstill.recipes.console import log_choice, log_truncated
 from potstill.recipes.tables import shortened
 from potstill.settings import DecisionSettings, PretrainSettings, StudentSettings, TrainSettings
@@ -26,8 +27,8 @@ from potstill.student.base import Base
 from potstill.student.io import save_student
 from potstill.student.model import DistilRNN, StudentConfig
 from potstill.student.tokenizer import encode, train_tokenizer, truncated
-from potstill.training.checkpoint import TrainResult
-from potstill.training.distributed import predict_logits
+from potstill.training.distributed import predict_logits, process
+from potstill.training.history import TrainResult
 from potstill.training.precision import resolve_precision
 
 EPOCHS = 20
@@ -102,15 +103,16 @@ def pretrain_student(
     settings: PretrainSettings,
     *,
     progress: Progress = no_progress,
-) -> Run:
-    """Train `model` as a language model, unless that is turned off or done; return the run as it
-    goes on from there."""
+) -> None:
+    """Train `model` as a language model, unless that is turned off or done."""
     epochs = settings.pretrain_epochs
-    if not epochs or (run.settings.resume and run.checkpoint().exists()):
-        return run
+    done = run.checkpoint().exists()  # a state of what comes after
+    process().wait_for_everyone()  # all have looked before any writes
+    if not epochs or done:
+        return
     started = time.perf_counter()
     checkpoint = run.checkpoint("language_model")
-    with resumable(checkpoint):
+    with saving_state(checkpoint, "`pretrain_lr`"):
         loss = pretrain(
             model,
             text,
@@ -130,7 +132,6 @@ def pretrain_student(
         f"pretrained as a language model: {epochs} epoch{'s' * (epochs != 1)} over "
         f"{len(text)} sentences, {seconds:.0f} s, {loss:.3f} nats per token{soft}"
     )
-    return replace(run, settings=replace(run.settings, resume=False))
 
 
 def write_student(

@@ -15,7 +15,9 @@ from potstill.decoder.adapter import (
 from potstill.errors import UserError
 from potstill.files import (
     ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
     atomic_folder,
+    check_manifest,
     check_replaceable,
     check_writable,
     read_json,
@@ -23,6 +25,7 @@ from potstill.files import (
 )
 from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.teacher import load_teacher
+from potstill.locks import exclusive
 from potstill.model_card import write_card
 from potstill.recipes._corpus import evaluation_corpus
 from potstill.recipes._description import describe_run
@@ -79,7 +82,7 @@ def average(adapters: list[Path], data: str, *, gpt_variant: str | None, folder:
     config = describe_run("average", first["SR"], corpus, [settings])
     config |= {key: first[key] for key in ("labels", "data", "decoder", "start_token")}
     config |= {"settings": asdict(settings), "adapters": sources}
-    with atomic_folder(folder) as staging:
+    with exclusive(folder, "`model_path`"), atomic_folder(folder) as staging:
         write_adapter_weights(staging, tensors)
         adapter_config = adapter_configs[0] | {"r": rank, "lora_alpha": float(rank)}
         write_json(staging / ADAPTER_CONFIG, adapter_config)
@@ -100,6 +103,7 @@ def _row(classifier: DecoderClassifier, corpus: Corpus) -> dict[str, Any]:
 
 
 def _read_config(adapter: Path) -> dict[str, Any]:
+    check_manifest(adapter, ("config.json", ADAPTER_CONFIG, ADAPTER_WEIGHTS))
     config = read_json(adapter / "config.json")
     missing = [key for key in REQUIRED_KEYS if key not in config]
     if missing:

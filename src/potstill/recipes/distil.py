@@ -29,7 +29,7 @@ from potstill.recipes._corpus import trained_on
 from potstill.recipes._decisions import check_decisions, class_weights
 from potstill.recipes._description import describe_run
 from potstill.recipes._language import log_foreign_text
-from potstill.recipes._run import Run, Task, check_target, fit, read_task
+from potstill.recipes._run import Run, Task, fit, read_task
 from potstill.recipes._student import (
     build_student,
     encode_splits,
@@ -38,6 +38,7 @@ from potstill.recipes._student import (
     resolve_epochs,
     write_student,
 )
+from potstill.recipes._unfinished import alone_in, check_target
 from potstill.recipes.console import format_count, log_choice
 from potstill.settings import (
     DataSettings,
@@ -108,7 +109,7 @@ def distil(
     """
     folder = Path(output or f"runs/distil-{seed}")
     plots_folder = Path(plots_path) if plots_path else None
-    check_target(folder, plots_folder, train.resume)
+    check_target(folder, plots_folder, train)
     base = load_init(student)
     transfer_path = Path(transfer_set) if transfer_set else None
     unlabelled = read_transfer_set(transfer_path) if transfer_path else None
@@ -180,8 +181,8 @@ def distil(
     ratio = f"1/{teacher.n_parameters / total:.0f} of {teacher.title}"
     logger.info(f"student: DistilRNN, {format_count(total)} parameters; {ratio}")
 
-    settings = [distillation, student, pretraining, data_settings, train, decisions]
-    config = describe_run("distil", seed, task.corpus, settings)
+    groups = [distillation, student, pretraining, data_settings, train, decisions]
+    config = describe_run("distil", seed, task.corpus, groups)
     config["teacher"] = _describe_teacher(teacher, task, logits)
     if base:
         config["init"] = base.describe()
@@ -197,28 +198,23 @@ def distil(
     plot = plots_folder / "distilrnn_training_plot.png" if plots_folder else None
     run = Run(task, config, train, folder, plot, title)
 
-    run = pretrain_student(run, model, dataset.text(), pretraining, progress=progress)
-    loss_function = partial(distillation_loss, settings=distillation, class_weights=weights)
-    trained = fit(
-        run,
-        model,
-        on_device(model, dataset),
-        evaluations,
-        loss_function=loss_function,
-        progress=progress,
-    )
-    write_student(
-        run,
-        model,
-        tokenizer,
-        trained,
-        labelled=labelled,
-        evaluations=evaluations,
-        match=student.match_prevalence,
-        decisions=decisions,
-    )
-    if tokenised and process().is_main_process:
-        tokenised.remove()
+    with alone_in(folder, train):
+        pretrain_student(run, model, dataset.text(), pretraining, progress=progress)
+        loss = partial(distillation_loss, settings=distillation, class_weights=weights)
+        learnt = on_device(model, dataset)
+        trained = fit(run, model, learnt, evaluations, loss_function=loss, progress=progress)
+        write_student(
+            run,
+            model,
+            tokenizer,
+            trained,
+            labelled=labelled,
+            evaluations=evaluations,
+            match=student.match_prevalence,
+            decisions=decisions,
+        )
+        if tokenised and process().is_main_process:
+            tokenised.remove()
     return StudentClassifier(folder)
 
 
@@ -257,11 +253,11 @@ def _label(
 ) -> tuple[dict[str, Tensor], list[np.ndarray]]:
     """Return the teacher's (N, classes) logits of every split and, if `words`, for each sentence of
     train those after each of its words, (W, classes)."""
-    cache = LogitCache(teacher.sha256)
+    cache = LogitCache(teacher.sha256, f"-{teacher.precision}")
     logits, word_logits, n_computed = {}, [], 0
     for name, split in task.splits().items():
         if name == "train" and words:
-            word_cache = LogitCache(teacher.sha256, "-words")
+            word_cache = LogitCache(teacher.sha256, f"-words-{teacher.precision}")
             labelled, computed = label_sentences(
                 split.sentences, word_cache, teacher.word_logits, progress=progress
             )

@@ -33,13 +33,8 @@ from potstill.recipes._decisions import (
 )
 from potstill.recipes._description import describe_run
 from potstill.recipes._language import log_foreign_text
-from potstill.recipes._run import (
-    Run,
-    check_target,
-    fit,
-    read_task,
-    write_run,
-)
+from potstill.recipes._run import Run, fit, read_task, write_run
+from potstill.recipes._unfinished import alone_in, check_target
 from potstill.recipes.console import log_choice, log_truncated, parameter_line
 from potstill.settings import DataSettings, DecisionSettings, LoRASettings, TrainSettings
 from potstill.training.distributed import process
@@ -121,7 +116,7 @@ def train_adapter(
     progress: Progress,
 ) -> None:
     """Do as `finetune`, without loading the result a second time."""
-    check_target(folder, plots_path, train.resume)
+    check_target(folder, plots_path, train)
     if not isinstance(base_model, BaseModel):
         with process().main_process_first():
             base_model = find_base_model(str(base_model))
@@ -163,29 +158,31 @@ def train_adapter(
     plot = plots_path / "lora_training_plot.png" if plots_path else None
     run = Run(task, config, train, folder, plot, title)
 
-    trained = fit(
-        run,
-        model,
-        dataset,
-        evaluations,
-        loss_function=partial(classification_loss, class_weights=weights),
-        microbatch_tokens=MICROBATCH_TOKENS,
-        progress=progress,
-    )
-    save = partial(_save_and_reload, model, str(base_model.folder))
-    temperature = temperature_on_holdout(decisions, model, evaluations)
-    # Not in the weights: students learn from the logits as they are, and PEFT reads the head.
-    adjustment = Adjustment(no_bias(classes), temperature, in_weights=False)
-    result = write_run(
-        run, model, evaluations, trained, save=save, decisions=decisions, adjustment=adjustment
-    )
+    with alone_in(folder, train):
+        trained = fit(
+            run,
+            model,
+            dataset,
+            evaluations,
+            loss_function=partial(classification_loss, class_weights=weights),
+            microbatch_tokens=MICROBATCH_TOKENS,
+            progress=progress,
+        )
+        save = partial(_save_and_reload, model, str(base_model.folder))
+        temperature = temperature_on_holdout(decisions, model, evaluations)
+        # Not in the weights: students learn from the logits as they are, and PEFT reads the head.
+        adjustment = Adjustment(no_bias(classes), temperature, in_weights=False)
+        result = write_run(
+            run, model, evaluations, trained, save=save, decisions=decisions, adjustment=adjustment
+        )
     logger.info(f"adapter: {folder}")
     if plot:
         logger.info(f"plot: {plot}")
     # These logits need not be computed again when this model becomes a teacher.
     if process().is_main_process:
         adapter, sha256 = folder / ADAPTER_WEIGHTS, config["decoder"]["sha256"]
-        cache = LogitCache(teacher_hash(sha256, adapter, max_length, start))
+        kind = "-bf16" if precision == torch.bfloat16 else "-fp32"
+        cache = LogitCache(teacher_hash(sha256, adapter, max_length, start), kind)
         for name, split in task.scored.items():
             cache.put(split.sentences, result.logits[name])
 

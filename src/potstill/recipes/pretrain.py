@@ -12,6 +12,7 @@ from potstill import __version__
 from potstill.decoder.hub import BaseModel, find_base_model
 from potstill.errors import UsageError, UserError
 from potstill.files import atomic_folder, check_writable
+from potstill.locks import exclusive
 from potstill.model_card import write_card
 from potstill.pretraining.beginnings import BEGINNINGS
 from potstill.pretraining.heads import PretrainingHeads
@@ -20,13 +21,14 @@ from potstill.pretraining.text import concatenate_texts, in_student_tokens, read
 from potstill.pretraining.train import pretrain_base
 from potstill.pretraining.vocabulary import truncate_vocabulary
 from potstill.progress import Progress, no_progress
-from potstill.recipes._run import check_target, resumable, unfinished
+from potstill.recipes._unfinished import alone_in, check_target, saving_state, unfinished
 from potstill.recipes.console import format_count, log_choice
-from potstill.settings import GeneralTextSettings, NetworkSettings, TrainSettings
+from potstill.settings import RUN_CONTROL, GeneralTextSettings, NetworkSettings, TrainSettings
 from potstill.student.base import save_base
 from potstill.student.model import DistilRNN, StudentConfig
-from potstill.training.checkpoint import Checkpoint, EpochMetrics
+from potstill.training.checkpoint import Checkpoint
 from potstill.training.distributed import process
+from potstill.training.history import EpochMetrics
 from potstill.training.precision import resolve_precision
 from potstill.transfer.top_k import TOP_K
 
@@ -73,7 +75,7 @@ def pretrain(
         )
     if process().num_processes > 1:
         raise UserError("pretrain runs in one process; start it without torchrun.")
-    check_target(output, None, train.resume)
+    check_target(output, None, train)
     check_writable(text_path.parent, "`text_path`")
     epochs = train.epochs or EPOCHS
     base_model = find_base_model(gpt_variant)
@@ -88,7 +90,8 @@ def pretrain(
         shard_texts=shard_texts,
         basis_texts=basis_texts,
     )
-    files = writer.write(text.tokens, progress)
+    with exclusive(text_path, "`text_path`"):
+        files = writer.write(text.tokens, progress)
     general = concatenate_texts([read_shard(file) for file in files]).to(process().device)
     learnt = in_student_tokens(general, vocabulary, fraction_split=FRACTION_SPLIT, seed=seed)
 
@@ -99,45 +102,47 @@ def pretrain(
         student.embedding.weight.mul_(0.1)
     heads = PretrainingHeads(student, general.states.shape[1])
     device = process().device
-    training = {key: value for key, value in asdict(train).items() if key != "resume"}
+    training = {key: value for key, value in asdict(train).items() if key not in RUN_CONTROL}
     settings = asdict(text) | asdict(network) | training | {"text": writer.describe()}
-    checkpoint = Checkpoint(unfinished(output), settings)
+    checkpoint = Checkpoint(unfinished(output), settings, minutes=train.save_minutes)
     started = time.perf_counter()
-    with resumable(checkpoint):
-        history = pretrain_base(
-            student.to(device),
-            heads.to(device),
-            learnt,
-            train,
-            epochs=epochs,
-            seed=seed,
-            checkpoint=checkpoint,
-            bf16=device.type == "cuda",
-            report=_report,
-            progress=progress,
-        )
-    logger.info("pretrained on %d texts, %.0f s", len(learnt.tokens), time.perf_counter() - started)
-    about = {
-        "SR": seed,
-        "decoder": _describe(base_model),
-        "text": {
-            "beginnings": len(BEGINNINGS),
-            "top_k": TOP_K,
-            "max_tokens": MAX_TOKENS,
-            "pieces": len(general.tokens),
-            "decoder_tokens": len(general.tokens.values),
-            "fraction_split": FRACTION_SPLIT,
-            "texts": len(learnt.tokens),
-            "tokens": len(learnt.tokens.values),
-        },
-        "training": training | {"epochs": epochs},
-        "losses": {k: v for k, v in history[-1].items() if k not in ("epoch", "steps")},
-        "versions": {"potstill": __version__, "torch": importlib.metadata.version("torch")},
-    }
-    with atomic_folder(output) as staging:
-        save_base(student, vocabulary.tokenizer, staging, about)
-        write_card(staging, "base", about, {})
-    checkpoint.remove()
+    with alone_in(output, train):
+        with saving_state(checkpoint):
+            history = pretrain_base(
+                student.to(device),
+                heads.to(device),
+                learnt,
+                train,
+                epochs=epochs,
+                seed=seed,
+                checkpoint=checkpoint,
+                bf16=device.type == "cuda",
+                report=_report,
+                progress=progress,
+            )
+        seconds = time.perf_counter() - started
+        logger.info("pretrained on %d texts, %.0f s", len(learnt.tokens), seconds)
+        about = {
+            "SR": seed,
+            "decoder": _describe(base_model),
+            "text": {
+                "beginnings": len(BEGINNINGS),
+                "top_k": TOP_K,
+                "max_tokens": MAX_TOKENS,
+                "pieces": len(general.tokens),
+                "decoder_tokens": len(general.tokens.values),
+                "fraction_split": FRACTION_SPLIT,
+                "texts": len(learnt.tokens),
+                "tokens": len(learnt.tokens.values),
+            },
+            "training": training | {"epochs": epochs},
+            "losses": {k: v for k, v in history[-1].items() if k not in ("epoch", "steps")},
+            "versions": {"potstill": __version__, "torch": importlib.metadata.version("torch")},
+        }
+        with atomic_folder(output) as staging:
+            save_base(student, vocabulary.tokenizer, staging, about)
+            write_card(staging, "base", about, {})
+        checkpoint.remove()
     total = sum(parameter.numel() for parameter in student.parameters())
     logger.info("base: %s, %s parameters; start from it with `init`", output, format_count(total))
 

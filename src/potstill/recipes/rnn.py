@@ -13,7 +13,7 @@ from potstill.inference.student import StudentClassifier
 from potstill.progress import Progress, no_progress
 from potstill.recipes._decisions import check_decisions, class_weights
 from potstill.recipes._description import describe_run
-from potstill.recipes._run import Run, check_target, fit, read_task
+from potstill.recipes._run import Run, fit, read_task
 from potstill.recipes._student import (
     build_student,
     encode_splits,
@@ -22,6 +22,7 @@ from potstill.recipes._student import (
     resolve_epochs,
     write_student,
 )
+from potstill.recipes._unfinished import alone_in, check_target
 from potstill.recipes.console import format_count
 from potstill.settings import (
     DataSettings,
@@ -74,7 +75,7 @@ def train_baseline(
     """
     folder = Path(output or f"runs/rnn-{seed}")
     plots_folder = Path(plots_path) if plots_path else None
-    check_target(folder, plots_folder, train.resume)
+    check_target(folder, plots_folder, train)
     base = load_init(student)
     task, data_settings = read_task(data, data_settings, seed)
     check_decisions(decisions, task.corpus.labels, task.scored)
@@ -100,23 +101,24 @@ def train_baseline(
     run = Run(task, config, train, folder, plot, title)
 
     text = LMDataset(labelled.tokens)
-    run = pretrain_student(run, model, text, pretraining, progress=progress)
-    trained = fit(
-        run,
-        model,
-        on_device(model, labelled),
-        evaluations,
-        loss_function=partial(classification_loss, class_weights=weights),
-        progress=progress,
-    )
-    write_student(
-        run,
-        model,
-        tokenizer,
-        trained,
-        labelled=labelled,
-        evaluations=evaluations,
-        match=student.match_prevalence,
-        decisions=decisions,
-    )
+    with alone_in(folder, train):
+        pretrain_student(run, model, text, pretraining, progress=progress)
+        trained = fit(
+            run,
+            model,
+            on_device(model, labelled),
+            evaluations,
+            loss_function=partial(classification_loss, class_weights=weights),
+            progress=progress,
+        )
+        write_student(
+            run,
+            model,
+            tokenizer,
+            trained,
+            labelled=labelled,
+            evaluations=evaluations,
+            match=student.match_prevalence,
+            decisions=decisions,
+        )
     return StudentClassifier(folder)

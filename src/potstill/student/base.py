@@ -14,6 +14,7 @@ from potstill.errors import UsageError, UserError
 from potstill.files import (
     STUDENT_TOKENIZER,
     STUDENT_WEIGHTS,
+    check_manifest,
     read_json,
     write_json,
     write_tensors,
@@ -100,6 +101,7 @@ def load_base(folder: Path) -> Base:
             f"`init` {folder}: there is no such folder; it takes none, base, or the folder of a "
             "base or of a student."
         )
+    check_manifest(folder, ("config.json", STUDENT_WEIGHTS, STUDENT_TOKENIZER))
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
     if not isinstance(config, dict) or not isinstance(config.get("student"), dict):
         raise UserError(

@@ -7,7 +7,13 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from potstill.errors import UserError
-from potstill.files import STUDENT_TOKENIZER, STUDENT_WEIGHTS, read_json, write_tensors
+from potstill.files import (
+    STUDENT_TOKENIZER,
+    STUDENT_WEIGHTS,
+    check_manifest,
+    read_json,
+    write_tensors,
+)
 from potstill.student.model import DistilRNN, StudentConfig
 
 
@@ -23,6 +29,7 @@ def load_student(folder: Path) -> tuple[DistilRNN, Tokenizer, dict[str, Any]]:
     Raises:
         UserError: There is no student, it is damaged, or its files do not fit each other.
     """
+    check_manifest(folder, ("config.json", STUDENT_WEIGHTS, STUDENT_TOKENIZER))
     config = read_json(folder / "config.json")
     if isinstance(config, dict) and "student" not in config:
         raise UserError(f"{folder} holds no student (config.json does not describe one).")

@@ -27,6 +27,13 @@ def process() -> PartialState:
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
+def largest_of_processes(number: int) -> int:
+    """Return the largest of the numbers that the processes give; all have to call this."""
+    tensor = torch.tensor(number, device=process().device)
+    torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
+    return int(tensor)
+
+
 def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """Apply `function` to every item, in as many threads as torch has for one operation.
 

@@ -1,7 +1,8 @@
 """The training loop of language models, the decoder's and the student's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 from potstill.ops.parameters import trainable_parameters
 from potstill.progress import Progress, no_progress
 from potstill.settings import TrainSettings
-from potstill.training.checkpoint import Checkpoint, EpochMetrics, TrainResult
-from potstill.training.distributed import process
+from potstill.training.checkpoint import Checkpoint, EpochProgress
 from potstill.training.epoch import run_epoch
+from potstill.training.history import TrainResult
 from potstill.training.optim import adamw, update
 from potstill.training.resident import Resident, ResidentStep, layered_language_model
 
@@ -35,20 +36,22 @@ def fit_language_model(
         dataset: What has the attributes of `TokenDataset` or of `Resident`.
         loss_function: Maps the model and a batch to the mean loss over its tokens; a `Resident`
             dataset needs none, as the model is a student's `NextTokenHead`.
-        checkpoint: Keeps what it takes to continue after the last finished epoch, as
-            `settings.resume` asks; every process must call then, where without it one may do so
-            alone.
+        checkpoint: Keeps what it takes to continue; where it has a state, training goes on from it.
 
     Returns:
         The mean loss over the batches of the last epoch.
+
+    Raises:
+        DivergedError: The loss or a gradient is not finite.
+        UserError: The checkpoint is damaged, or of other settings.
     """
     trainable = trainable_parameters(model)
     optimizer = adamw(model, settings)
-    history: list[EpochMetrics] = []
+    result, begun = TrainResult([], {}), EpochProgress()
     if checkpoint:
-        if settings.resume:
-            history = checkpoint.load(trainable, optimizer).history
-        process().wait_for_everyone()  # all have looked before any writes
+        if checkpoint.exists():
+            result, begun = checkpoint.load(trainable, optimizer)
+        checkpoint.wait_for_everyone()  # all have looked before any writes
     if isinstance(dataset, Resident):
         resident_step = ResidentStep(
             layered_language_model(model),
@@ -59,13 +62,16 @@ def fit_language_model(
             batch_size=settings.batch_size,
         )
 
-        def step(dataset: Any, indices: np.ndarray) -> Tensor:
-            return resident_step(dataset, indices)[0][1]
+        def step(dataset: Any, indices: np.ndarray) -> Sequence[tuple[Tensor, ...]]:
+            return [(resident_step(dataset, indices)[0][1].reshape(1),)]
     else:
         step = _Step(model, loss_function, optimizer, settings.clip, trainable)
     with progress(epochs * len(dataset)) as show:
-        for epoch in range(len(history) + 1, epochs + 1):
-            losses = run_epoch(
+        for epoch in range(len(result.history) + 1, epochs + 1):
+            save = None
+            if checkpoint:
+                save = partial(checkpoint.after_step, result, trainable, optimizer)
+            whole = run_epoch(
                 step,
                 dataset,
                 optimizer,
@@ -76,11 +82,17 @@ def fit_language_model(
                 show=show,
                 description="language model",
                 one_length=isinstance(dataset, Resident),
+                begun=begun,
+                after_step=save,
             )
-            history.append({"epoch": epoch, "loss": float(torch.stack(losses).mean())})
-            if checkpoint and process().is_main_process:
-                checkpoint.save(TrainResult(history, {}), trainable, optimizer)
-    return history[-1]["loss"]
+            begun = EpochProgress()
+            (losses,) = whole.columns()
+            metrics = {"epoch": epoch, "loss": float(losses.mean())}
+            result = TrainResult([*result.history, metrics], {})
+            if checkpoint:
+                checkpoint.save(result, trainable, optimizer)
+                checkpoint.end_if_asked()
+    return result.history[-1]["loss"]
 
 
 @dataclass(frozen=True)
@@ -91,10 +103,10 @@ class _Step:
     clip: float
     trainable: dict[str, Tensor]
 
-    def __call__(self, dataset: Any, indices: np.ndarray) -> Tensor:
-        """Take a step by the batch at `indices`; return its loss."""
+    def __call__(self, dataset: Any, indices: np.ndarray) -> list[tuple[Tensor, ...]]:
+        """Take a step by the batch at `indices`; return its loss, (1,)."""
         device = next(iter(self.trainable.values())).device
         loss = self.loss_function(self.model, dataset.batch(indices.tolist()).to(device))
         loss.backward()
         update(self.optimizer, self.trainable.values(), self.clip)
-        return loss.detach()
+        return [(loss.detach()[None],)]

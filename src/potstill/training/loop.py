@@ -1,27 +1,28 @@
 """The training loop of classifiers, for LoRA, distil and rnn alike."""
 
-import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
-from torch import nn
+from torch import Tensor, nn
 
 from potstill.data.batching import UNLABELLED, LabelledDataset
 from potstill.metrics import confusion_counts, mcc_standard_error, score
 from potstill.ops.parameters import trainable_parameters
 from potstill.progress import Progress, no_progress
 from potstill.settings import TrainSettings
-from potstill.training.checkpoint import Checkpoint, EpochMetrics, TrainResult, choose_epoch
+from potstill.training.checkpoint import Checkpoint, EpochProgress
 from potstill.training.distributed import predict_logits, process
 from potstill.training.epoch import run_epoch
+from potstill.training.finite import DivergedError
+from potstill.training.history import EpochMetrics, TrainResult, choose_epoch
 from potstill.training.losses import LossFunction
-from potstill.training.optim import adamw
+from potstill.training.optim import adamw, current_lr
 from potstill.training.resident import Resident, ResidentStep, layered_classifier
-from potstill.training.steps import BatchLogits, GraphedStep, MicrobatchStep, PlainStep, Step
+from potstill.training.steps import GraphedStep, MicrobatchStep, PlainStep, Step
 
 
 def train(
@@ -48,17 +49,24 @@ def train(
         loss_function: Maps the model's output and a batch of `dataset` to the mean loss.
         evaluations: Are scored after every epoch. Under "holdout", the sentences that the epoch is
             chosen by, as in `choose_epoch`.
-        checkpoint: Keeps what it takes to continue after the last finished epoch.
-        report: Is called with the metrics of each epoch as soon as they are there.
+        checkpoint: Keeps what it takes to continue; where it has a state, training goes on from it.
+        report: Is called with the metrics of each epoch as soon as they are saved.
         microbatch_tokens: For a decoder; on a CPU its batches are cut as in `MicrobatchStep`, on a
             GPU its steps are as in `GraphedStep`.
+
+    Raises:
+        DivergedError: The loss or a gradient is not finite.
+        UserError: The checkpoint is damaged, or of other settings.
     """
     accelerator = Accelerator(cpu=process().device.type == "cpu")
     prepared, optimizer = accelerator.prepare(model, adamw(model, settings))
     trainable = trainable_parameters(model)
-    result = TrainResult([], {})
-    if settings.resume:
-        result = checkpoint.load(trainable, optimizer)
+    result, begun = TrainResult([], {}), EpochProgress()
+    if checkpoint.exists():
+        result, begun = checkpoint.load(trainable, optimizer)
+        if not accelerator.is_main_process:  # the first has the results of all
+            begun = replace(begun, results=[])
+    accelerator.wait_for_everyone()  # all have looked before any writes
     parameters = list(trainable.values())
     step: Step
     # The faster steps are for one process alone.
@@ -96,8 +104,7 @@ def train(
     with progress(epochs * len(dataset)) as show:
         for epoch in range(len(result.history) + 1, epochs + 1):
             model.train()
-            started = time.perf_counter()
-            batches = run_epoch(
+            progressed = run_epoch(
                 step,
                 dataset,
                 optimizer,
@@ -107,13 +114,13 @@ def train(
                 seed=seed,
                 show=show,
                 description=f"epoch {epoch}/{epochs}",
-                rank=accelerator.process_index,
-                world_size=accelerator.num_processes,
                 one_length=isinstance(dataset, Resident),
+                begun=begun,
+                after_step=partial(_after_step, checkpoint, result, trainable, optimizer),
             )
-            outputs = _on_the_processor([output for batch in batches for output in batch])
-            seconds = time.perf_counter() - started  # now that a GPU has finished, too
-            metrics: EpochMetrics = {"epoch": epoch, "train": _train_scores(outputs, dataset)}
+            begun = EpochProgress()
+            seconds = progressed.seconds
+            metrics: EpochMetrics = {"epoch": epoch, "train": _train_scores(progressed, dataset)}
             metrics |= {name: _evaluate(model, name, held) for name, held in evaluations.items()}
             metrics["seconds"] = round(seconds, 2)
             metrics["sentences_per_second"] = round(len(dataset) / seconds, 1)
@@ -121,26 +128,30 @@ def train(
             if choose_epoch(history) == epoch:
                 tensors = {n: p.detach().cpu().clone() for n, p in trainable.items()}
             result = TrainResult(history, tensors)
+            losses = [scores["loss"] for scores in metrics.values() if isinstance(scores, dict)]
+            if not np.isfinite(losses).all():
+                raise DivergedError(epoch, progressed.steps, current_lr(optimizer))
+            checkpoint.save(result, trainable, optimizer)
             if accelerator.is_main_process:
-                checkpoint.save(result, trainable, optimizer)
                 report(metrics)
             accelerator.wait_for_everyone()
+            checkpoint.end_if_asked()
     return result
 
 
-def _on_the_processor(outputs: list[BatchLogits]) -> list[BatchLogits]:
-    """Bring logits from a GPU in one copy; of thousands of small ones each would be waited for."""
-    if not outputs:  # of all the labelled sentences, this process had none
-        return []
-    indices, logits = (torch.cat(part) for part in zip(*outputs, strict=True))
-    return [(indices, logits.cpu())]
+def _after_step(
+    checkpoint: Checkpoint,
+    result: TrainResult,
+    trainable: dict[str, Tensor],
+    optimizer: Any,
+    progress: EpochProgress,
+) -> None:
+    checkpoint.after_step(result, trainable, optimizer, progress, gather=True)
 
 
-def _train_scores(outputs: list[BatchLogits], dataset: Any) -> dict[str, float]:
+def _train_scores(progress: EpochProgress, dataset: Any) -> dict[str, float]:
     """Score the logits as they came, while the weights moved: no second pass is needed."""
-    if process().num_processes > 1:
-        outputs = gather_object(outputs)
-    indices, logits = (torch.cat(part) for part in zip(*outputs, strict=True))
+    indices, logits = progress.gathered().columns()
     labels = np.asarray(dataset.labels)[indices.numpy()]
     labelled = labels != UNLABELLED
     return score(logits.numpy()[labelled], labels[labelled].tolist())

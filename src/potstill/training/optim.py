@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from potstill.settings import TrainSettings
+from potstill.training.finite import NonFiniteError
 
 
 def lr_factor(step: int, steps: int, warmup: float) -> float:
@@ -42,10 +43,21 @@ def set_lr(optimizer: Any, settings: TrainSettings, step: int, steps: int) -> No
             group["lr"] = lr
 
 
+def current_lr(optimizer: Any) -> float:
+    """Return the learning rate that the next step takes, or the latest took."""
+    return float(optimizer.param_groups[0]["lr"])
+
+
 def update(optimizer: Any, parameters: Iterable[Tensor], clip: float) -> None:
-    """Clip the gradients to the norm `clip`, take a step, and drop the gradients."""
+    """Clip the gradients to the norm `clip`, take a step, and drop the gradients.
+
+    Raises:
+        NonFiniteError: The norm is not finite, on a CPU; a GPU is not asked, as it would wait.
+    """
     # foreach: else several operations from Python for each of hundreds of tensors
-    nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
+    norm = nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
+    if norm.device.type == "cpu" and not math.isfinite(norm):
+        raise NonFiniteError
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 

@@ -31,10 +31,10 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class PlainStep:
-    """A step by Accelerate, on any device, in one of several processes; `model` and `optimizer`
-    are what it has prepared.
+    """A step by Accelerate, on any device; `model` and `optimizer` are what it has prepared.
 
-    It returns the logits of labelled sentences alone: the others may be millions.
+    Each of several processes takes its share of the batch, so that together they take the step of
+    one. It returns the logits of labelled sentences alone: the others may be millions.
     """
 
     model: nn.Module
@@ -45,11 +45,17 @@ class PlainStep:
     accelerator: Accelerator
 
     def __call__(self, dataset: Any, indices: np.ndarray) -> list[BatchLogits]:
-        batch = dataset.batch(indices.tolist())
-        labelled = (batch.labels != UNLABELLED).nonzero().squeeze(1)
+        processes = self.accelerator.num_processes
+        share = indices[self.accelerator.process_index :: processes]
+        # A process without a share has to take part; its sentence counts for nothing.
+        batch = dataset.batch((share if len(share) else indices[:1]).tolist())
+        labelled = (batch.labels != UNLABELLED).nonzero().squeeze(1)[: len(share)]
         batch = batch.to(self.accelerator.device)
         output = self.model(batch.input_ids, batch.lengths)
-        self.accelerator.backward(self.loss_function(output, batch))
+        # The gradients' mean over the processes, whose shares may differ by one, is to be that of
+        # the whole batch.
+        weight = len(share) * processes / len(indices)
+        self.accelerator.backward(self.loss_function(output, batch) * weight)
         update(self.optimizer, self.parameters, self.clip)
         if not len(labelled):
             return []
