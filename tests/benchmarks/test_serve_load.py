@@ -23,8 +23,9 @@ def test_every_request_is_counted_and_timed(service) -> None:  # noqa: F811
 
 
 def test_percentiles_and_rates() -> None:
-    found = measure([0.001] * 98 + [0.5, 0.5], errors=2, seconds=2.0)
+    found = measure([0.001] * 98 + [0.5, 0.5], errors=2, seconds=2.0, processor=0.3)
     assert (found["requests"], found["errors"], found["requests per second"]) == (100, 2, 50.0)
+    assert found["processor ms per request"] == 3.0
     assert (found["p50 ms"], found["p99 ms"]) == (1.0, 500.0)
 
 

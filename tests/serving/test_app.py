@@ -135,6 +135,9 @@ def test_too_much_is_413(service: Service) -> None:
     assert reply.status == 413
     assert "there are 1001 texts; send up to 1000" in reply.body["error"]
     assert len(service.post("/predict", {"texts": ["a"] * 1000}).body) == 1000
+    reply = service.post("/explain", {"texts": ["a"] * 101})
+    assert (reply.status, len(service.post("/explain", {"texts": ["a"] * 100}).body)) == (413, 100)
+    assert "have up to 100 explained in a request" in reply.body["error"]
 
 
 def test_paths_and_methods_that_there_are_not(service: Service) -> None:

@@ -34,6 +34,8 @@ from potstill.serving.schemas import (
 )
 from potstill.serving.settings import ServeSettings
 
+# Of each word there are as many numbers as classes; more texts would make answers too large.
+MAX_EXPLAINED = 100
 PAGE = Path(__file__).parent / "page.html"
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": description}
@@ -99,6 +101,11 @@ def make_app(models: dict[str, Classifier], settings: ServeSettings = ServeSetti
             raise RefusedError(422, f"model: there is {' and '.join(batchers)} here")
         if explain and not described[request.model]["explains"]:
             raise RefusedError(501, "this model has no layer that judges words")
+        if explain and len(texts) > MAX_EXPLAINED:
+            raise RefusedError(
+                413,
+                f"there are {len(texts)} texts; have up to {MAX_EXPLAINED} explained in a request",
+            )
         batcher = batchers[request.model]
         try:
             return await batcher.predict(texts, explain=explain), batcher.classifier
