@@ -22,6 +22,12 @@ class Terminated(KeyboardInterrupt):
     """The process was asked to end by SIGTERM."""
 
 
+def check(field: str, value: object, valid: bool, expected: str) -> None:
+    """Raise a `UsageError` that says what `field` takes, unless its value is `valid`."""
+    if not valid:
+        raise UsageError(f"`{field}` {value} is out of range: it takes {expected}.")
+
+
 def missing_extra(error: ModuleNotFoundError) -> ModuleNotFoundError:
     """Return an error that says how to install what is missing; `error` itself if that is a module
     of potstill."""

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from potstill.data.corpus import Corpus
 from potstill.data.splits import Split
-from potstill.errors import UsageError, UserError
+from potstill.errors import UsageError, UserError, check
 from potstill.files import ADAPTER_CONFIG
 from potstill.inference.classifier import check_texts
 from potstill.inference.decoder import DecoderClassifier
@@ -33,7 +33,6 @@ from potstill.settings import (
     PretrainSettings,
     StudentSettings,
     TrainSettings,
-    check,
 )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from tyro.conf import FlagCreatePairsOff, arg
 
-from potstill.errors import UsageError
+from potstill.errors import UsageError, check
 from potstill.goals import parse_goal
 
 # Their help says what happens without them, so that "(default: None)" is left out.
@@ -33,12 +33,6 @@ Precision = Literal["auto", "bf16", "fp32"]
 Switch = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
 # Settings of TrainSettings that say how a run goes on, not what comes of it.
 RUN_CONTROL = ("save_minutes", "fresh", "resume")
-
-
-def check(field: str, value: object, valid: bool, expected: str) -> None:
-    """Raise a `UsageError` that says what `field` takes, unless its value is `valid`."""
-    if not valid:
-        raise UsageError(f"`{field}` {value} is out of range: it takes {expected}.")
 
 
 def check_choice(field: str, value: object, choices: Any) -> None:

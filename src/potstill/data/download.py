@@ -2,9 +2,9 @@
 
 import queue
 import threading
-import urllib.request
 from functools import cache
-from http.client import HTTPException
+
+# What speaks HTTP is imported where it is used: a model in a local folder loads without it.
 
 
 @cache
@@ -13,6 +13,9 @@ def reachable(url: str, seconds: float = 2.0) -> bool:
 
     Checked in a thread of its own, as name resolution has no timeout.
     """
+    import urllib.request
+    from http.client import HTTPException
+
     answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def ask() -> None:
@@ -36,6 +39,9 @@ def fetch(url: str, limit: int, seconds: float = 30.0) -> bytes:
     Raises:
         OSError: it can't be downloaded, or is larger than `limit` bytes.
     """
+    import urllib.request
+    from http.client import HTTPException
+
     try:
         with urllib.request.urlopen(url, timeout=seconds) as answer:
             body = answer.read(limit + 1)

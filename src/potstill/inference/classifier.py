@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 import numpy as np
 
 from potstill.calibration import probabilities
-from potstill.errors import UserError
+from potstill.errors import UserError, check
 from potstill.html import html_table, scores_table
 from potstill.inference.explain import Explanation, word_spans
 from potstill.progress import Progress, no_progress
-from potstill.settings import check
 
 if TYPE_CHECKING:
     from potstill.inference.evaluation import Scores

@@ -15,7 +15,7 @@ from potstill.cli.options import (
     Variant,
     check_serial,
 )
-from potstill.errors import UsageError
+from potstill.errors import UsageError, check
 from potstill.recipes.console import progress_bar
 from potstill.settings import (
     DataSettings,
@@ -30,7 +30,6 @@ from potstill.settings import (
     Switch,
     TrainSettings,
     TransferSettings,
-    check,
 )
 
 
