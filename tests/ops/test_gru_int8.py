@@ -1,5 +1,6 @@
 """The compiled 8-bit GRU against its plain formula and against torch."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from potstill.ops import compiler, gru_int8, int8_library
+from potstill.ops import gru_int8, int8_library
 from potstill.ops.gru_int8 import CompiledGRU, Int8GRU, Int8Layer, plain_gru_int8
 
 FEATURES = int8_library._cpu_features()
@@ -186,7 +187,7 @@ def test_kernels_are_compiled_once(
     (file,) = fresh_kernel_cache.iterdir()
     assert file.name.startswith("gru_int8-") and file.suffix == ".so"
     int8_library.load_library.cache_clear()
-    monkeypatch.setattr(compiler.subprocess, "run", None)
+    monkeypatch.setattr(subprocess, "run", None)
     assert int8_library.load_library()
 
 

@@ -1,12 +1,13 @@
 """Compiling the kernels once, and computing without them."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from potstill.ops import compiler, kernels
+from potstill.ops import kernels
 from potstill.ops.attention import attention
 from potstill.ops.fused import RMSNorm, SwiGLU, gelu
 from tests.ops.conftest import RUNNABLE, FusedLayers, bf16, needed
@@ -29,7 +30,7 @@ def test_kernels_are_compiled_once(
     (file,) = (fresh_kernel_cache / "cache").iterdir()
     assert file.name.startswith("kernels-") and file.suffix == ".so"
     kernels.load_library.cache_clear()
-    monkeypatch.setattr(compiler.subprocess, "run", None)
+    monkeypatch.setattr(subprocess, "run", None)
     assert kernels.load_library()
 
 

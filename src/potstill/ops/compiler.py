@@ -5,8 +5,6 @@ import hashlib
 import os
 import shlex
 import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 from potstill.files import cache_folder, write_bytes
@@ -32,13 +30,24 @@ def load_compiled(name: str, sources: list[Path], flags: list[str]) -> ctypes.CD
     file = cache_folder() / f"{name}-{key}.so"
     try:
         if not file.is_file():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory() as folder:
-                compiled = Path(folder) / file.name
-                files = [str(source) for source in sources if source.suffix == ".c"]
-                call = [*command, *files, "-o", str(compiled), "-lm"]
-                subprocess.run(call, check=True, capture_output=True, timeout=120)
-                write_bytes(file, compiled.read_bytes())
+            _compile(command, sources, file)
         return ctypes.CDLL(str(file))
-    except (OSError, subprocess.SubprocessError):
+    except OSError:
         return None
+
+
+def _compile(command: list[str], sources: list[Path], file: Path) -> None:
+    # Imported here, as what is compiled already needs neither.
+    import subprocess
+    import tempfile
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = Path(folder) / file.name
+        files = [str(source) for source in sources if source.suffix == ".c"]
+        call = [*command, *files, "-o", str(compiled), "-lm"]
+        try:
+            subprocess.run(call, check=True, capture_output=True, timeout=120)
+        except subprocess.SubprocessError as error:
+            raise OSError(str(error)) from error
+        write_bytes(file, compiled.read_bytes())

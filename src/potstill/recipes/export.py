@@ -1,15 +1,31 @@
 """The command export: a model in, the same for other programs out: ONNX, or a merged decoder."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from potstill.errors import UsageError, UserError
 from potstill.files import ADAPTER_CONFIG, STUDENT_WEIGHTS, check_writable
+from potstill.inference.classifier import Classifier
 from potstill.inference.locate import newest_adapter, newest_student, resolve_model
 
+logger = logging.getLogger(__name__)
 
-def export(model_path: Path | None, onnx_path: Path | None, *, int8: bool, merged: bool) -> None:
+
+def export(
+    model_path: Path | None,
+    onnx_path: Path | None,
+    data: str = "auto",
+    *,
+    int8: bool,
+    merged: bool,
+    text_column: str | Sequence[str] | None = None,
+    label_column: str | None = None,
+) -> None:
     """Write a student as ONNX or a decoder merged; see `commands.export`."""
     if merged:
+        if data != "auto":
+            raise UsageError("a merged decoder is compared without `data`: leave it out.")
         if int8:
             raise UsageError("a merged decoder is fp32: leave out `int8` or `merged`.")
         _export_merged(model_path, onnx_path)
@@ -26,7 +42,31 @@ def export(model_path: Path | None, onnx_path: Path | None, *, int8: bool, merge
     check_writable(target, "`onnx_path`")
     from potstill.inference.student import StudentClassifier
 
-    StudentClassifier(folder).export_onnx(target, int8=int8)
+    student = StudentClassifier(folder)
+    texts = _texts(folder, student, data, text_column, label_column)
+    student.export_onnx(target, int8=int8, texts=texts)
+
+
+def _texts(
+    folder: Path,
+    student: Classifier,
+    data: str,
+    text_column: str | Sequence[str] | None,
+    label_column: str | None,
+) -> list[str]:
+    """Return the sentences that the exported student is compared on; none are MiniCoLA's."""
+    from potstill.data.corpus import load_evaluation
+    from potstill.recipes._corpus import training_corpus
+
+    if data != "auto":
+        corpus = load_evaluation(data, tuple(student.classes_), text_column, label_column)
+    else:
+        try:
+            corpus = training_corpus(folder, student)
+        except UserError as error:
+            logger.warning(f"compared on MiniCoLA's sentences: {error}")
+            return []
+    return [text for split in corpus.splits.values() for text in split.sentences]
 
 
 def _export_merged(model_path: Path | None, target: Path | None) -> None:

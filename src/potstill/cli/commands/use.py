@@ -161,6 +161,9 @@ def export(
     onnx_path: OptionalOutputPath = None,
     int8: Switch = False,
     merged: Switch = False,
+    data: str = "auto",
+    text_column: OptionalColumns = None,
+    label_column: OptionalText = None,
 ) -> None:
     """Write a student as ONNX, or a tuned decoder as an ordinary model of transformers.
 
@@ -169,10 +172,22 @@ def export(
         onnx_path: Folder to write to. Default: the student's own; with --merged FOLDER-merged.
         int8: Store the matrices of ONNX as 8-bit integers, at a quarter of the size.
         merged: Write an adapter merged into its base, in fp32, for pipelines of transformers.
+        data: Sentences that the exported student is compared on: a file, a folder, or auto: those
+            that it was trained on.
+        text_column: Column (or JSON key) of the text. Default: sentence or text.
+        label_column: Column (or JSON key) of the label. Default: label.
     """
     from potstill.recipes import export as recipe
 
-    recipe.export(model_path, onnx_path, int8=int8, merged=merged)
+    recipe.export(
+        model_path,
+        onnx_path,
+        data,
+        int8=int8,
+        merged=merged,
+        text_column=text_column,
+        label_column=label_column,
+    )
 
 
 def serve(
