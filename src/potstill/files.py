@@ -77,16 +77,23 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)  # after the exchange, what was there before
 
 
-def write_bytes(file: Path, body: bytes) -> None:
-    """Write a file atomically: completely or not at all."""
+@contextmanager
+def atomic_file(file: Path) -> Iterator[Path]:
+    """Yield a temporary file to write, which becomes `file` when the context ends without error."""
     staging = _staging_path(file)
     try:
-        staging.write_bytes(body)
+        yield staging
         _sync(staging)  # else the name could reach the disk before the content
         staging.replace(file)
         _sync(file.parent)
     finally:
         staging.unlink(missing_ok=True)
+
+
+def write_bytes(file: Path, body: bytes) -> None:
+    """Write a file atomically: completely or not at all."""
+    with atomic_file(file) as staging:
+        staging.write_bytes(body)
 
 
 def _staging_path(path: Path) -> Path:
@@ -110,10 +117,8 @@ def process_exists(pid: int) -> bool:
     """Return whether a process of this number runs on this machine."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
+    except OSError as error:  # one of somebody else's must not be signalled
+        return not isinstance(error, ProcessLookupError)
     return True
 
 
@@ -269,12 +274,8 @@ def read_results(folder: Path) -> dict[str, Any]:
 def check_writable(folder: Path, setting: str) -> None:
     """Check that `folder` can be created and written, before work begins.
 
-    Args:
-        folder: the folder; it is created.
-        setting: what the message calls the setting that names it.
-
     Raises:
-        UserError: it can't.
+        UserError: It can't; the message calls what names it `setting`.
     """
     probe = folder / f".potstill-{os.getpid()}"
     try:

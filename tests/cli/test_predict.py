@@ -17,7 +17,7 @@ class TestPredict:
     ) -> None:
         text = "\r\n".join(self.SENTENCES)
         file = tmp_path / "sentences.txt"
-        file.write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\n\n")
+        file.write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\n")
         expected = run_ok("predict", *self.SENTENCES)
         assert run_ok("predict", "--file", file) == expected
         for flags in ([], ["--file", "-"]):
@@ -54,7 +54,7 @@ class TestPredict:
         assert probabilities[0] == pytest.approx(probabilities[1], abs=2e-4)
 
     @pytest.mark.parametrize(
-        ("body", "words"), [(b" \n\n", "is empty"), (b"A.\n\xe9", ":2: not UTF-8")]
+        ("body", "words"), [(b" \n\n", "is empty"), (b"\xe9\nA.", ":1: not UTF-8")]
     )
     def test_standard_input_without_text_is_refused(
         self, body: bytes, words: str, runs: TrainedRuns, monkeypatch: pytest.MonkeyPatch

@@ -68,9 +68,7 @@ class Columns:
         Raises:
             UserError: One is missing.
         """
-        text = [_index(where, names, "text_column", (name,), named=True) for name in self.text]
-        if not text:
-            text = [_index(where, names, "text_column", DEFAULT_COLUMNS["text_column"])]
+        text = self.locate_text(where, names)
         label = _index(
             where,
             names,
@@ -81,7 +79,13 @@ class Columns:
         group = None
         if self.group:
             group = _index(where, names, "group_column", (self.group,), named=True)
-        return Located(tuple(text), label, group, tuple(names))
+        return Located(text, label, group, tuple(names))
+
+    def locate_text(self, where: str, names: Sequence[str]) -> tuple[int, ...]:
+        """Return where the columns of the text are; the arguments and errors are as of `locate`."""
+        if not self.text:
+            return (_index(where, names, "text_column", DEFAULT_COLUMNS["text_column"]),)
+        return tuple(_index(where, names, "text_column", (name,), named=True) for name in self.text)
 
     def matches(self, names: Sequence[str]) -> int:
         """Return how many of the columns are among those called `names`."""
@@ -120,6 +124,21 @@ class Located:
         return Row(
             line, PAIR_SEPARATOR.join(text for text, _ in texts), label, "", group, faults[0]
         )
+
+
+def joined_text(where: str, values: Sequence[Any], columns: Sequence[int]) -> str:
+    """Return the text of a record without a label, "" for a blank one.
+
+    Raises:
+        UserError: It is not text.
+    """
+    texts = []
+    for i in columns:
+        text, fault = as_text(values[i])
+        if text and fault:
+            raise UserError(f"{where}: {fault}.")
+        texts.append(text)
+    return PAIR_SEPARATOR.join(texts) if any(texts) else ""
 
 
 def table_rows(located: Located, records: Iterable[tuple[int, Sequence[Any]]]) -> Iterator[Row]:

@@ -119,15 +119,19 @@ class Classifier(Protocol):
         decision = self.config.get("decision")
         return np.array(decision["offsets"]) if decision else None
 
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the (N,) indices of the classes for (N, classes) probabilities: of the most
+        probable, or of what the model's goal prefers."""
+        offsets = self.offsets
+        if offsets is None:
+            return probabilities.argmax(1)
+        with np.errstate(divide="ignore"):  # of a probability of 0
+            return (np.log(probabilities) + offsets).argmax(1)
+
     def answers(self, probabilities: np.ndarray, threshold: float = 0.0) -> np.ndarray:
         """Return the (N,) labels for (N, classes) probabilities, UNSURE where the label's is below
         `threshold`."""
-        offsets = self.offsets
-        if offsets is None:
-            indices = probabilities.argmax(1)
-        else:
-            with np.errstate(divide="ignore"):  # of a probability of 0
-                indices = (np.log(probabilities) + offsets).argmax(1)
+        indices = self.decide(probabilities)
         unsure = probabilities[np.arange(len(indices)), indices] < threshold
         return np.where(unsure, UNSURE, self.classes_[indices])
 

@@ -84,6 +84,33 @@ def parameter_line(total: int, trainable: int) -> str:
 
 
 @contextmanager
+def stream_progress(size: int | None, *, hidden: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show on standard error, if that is a terminal, how much of a source has been read.
+
+    Args:
+        size: Of the source, in any unit; None if it is not known.
+        hidden: Show nothing, as what is read goes to the same terminal.
+
+    Yields:
+        show(position, texts): what of `size` has been read, and the texts so far.
+    """
+    on_stderr = Console(stderr=True, emoji=False)
+    columns = [BarColumn(), TextColumn("{task.fields[texts]} texts, {task.fields[rate]:.0f}/s")]
+    if size is not None:
+        columns += [TimeRemainingColumn(), TextColumn("left")]
+    disable = hidden or not on_stderr.is_terminal
+    rate = Rate()
+    rate(0)
+    with Progress(*columns, console=on_stderr, transient=True, disable=disable) as bar:
+        task = bar.add_task("", total=size, texts=0, rate=0.0)
+
+        def show(position: int, texts: int) -> None:
+            bar.update(task, completed=position, texts=texts, rate=rate(texts))
+
+        yield show
+
+
+@contextmanager
 def progress_bar(total: int) -> Iterator[Callable[[int, str], None]]:
     """Show a bar with the rate and the time left: on a terminal and in a notebook, nowhere else.
 

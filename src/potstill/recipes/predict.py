@@ -1,60 +1,116 @@
-"""The command predict: sentences in, classes out; without torch where the student is exported."""
+"""The command predict: texts in, classes out as they come; without torch where the student is
+exported."""
 
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from potstill.data.readers import read_lines, split_lines
-from potstill.files import STUDENT_ONNX
-from potstill.inference.classifier import Classifier
-from potstill.inference.explain import by_label, explanation_json
+from potstill.data.stream import Chunk, Source, open_source, texts_of
+from potstill.errors import UsageError
+from potstill.files import STUDENT_ONNX, check_writable
+from potstill.inference.classifier import UNSURE, Classifier, Threshold
 from potstill.inference.load import load
 from potstill.inference.locate import named_or_newest
 from potstill.inference.onnx import OnnxClassifier
-from potstill.recipes.console import choice_line, console, to_json, truncated_line
-from potstill.recipes.explanation import explanation_text
+from potstill.recipes._answers import Answer, answer_format, open_writer
+from potstill.recipes.console import choice_line, stream_progress, truncated_line
 
 
 def predict(
     sentences: list[str],
+    file: str,
     model_path: Path | None,
     *,
     precision: str,
     gpt_variant: str | None,
-    as_json: bool,
+    text_column: str | Sequence[str] | None = None,
+    output: Path | None = None,
+    threshold: str | None = None,
+    as_json: bool = False,
+    as_tsv: bool = False,
     explain: bool = False,
 ) -> None:
-    """Classify sentences; see `commands.predict`."""
-    folder, reason = named_or_newest(model_path)
-    classifier = load_fast(folder, gpt_variant=gpt_variant, precision=precision)
-    explanations = classifier.explain(sentences) if explain else []
-    if explain:
-        probabilities = [e.probabilities.tolist() for e in explanations]
+    """Classify sentences, or without any those of a file; see `commands.predict`."""
+    if output:
+        check_writable(output.parent, "`output`")
+    with _open(sentences, file, text_column) as source:
+        kind = answer_format(source, output, as_json=as_json, as_tsv=as_tsv)
+        if explain and (kind not in ("text", "json") or (kind == "text" and output)):
+            raise UsageError("`explain` is for text on standard output, and for `json`.")
+        folder, reason = named_or_newest(model_path)
+        classifier = load_fast(folder, gpt_variant=gpt_variant, precision=precision)
+        least = classifier.check_threshold(_read_threshold(threshold))
+        labels = tuple(classifier.classes_.tolist())
+        width = max(map(len, (*labels, UNSURE) if least else labels))
+        total = cut = 0
+        quiet = output is None and sys.stdout.isatty()
+        with (
+            open_writer(kind, source, labels, output, width) as write,
+            stream_progress(source.size, hidden=quiet) as show,
+        ):
+            for chunk in source.chunks:
+                answers = _answer(classifier, chunk, least, explain)
+                if not total:
+                    # Only the answers go to standard output, for whoever pipes them on.
+                    line = choice_line("model", f"{classifier.title} in {folder}", reason)
+                    print(line, file=sys.stderr)
+                write(chunk, answers)
+                if output is None:
+                    sys.stdout.flush()
+                total += len(answers)
+                cut += sum(answer.cut for answer in answers)
+                show(source.position(), total)
+    if cut:
+        print(truncated_line(cut, total, classifier.max_length), file=sys.stderr)
+    if output:
+        print(f"answers: {output}, {total} texts", file=sys.stderr)
+
+
+@contextmanager
+def _open(
+    sentences: list[str], file: str, text_column: str | Sequence[str] | None
+) -> Iterator[Source]:
+    if sentences:
+        yield texts_of(sentences)
     else:
-        probabilities = classifier.predict_proba(sentences).tolist()
-    # Only the answers go to standard output, for whoever pipes them on.
-    print(choice_line("model", f"{classifier.title} in {folder}", reason), file=sys.stderr)
-    cut = classifier.truncated(sentences).tolist()
-    if any(cut):
-        print(truncated_line(sum(cut), len(cut), classifier.max_length), file=sys.stderr)
-    labels = tuple(classifier.classes_.tolist())
-    width = max(map(len, labels))
-    for i, (sentence, row, is_cut) in enumerate(zip(sentences, probabilities, cut, strict=True)):
-        best = row.index(max(row))
-        if as_json:
-            line = {
-                "sentence": sentence,
-                "label": labels[best],
-                "probabilities": by_label(labels, row),
-            }
-            if explain:
-                line |= explanation_json(explanations[i])
-            print(to_json(line | ({"cut": True} if is_cut else {})))
-        else:
-            verdict = f"{labels[best]:<{width}}  {100 * row[best]:5.1f} %  "
-            if explain:
-                console.print(explanation_text(verdict, explanations[i]))
-            else:
-                print(f"{verdict}{sentence}")
+        with open_source(file, text_column) as source:
+            yield source
+
+
+def _answer(classifier: Classifier, chunk: Chunk, threshold: float, explain: bool) -> list[Answer]:
+    """Return an answer for every text of a chunk; an empty one for a blank text."""
+    texts = [text for text in chunk.texts if text]
+    if not texts:
+        return [Answer()] * len(chunk.texts)
+    explanations = classifier.explain(texts) if explain else [None] * len(texts)
+    probabilities = classifier.predict_proba(texts)
+    labels = classifier.answers(probabilities, threshold)
+    chosen = classifier.decide(probabilities)
+    cut = classifier.truncated(texts)
+    answers = (
+        Answer(label, row[index], row, is_cut, explanation)
+        for label, index, row, is_cut, explanation in zip(
+            labels.tolist(),
+            chosen.tolist(),
+            probabilities.tolist(),
+            cut.tolist(),
+            explanations,
+            strict=True,
+        )
+    )
+    return [next(answers) if text else Answer() for text in chunk.texts]
+
+
+def _read_threshold(threshold: str | None) -> Threshold:
+    if threshold is None:
+        return None
+    if threshold == "goal":
+        return "goal"
+    try:
+        return float(threshold)
+    except ValueError as error:
+        raise UsageError(f"`threshold` {threshold!r} is neither a probability nor goal.") from error
 
 
 def load_fast(
@@ -65,16 +121,3 @@ def load_fast(
     if (folder / STUDENT_ONNX).is_file():
         return OnnxClassifier(folder)
     return load(folder, gpt_variant=gpt_variant, precision=precision)
-
-
-def read_sentences(file: str) -> list[str]:
-    """Return the lines of a file, or with "-" of standard input, that hold text.
-
-    Raises:
-        UserError: There are none, or they can't be read.
-    """
-    if file == "-":
-        lines = split_lines(sys.stdin.buffer.read(), "standard input")
-    else:
-        lines = read_lines(Path(file))
-    return [text for _, line in lines if (text := line.strip())]

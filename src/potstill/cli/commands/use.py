@@ -110,15 +110,24 @@ def predict(
     model_path: ModelPath = None,
     gpt_variant: AdapterVariant = None,
     precision: DecoderPrecision = "auto",
+    text_column: OptionalColumns = None,
+    output: OptionalPath = None,
+    threshold: OptionalText = None,
     json: Switch = False,
+    tsv: Switch = False,
     explain: Switch = False,
 ) -> None:
     """Classify sentences from arguments, a file or standard input.
 
     Args:
         sentences: Sentences, each in quotes. Without any, --file or standard input is read.
-        file: Text file with one sentence per line; - is standard input.
-        json: Print one JSON object per line instead of a table.
+        file: Text with a sentence per line, or a table (CSV, TSV, JSON lines, Parquet); - is
+            standard input, the default.
+        output: File for the answers; of a table, a copy with columns added. Default: print them.
+        threshold: Answer unsure where the class has a lower probability; goal: than the threshold
+            that was chosen in training.
+        json: Write one JSON object per line.
+        tsv: Write tab-separated columns.
         explain: Show the probability of the class after each word; * marks the decisive one, from
             which on the class is held.
     """
@@ -128,13 +137,17 @@ def predict(
         raise UsageError("one of the sentences is empty.")
     from potstill.recipes import predict as recipe
 
-    texts = list(sentences) or recipe.read_sentences(file or "-")
     recipe.predict(
-        texts,
+        list(sentences),
+        file or "-",
         model_path,
         precision=precision,
         gpt_variant=gpt_variant,
+        text_column=text_column,
+        output=output,
+        threshold=threshold,
         as_json=json,
+        as_tsv=tsv,
         explain=explain,
     )
 
