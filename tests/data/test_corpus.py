@@ -225,3 +225,10 @@ def test_minicola_is_whole() -> None:
     }
     assert task.labels == COLA_LABELS
     assert all(split.sources for split in task.splits.values())
+
+
+def test_a_name_that_is_not_utf8_is_refused() -> None:
+    name = "caf\udce9.csv"
+    write(name, "text,label\nOne.,good\nTwo.,bad\n" * 9)
+    with pytest.raises(UserError, match=r"`data` 'caf\\udce9\.csv': the name is not UTF-8; rename"):
+        load_corpus(name)

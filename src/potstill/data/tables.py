@@ -116,6 +116,10 @@ def _find(data: str | Path) -> tuple[Path | None, str]:
             f"CoLA is not in data/ and {cola.COLA_URL} can't be reached; "
             f"put its three files into data/, or name them with `data`."
         )
+    try:
+        str(data).encode()  # a run writes the name into its files
+    except UnicodeEncodeError as error:
+        raise UserError(f"`data` {str(data)!a}: the name is not UTF-8; rename it.") from error
     path = Path(data)
     if path.exists():
         return path, ""
