@@ -95,6 +95,8 @@ def test_export_merged_from_the_command_line(
     assert line.startswith("merged: runs/LoRA-3-merged; logits differ from the adapter's by ")
     config = json.loads(Path("runs/LoRA-3-merged/config.json").read_text())
     assert config["id2label"] == {"0": "a", "1": "<b>", "2": ":c:"}
+    permissions = {p.stat().st_mode for p in Path("runs/LoRA-3-merged").iterdir()}
+    assert len(permissions) == 1
     assert newest_student() is None  # its weights are called as a student's are
     card = Path("runs/LoRA-3-merged/README.md").read_text()
     assert 'pipeline("text-classification"' in card

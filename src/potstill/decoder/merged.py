@@ -10,6 +10,7 @@ from tokenizers.processors import TemplateProcessing
 from potstill.decoder.classifier import Classifier
 from potstill.decoder.lora import merge
 from potstill.errors import UserError
+from potstill.files import STUDENT_WEIGHTS, write_tensors
 
 
 def write_merged(
@@ -68,8 +69,10 @@ def write_merged(
             f"transformers' text classifier for a {family} has other weights than this decoder "
             f"({min(misfits)}); use the adapter as it is."
         )
-    classifier.load_state_dict(tensors, assign=True)
-    classifier.save_pretrained(folder)
+    config.architectures = [type(classifier).__name__]
+    config.dtype = torch.float32
+    config.save_pretrained(folder)
+    write_tensors(folder / STUDENT_WEIGHTS, tensors)
     _ready_tokenizer(tokenizer, max_length, start_token).save_pretrained(folder)
 
 

@@ -13,7 +13,7 @@ from potstill.inference.classifier import Classifier
 from potstill.metrics import evaluation
 from potstill.progress import Progress, no_progress
 
-SHOWN_TOGETHER = 512  # sentences that are scored between two pictures of a progress bar
+SHOWN_TOGETHER = 256  # sentences that are scored between two pictures of a progress bar
 
 
 class Scores(dict[str, dict[str, Any]]):
@@ -48,10 +48,10 @@ def evaluate(
         for name, split in scored.items():
             parts = []
             for start in range(0, len(split), SHOWN_TOGETHER):
+                show(done, f"scoring {SPLIT_TITLES.get(name, name)}")
                 part = split.sentences[start : start + SHOWN_TOGETHER]
                 parts.append(classifier.logits(part))
                 done += len(part)
-                show(done, f"scoring {SPLIT_TITLES.get(name, name)}")
             scores[name] = evaluation(
                 np.concatenate(parts) / classifier.temperature,
                 [class_index[data.labels[label]] for label in split.labels],
