@@ -61,7 +61,7 @@ class TestFirstRun:
     ) -> None:
         folder = Path(f"runs/{name}-7")
         common = {"README.md", "config.json", "metrics.jsonl", "results.json"}
-        common |= {".gitignore", "predictions.jsonl", "report.html"}
+        common |= {".gitignore", "manifest.json", "predictions.jsonl", "report.html"}
         assert {file.name for file in folder.iterdir()} == common | own
         config = read_json(folder / "config.json")
         expected = {f.name for g in (*groups, *COMMON) for f in fields(g)}
@@ -91,7 +91,8 @@ class TestFirstRun:
         tokenizer = find_base_model(str(tiny_gpt2)).tokenizer()
         assert config["start_token"] == tokenizer.bos_token_id == 0
         folder = Path("without")
-        shutil.copytree("runs/LoRA-7", folder)
+        # Without the manifest, which tells that a file was changed.
+        shutil.copytree("runs/LoRA-7", folder, ignore=shutil.ignore_patterns("manifest.json"))
         try:
             (folder / "config.json").write_text(json.dumps(config | {"start_token": None}))
             with_start, without_start = (load(f) for f in (Path("runs/LoRA-7"), folder))
