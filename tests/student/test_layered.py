@@ -7,7 +7,12 @@ from torch.nn import functional as F
 
 from potstill.data.ragged import RaggedTokens, offsets_of
 from potstill.pretraining.heads import PretrainingHeads
-from potstill.pretraining.losses import PretrainingBatch, make_batch, pretraining_losses
+from potstill.pretraining.losses import (
+    PretrainingBatch,
+    make_batch,
+    pretraining_losses,
+    replace_tokens,
+)
 from potstill.pretraining.sampling import state_basis
 from potstill.pretraining.text import PretrainingText
 from potstill.student.layered import (
@@ -96,8 +101,12 @@ def test_the_losses_are_their_formulas() -> None:
     torch.manual_seed(3)
     heads = PretrainingHeads(student, 8)
     network = LayeredStudent(student, copied=False)
+    torch.manual_seed(4)
     losses = pretraining_losses(network, heads, batch, torch.float32)
-    lowest, highest = network(batch.input_ids)
+    lowest, _ = network(batch.input_ids)
+    torch.manual_seed(4)
+    read = replace_tokens(network, heads, lowest, batch.input_ids, torch.float32)
+    _, highest = network(read)
     sums, n = torch.zeros(2), 0
     for b in range(4):
         for i in range(6):
@@ -115,6 +124,25 @@ def test_the_losses_are_their_formulas() -> None:
     for states, mean, row in zip(batch.states, heads.mean_state(pool(highest)), known, strict=True):
         errors.append(F.mse_loss(mean, states[row].mean(0)) * row.sum() / 4)
     torch.testing.assert_close(losses[3], torch.stack(errors).mean(), **CLOSE)
+    scores, replaced = heads.replaced(highest).squeeze(2), read != batch.input_ids
+    assert replaced.any() and not replaced.all()
+    bce = -torch.where(replaced, F.logsigmoid(scores), F.logsigmoid(-scores)).mean()
+    torch.testing.assert_close(losses[4], bce, **CLOSE)
+
+
+def test_tokens_are_replaced_by_what_is_predicted_there() -> None:
+    """Of a head that is sure of one token, that one; never the first token, and one in seven."""
+    student, ids = new_student(), tokens(64, 7)
+    heads = PretrainingHeads(student, 8)
+    with torch.no_grad():
+        heads.bias[17] = 1e4
+    network = LayeredStudent(student, copied=False)
+    read = replace_tokens(network, heads, network.lowest(ids), ids, torch.float32)
+    changed = read != ids
+    assert (read[changed] == 17).all()
+    assert not changed[:, 0].any()
+    assert changed.sum(1).max() == 1
+    assert changed.any(0)[1:].all()
 
 
 def test_the_token_that_follows_stands_for_what_is_not_among_the_top_k() -> None:

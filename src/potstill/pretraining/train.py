@@ -9,7 +9,12 @@ from torch import Tensor, nn
 from potstill.data.ragged import equal_length_batches
 from potstill.ops.parameters import trainable_parameters
 from potstill.pretraining.heads import PretrainingHeads
-from potstill.pretraining.losses import NAMES, make_batch, pretraining_losses
+from potstill.pretraining.losses import (
+    NAMES,
+    REPLACED_WEIGHT,
+    make_batch,
+    pretraining_losses,
+)
 from potstill.pretraining.text import PretrainingText
 from potstill.progress import Progress, no_progress
 from potstill.settings import TrainSettings
@@ -17,6 +22,7 @@ from potstill.student.layered import LayeredStudent, copy_module, copy_weights, 
 from potstill.student.model import DistilRNN
 from potstill.training.checkpoint import Checkpoint, EpochProgress
 from potstill.training.finite import DivergedError, NonFiniteError
+from potstill.training.graphs import StepGraphs
 from potstill.training.history import EpochMetrics, TrainResult
 from potstill.training.optim import adamw, current_lr, epoch_seed, seed_epoch, set_lr, update
 
@@ -70,16 +76,24 @@ def pretrain_base(
         result, begun = checkpoint.load(trainable, optimizer)
         copy_weights(copies)
 
+    weights = torch.tensor([0.5, 0.5, 1.0, 1.0, REPLACED_WEIGHT], device=text.origin.device)
+    parameters = list(trainable.values())
+    graphs = StepGraphs(optimizer, text.origin.device) if text.origin.is_cuda else None
+
     def step(indices: Tensor, length: int) -> Tensor:
-        batch = make_batch(text, indices, length)
-        losses = pretraining_losses(network, low_heads, batch, dtype)
-        # A batch that is not full counts as much less.
-        loss = (losses[:2].mean() + losses[2:].sum()) * (len(indices) / settings.batch_size)
-        loss.backward()
-        move_gradients(copies)
-        update(optimizer, trainable.values(), settings.clip)
-        copy_weights(copies)
-        return losses.detach() * len(indices)
+        def take(rows: Tensor) -> Tensor:
+            batch = make_batch(text, rows, length)
+            losses = pretraining_losses(network, low_heads, batch, dtype)
+            # A batch that is not full counts as much less.
+            ((losses * weights).sum() * (len(rows) / settings.batch_size)).backward()
+            move_gradients(copies)
+            update(optimizer, parameters, settings.clip)
+            copy_weights(copies)
+            return losses.detach() * len(rows)
+
+        if graphs and len(indices) == settings.batch_size:
+            return graphs.take(length, [indices], take)
+        return take(indices)
 
     n_texts = int((text.tokens.lengths >= SHORTEST).sum())
     with progress(epochs * n_texts) as show:

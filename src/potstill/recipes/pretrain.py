@@ -149,9 +149,12 @@ def pretrain(
 
 def _report(metrics: EpochMetrics) -> None:
     logger.info(
-        "epoch %d: next token %.3f nats, previous token %.3f nats; squared error of states %.3f, "
-        "of their means %.3f",
-        *(metrics[k] for k in ("epoch", "next_token", "previous_token", "state", "mean_state")),
+        "epoch %d: next token %.3f nats, previous token %.3f nats, replaced tokens %.3f nats; "
+        "squared error of states %.3f, of their means %.3f",
+        *(
+            metrics[k]
+            for k in ("epoch", "next_token", "previous_token", "replaced", "state", "mean_state")
+        ),
     )
 
 

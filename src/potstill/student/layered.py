@@ -55,13 +55,14 @@ class LayeredStudent(nn.Module):
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the states of the lowest and of the highest layer, both (B, L, 2 · hidden)."""
-        x = self.student.dropout(F.embedding(input_ids, self.embedding))
-        lowest = None
-        for number in range(self.student.config.layers):
-            x = self._layer(number)(self.student.dropout(x) if number else x)
-            lowest = x if lowest is None else lowest
-        assert lowest is not None
+        x = lowest = self.lowest(input_ids)
+        for number in range(1, self.student.config.layers):
+            x = self._layer(number)(self.student.dropout(x))
         return lowest, x
+
+    def lowest(self, input_ids: Tensor) -> Tensor:
+        """Return the states of the lowest layer, (B, L, 2 · hidden)."""
+        return self._layer(0)(self.student.dropout(F.embedding(input_ids, self.embedding)))
 
     def _layer(self, number: int) -> Callable[[Tensor], Tensor]:
         if self.gru_layers:
