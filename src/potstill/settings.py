@@ -67,11 +67,14 @@ class TrainSettings:
     """Optimisation: AdamW with a linear warm-up and a linear decay to zero."""
 
     epochs: OptionalInt = None
-    """Passes over the data. Default: LoRA 3; pretrain 5; a student 20, with a transfer set 4."""
-    batch_size: int = 32
-    """Sentences per step, over all processes."""
-    lr: float = 1e-3
-    """Peak learning rate."""
+    """Passes over the data. Default: LoRA 3; pretrain 5; a student 20, from 20,000 sentences on
+    fewer, from 100,000 on 4."""
+    batch_size: OptionalInt = None
+    """Sentences per step, over all processes. Default: LoRA 32; pretrain 1024; a student 32, from
+    20,000 sentences on 64, from 200,000 on and on a GPU 1024."""
+    lr: OptionalFloat = None
+    """Peak learning rate. Default: LoRA 6e-4; pretrain 0.014; a student 2e-3, from 20,000 sentences
+    on 1e-3 for a batch of 64, and with the square root of the batch size."""
     weight_decay: float = 0.01
     """Weight decay of AdamW, applied to matrices only."""
     warmup: float = 0.06
@@ -89,8 +92,10 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         check("epochs", self.epochs, self.epochs is None or self.epochs >= 1, "1 or more")
-        check("batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
-        check("lr", self.lr, 0 < self.lr < 1, "more than 0 and less than 1")
+        valid = self.batch_size is None or self.batch_size >= 1
+        check("batch_size", self.batch_size, valid, "1 or more")
+        valid = self.lr is None or 0 < self.lr < 1
+        check("lr", self.lr, valid, "more than 0 and less than 1")
         check("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
         check("warmup", self.warmup, 0 <= self.warmup <= 1, "0 to 1")
         check_choice("precision", self.precision, Precision)
@@ -98,6 +103,24 @@ class TrainSettings:
         check("save_minutes", self.save_minutes, self.save_minutes >= 0, "0 or more")
         if self.fresh and self.resume:
             raise UsageError("`fresh` starts anew and `resume` continues; give one of them.")
+
+    def with_defaults(self, *, epochs: int, batch_size: int, lr: float) -> "ResolvedTrainSettings":
+        """Return the settings with these values where they are left open."""
+        chosen = {
+            "epochs": self.epochs or epochs,
+            "batch_size": self.batch_size or batch_size,
+            "lr": self.lr or lr,
+        }
+        return ResolvedTrainSettings(**(asdict(self) | chosen))
+
+
+@dataclass(frozen=True)
+class ResolvedTrainSettings(TrainSettings):
+    """`TrainSettings` of which nothing is left open."""
+
+    epochs: int = 1
+    batch_size: int = 32
+    lr: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -166,8 +189,9 @@ class NetworkSettings:
 class StudentSettings(NetworkSettings):
     """DistilRNN: an embedding, recurrent layers and a linear layer."""
 
-    init: str = "none"
-    """Initial weights: none (random), base (DistilRNN-base), or the folder of a base or student."""
+    init: OptionalText = None
+    """Initial weights: base (DistilRNN-base), none (random), or the folder of a base or student.
+    Default: base; for a network of another shape none."""
     vocab_size: int = 8000
     """Maximum vocabulary of the student's own BPE tokenizer; an init brings its own instead."""
     match_prevalence: bool = True
@@ -188,7 +212,8 @@ class PretrainSettings:
     """Before it learns to classify, the student learns to predict the next token of its text."""
 
     pretrain_epochs: OptionalInt = None
-    """Passes over the text; 0 skips it. Default: 6, with a transfer set 3, with an init 0."""
+    """Passes over the text; 0 skips it. Default: from initial weights 0; else 6, with a transfer
+    set 3."""
     pretrain_lr: float = 8e-3
     """Peak learning rate of pretraining."""
     pretrain_targets: LMTargets = "soft"
@@ -227,7 +252,7 @@ class DistilSettings:
 class GeneralTextSettings:
     """The text that DistilRNN-base is pretrained on."""
 
-    tokens: int = 45_000_000
+    tokens: int = 28_000_000
     """Tokens to sample from the base decoder; a million takes 0.4 GB on disk and in memory."""
     vocab_size: int = 8192
     """Vocabulary of the base: the first tokens of the decoder's."""

@@ -14,7 +14,7 @@ from potstill.distillation.lm_targets import LMBatch, LMDataset
 from potstill.distillation.resident import ResidentText, serves
 from potstill.distillation.streamed import StreamedText
 from potstill.progress import Progress, no_progress
-from potstill.settings import TrainSettings
+from potstill.settings import ResolvedTrainSettings
 from potstill.student.heads import NextTokenHead
 from potstill.student.model import DistilRNN
 from potstill.training.checkpoint import Checkpoint
@@ -25,7 +25,7 @@ from potstill.training.lm_loop import fit_language_model
 def pretrain(
     model: DistilRNN,
     dataset: LMDataset | StreamedText,
-    settings: TrainSettings,
+    settings: ResolvedTrainSettings,
     *,
     epochs: int,
     seed: int,

@@ -17,7 +17,7 @@ from potstill.pretraining.losses import (
 )
 from potstill.pretraining.text import PretrainingText
 from potstill.progress import Progress, no_progress
-from potstill.settings import TrainSettings
+from potstill.settings import ResolvedTrainSettings
 from potstill.student.layered import LayeredStudent, copy_module, copy_weights, move_gradients
 from potstill.student.model import DistilRNN
 from potstill.training.checkpoint import Checkpoint, EpochProgress
@@ -33,7 +33,7 @@ def pretrain_base(
     student: DistilRNN,
     heads: PretrainingHeads,
     text: PretrainingText,
-    settings: TrainSettings,
+    settings: ResolvedTrainSettings,
     *,
     epochs: int,
     seed: int,

@@ -28,7 +28,7 @@ from potstill.recipes.report import write_own_report
 from potstill.recipes.tables import EPOCH_HEADER, epoch_lines, summary_lines
 from potstill.report.page import REPORT
 from potstill.report.predictions import PREDICTIONS, write_predictions
-from potstill.settings import RUN_CONTROL, DataSettings, DecisionSettings, TrainSettings
+from potstill.settings import RUN_CONTROL, DataSettings, DecisionSettings, ResolvedTrainSettings
 from potstill.training.checkpoint import Checkpoint
 from potstill.training.distributed import predict_logits, process
 from potstill.training.history import TrainResult
@@ -98,7 +98,7 @@ class Run:
 
     task: Task
     config: Mapping[str, Any]
-    settings: TrainSettings
+    settings: ResolvedTrainSettings
     folder: Path
     plot: Path | None
     title: str

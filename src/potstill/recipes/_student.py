@@ -1,6 +1,7 @@
 """The steps that distil and rnn share: a student built, pretrained, and its bias matched."""
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -22,7 +23,13 @@ from potstill.recipes._run import Run, Task, write_run
 from potstill.recipes._unfinished import saving_state
 from potstill.recipes.console import log_choice, log_truncated
 from potstill.recipes.tables import shortened
-from potstill.settings import DecisionSettings, PretrainSettings, StudentSettings, TrainSettings
+from potstill.settings import (
+    DecisionSettings,
+    PretrainSettings,
+    ResolvedTrainSettings,
+    StudentSettings,
+    TrainSettings,
+)
 from potstill.student.base import Base
 from potstill.student.io import save_student
 from potstill.student.model import DistilRNN, StudentConfig
@@ -31,29 +38,44 @@ from potstill.training.distributed import predict_logits, process
 from potstill.training.history import TrainResult
 from potstill.training.precision import resolve_precision
 
-EPOCHS = 20
-EPOCHS_WITH_SET = 4  # of a hundred thousand sentences
+EPOCHS, SEEN = 20, 400_000  # passes over a few sentences; sentences that many are passed over
+SMALL = 20_000  # sentences; so few are learnt in smaller batches
+LARGE = 200_000  # from so many on, a GPU takes batches that fill it
 PRETRAIN_EPOCHS = 6
 PRETRAIN_EPOCHS_WITH_SET = 3
 
 logger = logging.getLogger(__name__)
 
 
-def resolve_epochs(
-    train: TrainSettings, pretraining: PretrainSettings, *, transfer_set: bool, init: bool
-) -> tuple[TrainSettings, PretrainSettings]:
-    """Return the settings with the numbers of epochs that are left open.
+def resolve_training(
+    train: TrainSettings,
+    pretraining: PretrainSettings,
+    *,
+    sentences: int,
+    transfer_set: bool,
+    init: bool,
+) -> tuple[ResolvedTrainSettings, PretrainSettings]:
+    """Return the settings with what is left open chosen by the data.
+
+    The learning rate goes with the square root of the batch size (Malladi et al. 2022, *On the SDEs
+    and Scaling Rules for Adaptive Gradient Algorithms*, section 4).
 
     Args:
-        transfer_set: Whether the student learns from a transfer set, too.
+        sentences: How many the student learns from.
+        transfer_set: Whether some of them are a transfer set's.
         init: Whether it starts from pretrained weights.
     """
-    if train.epochs is None:
-        train = replace(train, epochs=EPOCHS_WITH_SET if transfer_set else EPOCHS)
+    small = init and sentences < SMALL
+    on_gpu = process().device.type == "cuda"
+    default = 32 if small else 1024 if on_gpu and sentences >= LARGE else 64
+    batch_size = train.batch_size or default
+    lr = 2e-3 * math.sqrt(batch_size / 32) if small else 1e-3 * math.sqrt(batch_size / 64)
+    epochs = min(EPOCHS, max(4, round(SEEN / max(sentences, 1))))
+    plan = train.with_defaults(epochs=epochs, batch_size=batch_size, lr=round(lr, 6))
     if pretraining.pretrain_epochs is None:
         epochs = PRETRAIN_EPOCHS_WITH_SET if transfer_set else PRETRAIN_EPOCHS
         pretraining = replace(pretraining, pretrain_epochs=0 if init else epochs)
-    return train, pretraining
+    return plan, pretraining
 
 
 def make_tokenizer(base: Base | None, sentences: Iterable[str], vocab_size: int) -> Tokenizer:

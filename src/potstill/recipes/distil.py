@@ -35,7 +35,7 @@ from potstill.recipes._student import (
     encode_splits,
     make_tokenizer,
     pretrain_student,
-    resolve_epochs,
+    resolve_training,
     write_student,
 )
 from potstill.recipes._unfinished import alone_in, check_target
@@ -75,7 +75,7 @@ def distil(
     student: StudentSettings = StudentSettings(),
     pretraining: PretrainSettings = PretrainSettings(),
     data_settings: DataSettings = DataSettings(),
-    train: TrainSettings = TrainSettings(batch_size=64),
+    train: TrainSettings = TrainSettings(),
     decisions: DecisionSettings = DecisionSettings(),
     gpt_variant: str | None = None,
     output: str | Path | None = None,
@@ -92,7 +92,7 @@ def distil(
         transfer_set: Folder of a transfer set to learn from as well.
         data_settings: The columns of a file, the held-out slice and the maximum length; `data`
             takes the place of its own.
-        train: How it is trained; the default is `TrainSettings` with a batch size of 64.
+        train: How it is trained.
         decisions: Class weights, calibration of the probabilities, and the goal of the thresholds.
         gpt_variant: Base model of an adapter in a folder. Default: the one recorded there.
         output: Folder to write the run to. Default: runs/distil-SEED. A run that is there is
@@ -122,19 +122,23 @@ def distil(
     check_decisions(decisions, task.corpus.labels, task.scored)
     weights = class_weights(decisions, task.train, task.corpus.labels)
     log_foreign_text(teacher.tokenizer, task.train.sentences)
-    train, pretraining = resolve_epochs(
-        train, pretraining, transfer_set=unlabelled is not None, init=base is not None
+    if unlabelled:
+        check_teacher(unlabelled, teacher.sha256)
+    selection = _without_scored(unlabelled, task) if unlabelled else None
+    plan, pretraining = resolve_training(
+        train,
+        pretraining,
+        sentences=len(task.train) + (len(selection) if selection else 0),
+        transfer_set=unlabelled is not None,
+        init=base is not None,
     )
     soft_lm = pretraining.pretrain_epochs != 0 and pretraining.pretrain_targets == "soft"
     words = distillation.word_loss_weight > 0
-    selection = None
     if unlabelled:
-        check_teacher(unlabelled, teacher.sha256)
         if soft_lm:
             check_top_k(unlabelled)
         if words:
             check_words(unlabelled)
-        selection = _without_scored(unlabelled, task)
     logits, word_logits = _label(teacher, task, words, progress)
 
     sentences: Iterable[str] = task.train.sentences
@@ -181,7 +185,7 @@ def distil(
     ratio = f"1/{teacher.n_parameters / total:.0f} of {teacher.title}"
     logger.info(f"student: DistilRNN, {format_count(total)} parameters; {ratio}")
 
-    groups = [distillation, student, pretraining, data_settings, train, decisions]
+    groups = [distillation, student, pretraining, data_settings, plan, decisions]
     config = describe_run("distil", seed, task.corpus, groups)
     config["teacher"] = _describe_teacher(teacher, task, logits)
     if base:
@@ -196,7 +200,7 @@ def distil(
     config["parameters"] = {"total": total, "trainable": total}
     title = f"DistilRNN from {teacher.title} rank {teacher.rank}, on {task.corpus.name}, SR {seed}"
     plot = plots_folder / "distilrnn_training_plot.png" if plots_folder else None
-    run = Run(task, config, train, folder, plot, title)
+    run = Run(task, config, plan, folder, plot, title)
 
     with alone_in(folder, train):
         pretrain_student(run, model, dataset.text(), pretraining, progress=progress)

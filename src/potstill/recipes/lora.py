@@ -42,6 +42,8 @@ from potstill.training.losses import classification_loss
 from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
 
 EPOCHS = 3
+BATCH_SIZE = 32
+LR = 6e-4
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ def finetune(
     seed: int,
     lora: LoRASettings = LoRASettings(),
     data_settings: DataSettings = DataSettings(),
-    train: TrainSettings = TrainSettings(lr=6e-4),
+    train: TrainSettings = TrainSettings(),
     decisions: DecisionSettings = DecisionSettings(),
     output: str | Path | None = None,
     plots_path: str | Path | None = None,
@@ -71,7 +73,7 @@ def finetune(
         seed: Determines the held-out slice, the first weights and the order of the sentences.
         data_settings: The columns of a file, the held-out slice and the maximum length; `data`
             takes the place of its own.
-        train: How it is trained; the default is `TrainSettings` with a learning rate of 6e-4.
+        train: How it is trained.
         decisions: Class weights, calibration of the probabilities, and the goal of the thresholds.
         output: Folder to write the run to. Default: runs/LoRA-SEED. A run that is there is
             replaced.
@@ -129,7 +131,7 @@ def train_adapter(
     max_length = data_settings.max_length
     max_length = min(max_length, max_positions(base, default=max_length))
     data_settings = replace(data_settings, max_length=max_length)
-    train = replace(train, epochs=train.epochs or EPOCHS)
+    plan = train.with_defaults(epochs=EPOCHS, batch_size=BATCH_SIZE, lr=LR)
     start = tokenizer.bos_token_id
     log_foreign_text(tokenizer, task.train.sentences)
     evaluations = {}
@@ -150,13 +152,13 @@ def train_adapter(
     total, trainable = parameter_counts(model)
     logger.info(f"{parameter_line(total, trainable)}; arithmetic: {_arithmetic(precision)}")
 
-    config = describe_run("LoRA", seed, task.corpus, [lora, data_settings, train, decisions])
+    config = describe_run("LoRA", seed, task.corpus, [lora, data_settings, plan, decisions])
     config["decoder"] = base_model.describe()
     config["start_token"] = start
     config["parameters"] = {"total": total, "trainable": trainable}
     title = f"{base_model.title}, LoRA rank {lora.LoRA_rank}, on {task.corpus.name}, SR {seed}"
     plot = plots_path / "lora_training_plot.png" if plots_path else None
-    run = Run(task, config, train, folder, plot, title)
+    run = Run(task, config, plan, folder, plot, title)
 
     with alone_in(folder, train):
         trained = fit(

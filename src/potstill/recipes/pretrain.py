@@ -33,7 +33,9 @@ from potstill.training.precision import resolve_precision
 from potstill.transfer.top_k import TOP_K
 
 FRACTION_SPLIT = 0.5  # of the texts, into their sentences
-EPOCHS = 5
+EPOCHS = 7
+BATCH_SIZE = 1024
+LR = 0.014
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ def pretrain(
         raise UserError("pretrain runs in one process; start it without torchrun.")
     check_target(output, None, train)
     check_writable(text_path.parent, "`text_path`")
-    epochs = train.epochs or EPOCHS
+    plan = train.with_defaults(epochs=EPOCHS, batch_size=BATCH_SIZE, lr=LR)
     base_model = find_base_model(gpt_variant)
     log_choice("base", base_model.title, base_model.reason)
     vocabulary = truncate_vocabulary(base_model.tokenizer(), text.vocab_size)
@@ -102,7 +104,7 @@ def pretrain(
         student.embedding.weight.mul_(0.1)
     heads = PretrainingHeads(student, general.states.shape[1])
     device = process().device
-    training = {key: value for key, value in asdict(train).items() if key not in RUN_CONTROL}
+    training = {key: value for key, value in asdict(plan).items() if key not in RUN_CONTROL}
     settings = asdict(text) | asdict(network) | training | {"text": writer.describe()}
     checkpoint = Checkpoint(unfinished(output), settings, minutes=train.save_minutes)
     started = time.perf_counter()
@@ -112,8 +114,8 @@ def pretrain(
                 student.to(device),
                 heads.to(device),
                 learnt,
-                train,
-                epochs=epochs,
+                plan,
+                epochs=plan.epochs,
                 seed=seed,
                 checkpoint=checkpoint,
                 bf16=device.type == "cuda",
@@ -135,7 +137,7 @@ def pretrain(
                 "texts": len(learnt.tokens),
                 "tokens": len(learnt.tokens.values),
             },
-            "training": training | {"epochs": epochs},
+            "training": training,
             "losses": {k: v for k, v in history[-1].items() if k not in ("epoch", "steps")},
             "versions": {"potstill": __version__, "torch": importlib.metadata.version("torch")},
         }

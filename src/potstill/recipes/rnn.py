@@ -19,7 +19,7 @@ from potstill.recipes._student import (
     encode_splits,
     make_tokenizer,
     pretrain_student,
-    resolve_epochs,
+    resolve_training,
     write_student,
 )
 from potstill.recipes._unfinished import alone_in, check_target
@@ -44,7 +44,7 @@ def train_baseline(
     student: StudentSettings = StudentSettings(),
     pretraining: PretrainSettings = PretrainSettings(),
     data_settings: DataSettings = DataSettings(),
-    train: TrainSettings = TrainSettings(batch_size=64),
+    train: TrainSettings = TrainSettings(),
     decisions: DecisionSettings = DecisionSettings(),
     output: str | Path | None = None,
     plots_path: str | Path | None = None,
@@ -59,7 +59,7 @@ def train_baseline(
         seed: Determines the held-out slice, the first weights and the order of the sentences.
         data_settings: The columns of a file, the held-out slice and the maximum length; `data`
             takes the place of its own.
-        train: How it is trained; the default is `TrainSettings` with a batch size of 64.
+        train: How it is trained.
         decisions: Class weights, calibration of the probabilities, and the goal of the thresholds.
         output: Folder to write the run to. Default: runs/rnn-SEED. A run that is there is
             replaced.
@@ -80,8 +80,13 @@ def train_baseline(
     task, data_settings = read_task(data, data_settings, seed)
     check_decisions(decisions, task.corpus.labels, task.scored)
     weights = class_weights(decisions, task.train, task.corpus.labels)
-    init = base is not None
-    train, pretraining = resolve_epochs(train, pretraining, transfer_set=False, init=init)
+    plan, pretraining = resolve_training(
+        train,
+        pretraining,
+        sentences=len(task.train),
+        transfer_set=False,
+        init=base is not None,
+    )
 
     tokenizer = make_tokenizer(base, task.train.sentences, student.vocab_size)
     evaluations = encode_splits(tokenizer, task, data_settings.max_length)
@@ -90,7 +95,7 @@ def train_baseline(
     total, _ = parameter_counts(model)
     logger.info(f"student: DistilRNN, {format_count(total)} parameters")
 
-    settings = [student, pretraining, data_settings, train, decisions]
+    settings = [student, pretraining, data_settings, plan, decisions]
     config = describe_run("rnn", seed, task.corpus, settings)
     if base:
         config["init"] = base.describe()
@@ -98,7 +103,7 @@ def train_baseline(
     config["parameters"] = {"total": total, "trainable": total}
     title = f"DistilRNN without a teacher, on {task.corpus.name}, SR {seed}"
     plot = plots_folder / "rnn_training_plot.png" if plots_folder else None
-    run = Run(task, config, train, folder, plot, title)
+    run = Run(task, config, plan, folder, plot, title)
 
     text = LMDataset(labelled.tokens)
     with alone_in(folder, train):

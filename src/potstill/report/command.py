@@ -18,12 +18,12 @@ STUDENT = (
     StudentSettings(),
     PretrainSettings(),
     DataSettings(),
-    TrainSettings(batch_size=64),
+    TrainSettings(),
     DecisionSettings(),
 )
 # The settings of each command, as they are by default.
 DEFAULTS: dict[str, tuple[Any, ...]] = {
-    "LoRA": (LoRASettings(), DataSettings(), TrainSettings(lr=6e-4), DecisionSettings()),
+    "LoRA": (LoRASettings(), DataSettings(), TrainSettings(), DecisionSettings()),
     "distil": (DistilSettings(), *STUDENT),
     "rnn": STUDENT,
 }

@@ -48,15 +48,22 @@ class Base:
         """Return what a run records of it."""
         return {"path": str(self.folder), "sha256": self.sha256}
 
-    def check_network(self, settings: StudentSettings) -> None:
-        """Raise a `UsageError` unless `settings` ask for a network of this one's shape."""
+    def misfit(self, settings: StudentSettings) -> str | None:
+        """Return the first setting by which the network that `settings` ask for has another shape
+        than this one's; None if there is none."""
         for field in fields(NetworkSettings):
             asked, own = getattr(settings, field.name), self.config[field.name]
             if field.name != "dropout" and asked != own:
-                raise UsageError(
-                    f"`{field.name}` is {asked}, but the network in {self.folder}, from which "
-                    f"`init` starts, has {own}; make them the same."
-                )
+                return field.name
+        return None
+
+    def check_network(self, settings: StudentSettings) -> None:
+        """Raise a `UsageError` unless `settings` ask for a network of this one's shape."""
+        if name := self.misfit(settings):
+            raise UsageError(
+                f"`{name}` is {getattr(settings, name)}, but the network in {self.folder}, from "
+                f"which `init` starts, has {self.config[name]}; make them the same."
+            )
 
 
 def save_base(model: DistilRNN, tokenizer: Tokenizer, folder: Path, about: dict[str, Any]) -> None:
@@ -85,7 +92,9 @@ def load_init(settings: StudentSettings) -> Base | None:
     """
     if settings.init == "none":
         return None
-    base = load_base(PRETRAINED if settings.init == "base" else Path(settings.init))
+    base = load_base(PRETRAINED if settings.init in (None, "base") else Path(settings.init))
+    if settings.init is None and base.misfit(settings):
+        return None
     base.check_network(settings)
     return base
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from potstill.data.batching import length_batches
-from potstill.settings import TrainSettings
+from potstill.settings import ResolvedTrainSettings
 from potstill.training.checkpoint import EpochProgress
 from potstill.training.finite import DivergedError, NonFiniteError
 from potstill.training.optim import current_lr, seed_epoch, set_lr
@@ -51,7 +51,7 @@ def run_epoch(
     step: Callable[[Any, np.ndarray], Sequence[tuple[Tensor, ...]]],
     dataset: Dataset | Streamed,
     optimizer: Any,
-    settings: TrainSettings,
+    settings: ResolvedTrainSettings,
     *,
     epoch: int,
     epochs: int,

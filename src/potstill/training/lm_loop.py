@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from potstill.ops.parameters import trainable_parameters
 from potstill.progress import Progress, no_progress
-from potstill.settings import TrainSettings
+from potstill.settings import ResolvedTrainSettings
 from potstill.training.checkpoint import Checkpoint, EpochProgress
 from potstill.training.epoch import run_epoch
 from potstill.training.history import TrainResult
@@ -23,7 +23,7 @@ def fit_language_model(
     model: nn.Module,
     dataset: Any,
     loss_function: Callable[[Any, Any], Tensor],
-    settings: TrainSettings,
+    settings: ResolvedTrainSettings,
     *,
     epochs: int,
     seed: int,

@@ -13,7 +13,7 @@ from potstill.data.batching import UNLABELLED, LabelledDataset
 from potstill.metrics import confusion_counts, mcc_standard_error, score
 from potstill.ops.parameters import trainable_parameters
 from potstill.progress import Progress, no_progress
-from potstill.settings import TrainSettings
+from potstill.settings import ResolvedTrainSettings
 from potstill.training.checkpoint import Checkpoint, EpochProgress
 from potstill.training.distributed import predict_logits, process
 from potstill.training.epoch import run_epoch
@@ -31,7 +31,7 @@ def train(
     loss_function: LossFunction,
     evaluations: dict[str, LabelledDataset],
     *,
-    settings: TrainSettings,
+    settings: ResolvedTrainSettings,
     epochs: int,
     seed: int,
     checkpoint: Checkpoint,

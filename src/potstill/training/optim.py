@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from potstill.settings import TrainSettings
+from potstill.settings import ResolvedTrainSettings
 from potstill.training.finite import NonFiniteError
 
 
@@ -20,7 +20,7 @@ def lr_factor(step: int, steps: int, warmup: float) -> float:
     return max(0.0, (steps - step) / max(1, steps - rise))
 
 
-def adamw(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+def adamw(model: nn.Module, settings: ResolvedTrainSettings) -> torch.optim.Optimizer:
     """Return AdamW (Loshchilov and Hutter 2019) for the parameters that require gradients.
 
     Biases and norms are not decayed.
@@ -33,7 +33,7 @@ def adamw(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 
 
-def set_lr(optimizer: Any, settings: TrainSettings, step: int, steps: int) -> None:
+def set_lr(optimizer: Any, settings: ResolvedTrainSettings, step: int, steps: int) -> None:
     """Set the learning rate of step number `step` of `steps`."""
     lr = settings.lr * lr_factor(step, steps, settings.warmup)
     for group in optimizer.param_groups:

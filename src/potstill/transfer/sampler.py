@@ -25,7 +25,7 @@ from potstill.errors import UserError
 from potstill.files import write_bytes, write_tensors
 from potstill.ops.parameters import copy_tensors, trainable_parameters
 from potstill.progress import Progress, no_progress
-from potstill.settings import LoRASettings, TrainSettings
+from potstill.settings import LoRASettings, ResolvedTrainSettings
 from potstill.training.distributed import process
 from potstill.training.lm_loop import fit_language_model
 from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
@@ -117,7 +117,7 @@ def load_sampler(
             cast_frozen_to_bf16(model.whole)
         model.fuse()
         tokens, _ = classifier.encode(tokenizer, sentences, max_tokens(model))
-        settings = TrainSettings(lr=SAMPLER_LR)
+        settings = ResolvedTrainSettings(epochs=epochs, lr=SAMPLER_LR)
         loss = tune_language_model(
             model, tokens, settings, epochs=epochs, seed=seed, progress=progress
         )
@@ -142,7 +142,7 @@ def load_sampler(
 def tune_language_model(
     model: LanguageModel,
     tokens: list[list[int]],
-    settings: TrainSettings,
+    settings: ResolvedTrainSettings,
     *,
     epochs: int,
     seed: int,
