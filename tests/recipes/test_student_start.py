@@ -7,8 +7,14 @@ import pytest
 import torch
 
 from potstill.data.corpus import load_corpus
+from potstill.errors import UsageError
 from potstill.recipes._run import Task
-from potstill.recipes._student import build_student, make_tokenizer, resolve_epochs
+from potstill.recipes._student import (
+    build_student,
+    find_init,
+    make_tokenizer,
+    resolve_training,
+)
 from potstill.settings import PretrainSettings, StudentSettings, TrainSettings
 from potstill.student.base import PRETRAINED, load_base
 from potstill.student.model import DistilRNN
@@ -59,7 +65,54 @@ def test_the_shape_of_the_base_is_that_of_its_config(task: Task) -> None:
 def test_no_language_model_after_a_base_unless_asked(
     transfer_set: int, init: int, epochs: int
 ) -> None:
-    ways = {"transfer_set": bool(transfer_set), "init": bool(init)}
-    assert resolve_epochs(TrainSettings(), PretrainSettings(), **ways)[1].pretrain_epochs == epochs
+    ways = {"transfer_set": bool(transfer_set), "init": bool(init), "sentences": 100}
+    chosen = resolve_training(TrainSettings(), PretrainSettings(), **ways)[1]
+    assert chosen.pretrain_epochs == epochs
     asked = PretrainSettings(pretrain_epochs=2)
-    assert resolve_epochs(TrainSettings(), asked, **ways)[1].pretrain_epochs == 2
+    assert resolve_training(TrainSettings(), asked, **ways)[1].pretrain_epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("sentences", "init", "expected"),
+    [
+        (300, True, (20, 32, 2e-3)),
+        (19_999, True, (20, 32, 2e-3)),
+        (300, False, (20, 32, 2e-3)),
+        (40_000, True, (10, 64, 1e-3)),
+        (5_000_000, True, (4, 64, 1e-3)),
+    ],
+)
+def test_what_is_left_open_follows_from_the_data(
+    sentences: int, init: bool, expected: tuple[int, int, float]
+) -> None:
+    train, _ = resolve_training(
+        TrainSettings(), PretrainSettings(), sentences=sentences, transfer_set=True, init=init
+    )
+    assert (train.epochs, train.batch_size, train.lr) == expected
+
+
+def test_the_learning_rate_goes_with_the_root_of_a_batch_size_that_is_given() -> None:
+    train, _ = resolve_training(
+        TrainSettings(batch_size=1024),
+        PretrainSettings(),
+        sentences=500_000,
+        transfer_set=True,
+        init=True,
+    )
+    assert train.lr == pytest.approx(4e-3)
+    given = TrainSettings(epochs=1, batch_size=7, lr=0.5)
+    train, _ = resolve_training(
+        given, PretrainSettings(), sentences=9, transfer_set=False, init=True
+    )
+    assert (train.epochs, train.batch_size, train.lr) == (1, 7, 0.5)
+
+
+def test_a_network_of_another_shape_starts_from_random_numbers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    assert find_init(StudentSettings(hidden_size=8)) is None
+    assert "init: none (auto: DistilRNN-base has a network of another shape)" in caplog.text
+    assert find_init(StudentSettings()) is not None
+    with pytest.raises(UsageError, match="`hidden_size` is 8, but the network in"):
+        find_init(StudentSettings(hidden_size=8, init="base"))

@@ -66,7 +66,7 @@ class TestTheBaseInTheBox:
         card = " ".join((PRETRAINED / "README.md").read_text().split())
         for value in (config["text"]["pieces"], config["training"]["batch_size"]):
             assert f"{value:,}" in card
-        for name in ("next_token", "previous_token", "state", "mean_state"):
+        for name in ("next_token", "previous_token", "state", "mean_state", "replaced"):
             assert f"{config['losses'][name]:.3f}" in card
 
     def test_no_text_loses_a_byte(self) -> None:

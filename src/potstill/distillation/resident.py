@@ -161,9 +161,7 @@ class ResidentText:
         return ResidentLMBatch(rows, input_ids, lengths, (token_ids, weights))
 
 
-def _flatten(
-    tokens: Tokens, device: torch.device
-) -> tuple[RaggedTokens, np.ndarray]:
+def _flatten(tokens: Tokens, device: torch.device) -> tuple[RaggedTokens, np.ndarray]:
     array = TokenArray.of(tokens)
     values = torch.from_numpy(array.values.astype(np.int32))
     offsets = torch.from_numpy(np.asarray(array.offsets, np.int64))

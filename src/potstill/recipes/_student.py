@@ -30,7 +30,7 @@ from potstill.settings import (
     StudentSettings,
     TrainSettings,
 )
-from potstill.student.base import Base
+from potstill.student.base import Base, load_init
 from potstill.student.io import save_student
 from potstill.student.model import DistilRNN, StudentConfig
 from potstill.student.tokenizer import encode, train_tokenizer, truncated
@@ -65,7 +65,7 @@ def resolve_training(
         transfer_set: Whether some of them are a transfer set's.
         init: Whether it starts from pretrained weights.
     """
-    small = init and sentences < SMALL
+    small = sentences < SMALL
     on_gpu = process().device.type == "cuda"
     default = 32 if small else 1024 if on_gpu and sentences >= LARGE else 64
     batch_size = train.batch_size or default
@@ -78,12 +78,19 @@ def resolve_training(
     return plan, pretraining
 
 
+def find_init(settings: StudentSettings) -> Base | None:
+    """Return what a student of `settings` starts from, as in `load_init`, and log it."""
+    base = load_init(settings)
+    if base:
+        log_choice("init", f"{base.folder}, weights {base.sha256[:12]}")
+    elif settings.init is None:
+        log_choice("init", "none", "DistilRNN-base has a network of another shape")
+    return base
+
+
 def make_tokenizer(base: Base | None, sentences: Iterable[str], vocab_size: int) -> Tokenizer:
     """Return the tokenizer of `base`, or else one trained on `sentences`."""
-    if base is None:
-        return train_tokenizer(sentences, vocab_size)
-    log_choice("init", f"{base.folder}, weights {base.sha256[:12]}")
-    return base.tokenizer
+    return base.tokenizer if base else train_tokenizer(sentences, vocab_size)
 
 
 def encode_splits(tokenizer: Tokenizer, task: Task, max_length: int) -> dict[str, LabelledDataset]:

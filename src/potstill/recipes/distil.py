@@ -33,6 +33,7 @@ from potstill.recipes._run import Run, Task, fit, read_task
 from potstill.recipes._student import (
     build_student,
     encode_splits,
+    find_init,
     make_tokenizer,
     pretrain_student,
     resolve_training,
@@ -48,7 +49,6 @@ from potstill.settings import (
     StudentSettings,
     TrainSettings,
 )
-from potstill.student.base import load_init
 from potstill.training.distributed import process
 from potstill.transfer.dataset import (
     Selection,
@@ -110,7 +110,7 @@ def distil(
     folder = Path(output or f"runs/distil-{seed}")
     plots_folder = Path(plots_path) if plots_path else None
     check_target(folder, plots_folder, train)
-    base = load_init(student)
+    base = find_init(student)
     transfer_path = Path(transfer_set) if transfer_set else None
     unlabelled = read_transfer_set(transfer_path) if transfer_path else None
     if not isinstance(teacher, DecoderClassifier):

@@ -17,6 +17,7 @@ from potstill.recipes._run import Run, fit, read_task
 from potstill.recipes._student import (
     build_student,
     encode_splits,
+    find_init,
     make_tokenizer,
     pretrain_student,
     resolve_training,
@@ -31,7 +32,6 @@ from potstill.settings import (
     StudentSettings,
     TrainSettings,
 )
-from potstill.student.base import load_init
 from potstill.training.losses import classification_loss
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def train_baseline(
     folder = Path(output or f"runs/rnn-{seed}")
     plots_folder = Path(plots_path) if plots_path else None
     check_target(folder, plots_folder, train)
-    base = load_init(student)
+    base = find_init(student)
     task, data_settings = read_task(data, data_settings, seed)
     check_decisions(decisions, task.corpus.labels, task.scored)
     weights = class_weights(decisions, task.train, task.corpus.labels)
