@@ -29,7 +29,7 @@ from potstill.decoder.hub import find_base_model
 from tests.cli.conftest import SMALL, weights, write_toy
 
 STUDENT = StudentSettings(hidden_size=8, embedding_size=8, vocab_size=300)
-TRAIN = TrainSettings(batch_size=64, epochs=2)
+TRAIN = TrainSettings(epochs=2)
 SENTENCES = ["The cats is old.", "The dogs are old."]
 
 

@@ -159,7 +159,7 @@ def test_runs_side_by_side(run_folder: Path, tmp_path: Path) -> None:
     page, _ = page_of(run_folder, other)
     assert page.headings == ["Side by side", *SECTIONS, *SECTIONS]
     assert f"{other} against {run_folder} dev" in page.text
-    assert "lr 0.001 0.01" in page.text
+    assert "lr 0.002 0.01" in page.text
     assert re.search(r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\] points", page.text)
 
 
