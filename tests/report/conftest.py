@@ -18,7 +18,12 @@ EPOCHS = 3
 
 
 def settings_of_rnn(**changes: Any) -> dict[str, Any]:
-    groups = (StudentSettings(), PretrainSettings(), DataSettings(), TrainSettings(batch_size=32, lr=0.002))
+    groups = (
+        StudentSettings(),
+        PretrainSettings(),
+        DataSettings(),
+        TrainSettings(batch_size=32, lr=0.002),
+    )
     return {k: v for group in groups for k, v in vars(group).items()} | changes
 
 
