@@ -1,11 +1,14 @@
 """The gated recurrent unit with forward and backward pass written out, both directions at once.
 
 On a CPU, PyTorch's GRU runs the directions one after the other in fp32 and computes the gradient of
-the weights by a small product at every step; here that is one product for all steps.
+the weights by a small product at every step; here that is one product for all steps. fused_gru.py
+has the same with compiled steps, for CPUs with bf16.
 """
 
 import torch
 from torch import Tensor
+
+from potstill.ops import fused_gru
 
 
 def gru(x: Tensor, lengths: Tensor, weights: list[list[Tensor]], dtype: torch.dtype) -> Tensor:
@@ -23,6 +26,8 @@ def gru(x: Tensor, lengths: Tensor, weights: list[list[Tensor]], dtype: torch.dt
         (B, L, directions · hidden); in the padding, the last state of each direction.
     """
     grouped = [torch.stack(parts) for parts in zip(*weights, strict=True)]
+    if fused_gru.supports(x, weights[0][1].shape[1], dtype):
+        return fused_gru.FusedGRU.apply(x, lengths, *grouped)
     return GRU.apply(x, lengths, dtype, *grouped)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from potstill.ops.compiler import CSRC, load_compiled
 
-NAMES = "attention.c", "cross_entropy.c", "elementwise.c", "lora.c", "vectors.h"
+NAMES = "attention.c", "cross_entropy.c", "elementwise.c", "gru.c", "lora.c", "vectors.h"
 SOURCES = [CSRC / name for name in NAMES]
 FLAGS = ["-O3", "-march=x86-64-v4", "-mavx512bf16", "-mprefer-vector-width=512"]
 WIDTH = 16  # numbers in a vector; every width must be a multiple of it
@@ -61,6 +61,8 @@ def load_library() -> Any:
         "attention_forward": [*[p] * 5, *[n] * 5],
         "attention_backward": [*[p] * 6, *[n] * 5],
         "cross_entropy": [*[p] * 5, n, n, n],
+        "gru_forward_step": [*[p] * 10, n, n, n],
+        "gru_backward_step": [*[p] * 10, n, n, n],
     }
     for name, arguments in signatures.items():
         getattr(library, name).argtypes = arguments

@@ -1,9 +1,7 @@
-"""Processes, threads, and predictions that several processes share."""
+"""Processes, and predictions that several processes share."""
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -12,10 +10,9 @@ from torch import Tensor, nn
 
 from potstill.data.batching import Batch, collate
 from potstill.data.token_array import Tokens
+from potstill.ops.threads import map_in_threads
 
 GPU_BATCH = 256  # of a few tokens, a GPU computes faster than its operations can be launched
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def process() -> PartialState:
@@ -32,23 +29,6 @@ def largest_of_processes(number: int) -> int:
     tensor = torch.tensor(number, device=process().device)
     torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
     return int(tensor)
-
-
-def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Apply `function` to every item, in as many threads as torch has for one operation.
-
-    Of short sentences an operation takes microseconds; threads that share each one spend more time
-    waiting for each other than threads that share the sentences.
-    """
-    threads = torch.get_num_threads()
-    if threads == 1 or len(items) == 1:
-        return [function(item) for item in items]
-    return list(_pool(threads).map(function, items))
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
 
 def predict_logits(

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from potstill.data.batching import UNLABELLED, Batch
 from potstill.ops.dropout import own_generator
-from potstill.training.distributed import map_in_threads
+from potstill.ops.threads import map_in_threads
 from potstill.training.graphs import StepGraphs
 from potstill.training.losses import LossFunction
 from potstill.training.optim import update
