@@ -25,7 +25,7 @@ from potstill.data.corpus import load_corpus
 from potstill.decoder.classifier import MICROBATCH_TOKENS, Classifier, build_lora_classifier, encode
 from potstill.decoder.hub import find_base_model
 from potstill.files import write_json
-from potstill.settings import TrainSettings
+from potstill.settings import ResolvedTrainSettings
 from potstill.training.checkpoint import Checkpoint
 from potstill.training.loop import train
 from potstill.training.losses import LossFunction
@@ -39,7 +39,7 @@ PATHS = ("transformers, fp32", "transformers, bf16", "potstill, bf16")
 def losses(path: str, decoder: str, steps: int) -> list[float]:
     """Return the training loss of each step."""
     base_model = find_base_model(decoder)
-    tokenizer, settings = base_model.tokenizer(), TrainSettings(lr=6e-4)
+    tokenizer, settings = base_model.tokenizer(), ResolvedTrainSettings(lr=6e-4)
     split = load_corpus("minicola").splits["train"]
     split = split.take(list(range(steps * settings.batch_size)))
     tokens, _ = encode(tokenizer, split.sentences, 128, tokenizer.bos_token_id)

@@ -162,10 +162,10 @@ def tuned_classifier(folder: Path):
 def train_potstill(folder: Path):
     """Train by potstill."""
     from potstill.decoder.classifier import MICROBATCH_TOKENS
-    from potstill.settings import TrainSettings
+    from potstill.settings import ResolvedTrainSettings
 
     model = tuned_classifier(folder)
-    settings = TrainSettings(lr=LR, batch_size=32)
+    settings = ResolvedTrainSettings(lr=LR, batch_size=32)
     return lambda sentences: potstill_epoch(model, sentences, settings, MICROBATCH_TOKENS)
 
 
@@ -249,7 +249,7 @@ def train_student(folder: Path):
     """Train a DistilRNN of the default shape."""
     import torch
 
-    from potstill.settings import StudentSettings, TrainSettings
+    from potstill.settings import ResolvedTrainSettings, StudentSettings
     from potstill.student.model import DistilRNN, StudentConfig
 
     config = StudentConfig(classes=2, **StudentSettings().model_kwargs())
@@ -257,6 +257,6 @@ def train_student(folder: Path):
 
     def work(sentences: list[list[int]]) -> None:
         tokens = [[t % model.config.vocab_size for t in s] for s in sentences]
-        potstill_epoch(model, tokens, TrainSettings(batch_size=64))
+        potstill_epoch(model, tokens, ResolvedTrainSettings(batch_size=64))
 
     return work

@@ -138,7 +138,7 @@ def train(folder: Path, tokens: Path, steps: int) -> dict[str, float]:
     from potstill.distillation.pretrain import next_token_loss
     from potstill.distillation.streamed import StreamedDataset
     from potstill.distillation.tokenised import tokenise_set
-    from potstill.settings import DistilSettings, TrainSettings
+    from potstill.settings import DistilSettings, ResolvedTrainSettings
     from potstill.student.heads import NextTokenHead
     from potstill.student.model import DistilRNN, StudentConfig
     from potstill.student.tokenizer import encode
@@ -172,7 +172,7 @@ def train(folder: Path, tokens: Path, steps: int) -> dict[str, float]:
     config = StudentConfig("gru", 256, 128, 2, vocab_size=8000, classes=CLASSES, word_head=True)
     student = DistilRNN(config).train()
     head = NextTokenHead(DistilRNN(StudentConfig("gru", 256, 128, 1, vocab_size=8000, classes=2)))
-    settings = TrainSettings(batch_size=BATCH_SIZE)
+    settings = ResolvedTrainSettings(batch_size=BATCH_SIZE)
     results: dict[str, float] = {"opened": round(opened, 1)}
     text = streamed.text().longer()
     for name, dataset, model in (("language model", text, head), ("distilling", streamed, student)):
