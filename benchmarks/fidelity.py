@@ -84,7 +84,7 @@ def train_plainly(
     model: Classifier,
     dataset: LabelledDataset,
     loss_function: LossFunction,
-    settings: TrainSettings,
+    settings: ResolvedTrainSettings,
 ) -> None:
     """Train the same epoch by transformers' modules, autograd and an unfused optimizer."""
     parameters = [p for p in model.parameters() if p.requires_grad]
