@@ -30,10 +30,11 @@ from potstill.files import read_json, write_json
 from potstill.inference.classifier import Classifier
 from potstill.inference.load import load
 from potstill.recipes._corpus import trained_on
-from potstill.recipes._student import EPOCHS_WITH_SET, PRETRAIN_EPOCHS_WITH_SET
+from potstill.recipes._student import PRETRAIN_EPOCHS_WITH_SET
 
 HERE = Path(__file__).parent
 SPLITS = {name: SPLIT_TITLES[name] for name in ("dev", "ood")}
+EPOCHS = 4
 RESAMPLES = 10_000
 GROUP_KEYS = ("sentences", "majority")  # of a phenomenon
 
@@ -62,14 +63,12 @@ def main() -> None:
     parser.add_argument("--transfer_set", type=Path, required=True)
     parser.add_argument("--folder", type=Path, default=Path("runs/quality"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument(
-        "--epochs", type=int, default=EPOCHS_WITH_SET, help="over CoLA and the whole set"
-    )
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="over CoLA and the whole set")
     parser.add_argument(
         "--pretrain_epochs",
         type=int,
         default=PRETRAIN_EPOCHS_WITH_SET,
-        help="of the language model, over CoLA and the whole set's text",
+        help="of the language model, where a student starts from random weights",
     )
     parser.add_argument("--only", nargs="+", default=[], help="names of recipes; by default all")
     parser.add_argument("--jobs", type=int, default=1)

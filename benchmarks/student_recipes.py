@@ -19,10 +19,12 @@ FRACTIONS = {f"{part:g} of the set": part for part in (0.25, 0.5)}  # for the le
 # Rows with a part of the set: its fraction, and the kinds of sentences it has.
 PARTS = {name: (fraction, tuple(SourceKind)) for name, fraction in FRACTIONS.items()}
 PARTS |= {str(kind): (1.0, (kind,)) for kind in (SourceKind.SAMPLED, SourceKind.EDITED)}
-# Rows with the whole set, and their flags.
+# Rows with the whole set, and their flags. The others start from DistilRNN-base.
+RANDOM = ["--init", "none"]
 VARIANTS = {
-    "no pretraining": ["--pretrain_epochs", "0"],
-    "hard LM targets": ["--pretrain_targets", "hard"],
+    "random weights, no language model": [*RANDOM, "--pretrain_epochs", "0"],
+    "random weights, hard LM targets": [*RANDOM, "--pretrain_targets", "hard"],
+    "random weights, language model": RANDOM,
     "sentence-level only": ["--word_loss_weight", "0"],
     WHOLE: [],
 }
@@ -56,11 +58,6 @@ def part_of(whole: Path, target: Path, fraction: float, kinds: tuple[SourceKind,
     return read_transfer_set(target).select(without=[])
 
 
-def text_of(selection: Selection) -> int:
-    """Return how many sentences a language model learns from."""
-    return sum(n for kind, n in selection.kinds().items() if kind is not SourceKind.EDITED)
-
-
 def recipes(
     *,
     teacher: Path,
@@ -79,8 +76,7 @@ def recipes(
         folder: Where transfer sets with a part of it are made.
         epochs: Over the labelled sentences and the whole set. It determines the number of steps,
             which is the same for every recipe that has a part of the set.
-        pretrain_epochs: Likewise of the language model. On the labelled sentences only, the
-            language model takes as many epochs, not as many steps, as it would overfit.
+        pretrain_epochs: Of the language model, for students that start from random weights.
         n_labelled: Number of labelled sentences.
     """
     if unknown := set(only) - set(ROWS):
@@ -88,27 +84,23 @@ def recipes(
     distil = ["distil", "--model_path", str(teacher)]
     whole_set = read_transfer_set(whole).select(without=[])
     steps = epochs * (n_labelled + len(whole_set))
-    text_steps = pretrain_epochs * (n_labelled + text_of(whole_set))
-    same_epochs = ["--pretrain_epochs", str(pretrain_epochs)]
 
     def recipe(name: str) -> Recipe:
         if name == BASELINE:
-            return Recipe(name, ["rnn", "--epochs", str(round(steps / n_labelled)), *same_epochs])
+            return Recipe(name, ["rnn", "--epochs", str(round(steps / n_labelled))])
         if name == CORPUS_ONLY:
-            return Recipe(name, [*distil, "--epochs", str(EPOCHS), *same_epochs])
+            return Recipe(name, [*distil, "--epochs", str(EPOCHS)])
         part_folder, part = whole, whole_set
         if name in PARTS:
             part_folder = folder / "sets" / name.replace(" ", "-")
             part = part_of(whole, part_folder, *PARTS[name])
-        n_unlabelled, n_text = len(part), text_of(part)
+        n_unlabelled = len(part)
         part_epochs = str(round(steps / (n_labelled + n_unlabelled)))
         command = [*distil, "--transfer_set", str(part_folder), "--epochs", part_epochs]
-        if n_text:
-            text_epochs = str(round(text_steps / (n_labelled + n_text)))
-            command += ["--pretrain_epochs", text_epochs]
-        else:
-            command += same_epochs
-        return Recipe(name, command + VARIANTS.get(name, []), n_unlabelled)
+        own = VARIANTS.get(name, [])
+        if own[:2] == RANDOM:
+            command += ["--pretrain_epochs", str(pretrain_epochs)]
+        return Recipe(name, command + own, n_unlabelled)
 
     return [recipe(name) for name in ROWS if not only or name in only]
 

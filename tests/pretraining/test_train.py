@@ -8,7 +8,7 @@ import torch
 from potstill.data.ragged import RaggedTokens, offsets_of
 from potstill.pretraining.heads import PretrainingHeads
 from potstill.pretraining.text import PretrainingText
-from potstill.pretraining.train import pretrain_base
+from potstill.pretraining.train import amplify_states, pretrain_base
 from potstill.settings import TrainSettings
 from potstill.student.model import DistilRNN, StudentConfig
 from potstill.training.checkpoint import Checkpoint
@@ -70,3 +70,19 @@ def test_the_layer_of_the_classes_stays_as_it_is(tmp_path: Path) -> None:
     before = DistilRNN(student.config).state_dict()
     same = {n for n, tensor in student.state_dict().items() if torch.equal(tensor, before[n])}
     assert same == {"score.weight", "score.bias"}
+
+
+def test_amplified_states_are_that_many_times_as_large() -> None:
+    """Exactly so only where tanh is linear, so the weights are small."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 20, "classes": 2}
+    student = DistilRNN(StudentConfig("gru", 6, 5, 2, True, 0.0, **sizes))
+    with torch.no_grad():
+        for parameter in student.rnn.parameters():
+            parameter.mul_(0.1)
+    input_ids, lengths = torch.randint(0, 20, (4, 7)), torch.full((4,), 7)
+    before = student.states(input_ids, lengths)
+    amplify_states(student, 4.0)
+    after = student.states(input_ids, lengths)
+    assert before.abs().max() < 0.1
+    torch.testing.assert_close(after, 4 * before, rtol=0.05, atol=0.003)

@@ -129,6 +129,24 @@ def pretrain_base(
     return result.history
 
 
+@torch.no_grad()
+def amplify_states(student: DistilRNN, factor: float) -> None:
+    """Make the states of the highest layer about `factor` times as large.
+
+    Its heads read states as small as they come, but a classifier that is trained on them for a few
+    hundred steps does not. A GRU's state is as large as the candidate that it is moved to; where
+    the tanh of that is nearly linear, so is the whole: the candidate's input and biases are
+    multiplied, and the gates' view of the state is divided.
+    """
+    layer, hidden = student.config.layers - 1, student.config.hidden_size
+    weights = dict(student.rnn.named_parameters())
+    for direction in ("", "_reverse") if student.config.bidirectional else ("",):
+        gates, candidate = slice(0, 2 * hidden), slice(2 * hidden, None)
+        for name in ("weight_ih", "bias_ih", "bias_hh"):
+            weights[f"{name}_l{layer}{direction}"][candidate] *= factor
+        weights[f"weight_hh_l{layer}{direction}"][gates] /= factor
+
+
 def _batches(
     text: PretrainingText, batch_size: int, seed: int, epoch: int
 ) -> list[tuple[Tensor, int]]:

@@ -18,7 +18,7 @@ from potstill.pretraining.beginnings import BEGINNINGS
 from potstill.pretraining.heads import PretrainingHeads
 from potstill.pretraining.sampling import BASIS_TEXTS, MAX_TOKENS, SHARD_TEXTS, Writer
 from potstill.pretraining.text import concatenate_texts, in_student_tokens, read_shard
-from potstill.pretraining.train import pretrain_base
+from potstill.pretraining.train import amplify_states, pretrain_base
 from potstill.pretraining.vocabulary import truncate_vocabulary
 from potstill.progress import Progress, no_progress
 from potstill.recipes._unfinished import alone_in, check_target, saving_state, unfinished
@@ -33,6 +33,7 @@ from potstill.training.precision import resolve_precision
 from potstill.transfer.top_k import TOP_K
 
 FRACTION_SPLIT = 0.5  # of the texts, into their sentences
+AMPLIFIED = 4.0  # states of the highest layer, before they are saved
 EPOCHS = 7
 BATCH_SIZE = 1024
 LR = 0.014
@@ -138,9 +139,11 @@ def pretrain(
                 "tokens": len(learnt.tokens.values),
             },
             "training": training,
+            "amplified": AMPLIFIED,
             "losses": {k: v for k, v in history[-1].items() if k not in ("epoch", "steps")},
             "versions": {"potstill": __version__, "torch": importlib.metadata.version("torch")},
         }
+        amplify_states(student, AMPLIFIED)
         with atomic_folder(output) as staging:
             save_base(student, vocabulary.tokenizer, staging, about)
             write_card(staging, "base", about, {})
