@@ -8,8 +8,8 @@ ROOT = Path(__file__).parents[1] / "src" / "potstill"
 # From the bottom up; those of one line know nothing of each other.
 ORDER = [
     {
-        *("calibration", "errors", "files", "goals", "html", "locks", "metrics", "model_card"),
-        *("progress", "settings", "thresholds"),
+        *("calibration", "errors", "files", "goals", "html", "locks", "manifest", "metrics"),
+        *("model_card", "progress", "settings", "thresholds"),
     },
     {"data", "ops"},
     {"decoder", "student"},

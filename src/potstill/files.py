@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,6 +99,12 @@ def write_bytes(file: Path, body: bytes) -> None:
 
 def _staging_path(path: Path) -> Path:
     """Return where this process prepares `path`, after removing what killed ones have left."""
+    remove_leftovers(path)
+    return path.with_name(f".{path.name}.{os.getpid()}.new")
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed while they wrote `path` have left next to it."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
         pid, _, kind = left.name.removeprefix(f".{path.name}.").partition(".")
         if kind not in ("new", "old") or not pid.isdigit():
@@ -110,7 +117,6 @@ def _staging_path(path: Path) -> Path:
             shutil.rmtree(left, ignore_errors=True)
         else:
             left.unlink(missing_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}.new")
 
 
 def process_exists(pid: int) -> bool:
@@ -152,65 +158,26 @@ def write_manifest(folder: Path) -> None:
 
 
 @contextmanager
-def amended_manifest(folder: Path, names: Collection[str]) -> Iterator[None]:
+def amended_manifest(folder: Path, names: Collection[str], *, unlisted: bool) -> Iterator[None]:
     """Write some files of a folder in this context, and list them in its manifest.
 
-    Meanwhile they are not listed, and so not checked: whenever this is cut off, a reader takes each
-    as it is.
+    Args:
+        unlisted: Whether they are not listed meanwhile. Where one of them is read, a reader then
+            takes it as it is, the earlier or the new one; where several are, which belong together,
+            they should stay listed as they were, so that a reader names one that is new already.
     """
     file = folder / MANIFEST
     files = read_json(file)["files"] if file.is_file() else {}
-    files = {name: entry for name, entry in files.items() if name not in names}
-    if file.is_file():
-        write_json(file, {"files": files})
+    if unlisted and file.is_file():
+        write_json(file, {"files": {k: v for k, v in files.items() if k not in names}})
     yield
     files |= {name: _listed(folder / name) for name in names}
-    write_json(file, {"files": files})
+    write_json(file, {"files": dict(sorted(files.items()))})
 
 
 def _listed(file: Path) -> dict[str, Any]:
     _sync(file)
     return {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
-
-
-def check_manifest(folder: Path, names: Collection[str] | None = None) -> None:
-    """Check files of `folder` against its manifest, as in `find_damage`.
-
-    Raises:
-        UserError: One is missing, cut short or changed.
-    """
-    if damage := find_damage(folder, names):
-        raise UserError(
-            f"{folder}: {damage}; restore it or make the folder again (where it was changed on "
-            f"purpose, remove {MANIFEST})."
-        )
-
-
-def find_damage(folder: Path, names: Collection[str] | None = None) -> str:
-    """Return which file of `folder` is not as its manifest says, and why; else "".
-
-    A folder without a manifest, of an earlier version or of another program, has no damage.
-
-    Args:
-        names: The files to check, as far as the manifest lists them. Default: all that it lists.
-    """
-    if not (folder / MANIFEST).is_file():
-        return ""
-    try:
-        files = json.loads((folder / MANIFEST).read_bytes())["files"]
-        expected = {k: (int(v["bytes"]), str(v["sha256"])) for k, v in files.items()}
-    except (AttributeError, KeyError, TypeError, ValueError, OSError):
-        return f"{MANIFEST} is damaged"
-    for name in expected if names is None else expected.keys() & set(names):
-        size, sha256 = expected[name]
-        file = folder / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != size:
-            return f"{name} is damaged: it has {file.stat().st_size} bytes, not {size}"
-        if sha256_of(file) != sha256:
-            return f"{name} is damaged: it is not what was written"
-    return ""
 
 
 def sha256_of(file: Path) -> str:
@@ -277,11 +244,10 @@ def check_writable(folder: Path, setting: str) -> None:
     Raises:
         UserError: It can't; the message calls what names it `setting`.
     """
-    probe = folder / f".potstill-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):  # where there are such, a file without a name
+            pass
     except OSError as error:
         raise UserError(
             f"{setting}: {folder} can't be written ({error.strerror}); name another folder."

@@ -13,18 +13,13 @@ from sklearn.metrics import accuracy_score, confusion_matrix, matthews_corrcoef
 from potstill import UsageError, UserError, load, load_corpus
 from potstill.data.corpus import Corpus
 from potstill.data.splits import Split
-from potstill.files import (
-    ADAPTER_WEIGHTS,
-    MANIFEST,
-    STUDENT_ONNX,
-    STUDENT_WEIGHTS,
-    find_damage,
-)
+from potstill.files import ADAPTER_WEIGHTS, MANIFEST, STUDENT_ONNX, STUDENT_WEIGHTS
 from potstill.inference import student as student_module
 from potstill.inference.classifier import Classifier
 from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.onnx import OnnxClassifier
 from potstill.inference.student import StudentClassifier
+from potstill.manifest import find_damage
 from potstill.model_card import CARD
 from tests.inference.conftest import LABELS, SENTENCES
 

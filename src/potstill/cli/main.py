@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 
 import tyro
 
@@ -37,6 +38,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": commands.export,
     "serve": commands.serve,
 }
+# What gloo and NCCL say, who have no class for it.
+LOST_PROCESS = re.compile(r"[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|remote process")
+ALONE = ("gen", "predict", "check", "report", "export", "serve")
 DESCRIPTION = """\
 Turn a GPT into a tiny classifier: tune it with LoRA, distil it into DistilRNN.
 
@@ -52,6 +56,8 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
     """Run one command; exit with code 0, 1 for an error, 2 for wrong usage, 130 if interrupted, 143
     if terminated."""
     args = sys.argv[1:] if args is None else args
+    if not _has_part(args):
+        return
     _print_log(args)
     _prepare_libraries()
     _prepare_streams()
@@ -79,11 +85,33 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
         sys.stderr.close()
         sys.exit(0)
     except Exception as error:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and LOST_PROCESS.search(str(error)):
+            print(
+                f"{prog}: another process has ended, and so does this one; the same command goes "
+                "on from the last saved state.",
+                file=sys.stderr,
+            )
+            sys.exit(1)
         # safetensors and SQLite have no class for it, only the words.
         if not any(words in str(error) for words in (os.strerror(errno.ENOSPC), "disk is full")):
             raise
         print(f"{prog}: the disk is full ({error}); make room and try again.", file=sys.stderr)
         sys.exit(1)
+
+
+def _has_part(args: list[str]) -> bool:
+    """Return whether this process has a part in the command, if a launcher started several.
+
+    Commands that several don't share are left to the first, as if it were alone.
+    """
+    first = os.environ.get("RANK", "0") == "0"
+    if args and args[0] in ALONE:
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+            os.environ.pop(name, None)
+        return first
+    if not first:  # the first alone answers
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # as long as the process
+    return True
 
 
 def _run(prog: str, args: list[str]) -> None:

@@ -25,7 +25,6 @@ from potstill.files import (
     ADAPTER_WEIGHTS,
     RESULTS,
     atomic_folder,
-    check_manifest,
     check_replaceable,
     check_writable,
     read_json,
@@ -34,6 +33,7 @@ from potstill.files import (
     write_json,
 )
 from potstill.inference.classifier import Classifier, check_finite, check_texts
+from potstill.manifest import check_manifest
 from potstill.model_card import write_card
 from potstill.settings import DataSettings, Precision, check_choice
 from potstill.training.distributed import predict, predict_logits, process

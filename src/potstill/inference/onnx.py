@@ -7,9 +7,10 @@ import numpy as np
 
 from potstill.data.text import word_ends
 from potstill.errors import UserError
-from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER, check_manifest, read_json
+from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER, read_json
 from potstill.inference.classifier import NO_WORD_HEAD, Classifier, check_finite, check_texts
 from potstill.inference.engines import load_engine
+from potstill.manifest import check_manifest
 from potstill.student.tokenizer import encode, encode_batch, truncated
 
 # Texts tokenised at a time: their encodings take ten times the memory of the texts.

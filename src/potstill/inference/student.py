@@ -1,6 +1,7 @@
 """A student, run by torch."""
 
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,11 +29,13 @@ from potstill.files import (
 )
 from potstill.inference.classifier import NO_WORD_HEAD, Classifier, check_finite, check_texts
 from potstill.inference.onnx import OnnxClassifier
+from potstill.locks import exclusive
 from potstill.model_card import CARD, Kind, write_card
 from potstill.student.io import load_student, save_student
 from potstill.student.tokenizer import encode, truncated, word_end_positions
 from potstill.training.distributed import predict, predict_logits, process
 
+STAGING = ".potstill-"  # folders where an export is prepared
 # As far as rounding may take a logit of the exported student: of fp32, of 8-bit matrices.
 MAX_LOGIT_ERROR = {False: 1e-3, True: 0.5}
 # What an exported student's config.json has: nothing about folders of the machine it is from.
@@ -151,8 +154,14 @@ class StudentClassifier(Classifier):
         if not own and any((folder / f).exists() for f in (STUDENT_WEIGHTS, ADAPTER_CONFIG)):
             raise UserError(f"{folder} holds another model; name another folder.")
         check_writable(folder, "`folder`")
-        with tempfile.TemporaryDirectory(prefix=".potstill-", dir=folder) as temporary:
+        with (
+            exclusive(folder, "`folder`"),
+            tempfile.TemporaryDirectory(prefix=STAGING, dir=folder) as temporary,
+        ):
             staging = Path(temporary)
+            for left in folder.glob(f"{STAGING}*"):  # by an export that was killed
+                if left != staging:
+                    shutil.rmtree(left, ignore_errors=True)
             write_onnx(self.model, staging / STUDENT_ONNX, int8)
             self.tokenizer.save(str(staging / STUDENT_TOKENIZER), pretty=False)
             exported = {key: self.config[key] for key in EXPORTED_KEYS if key in self.config}
@@ -165,7 +174,7 @@ class StudentClassifier(Classifier):
                     f"the exported student answers otherwise: logits differ by {difference}"
                 )
             names = (STUDENT_ONNX,) if own else (STUDENT_TOKENIZER, "config.json", STUDENT_ONNX)
-            with amended_manifest(folder, (*names, CARD)):
+            with amended_manifest(folder, (*names, CARD), unlisted=own):
                 for name in names:
                     (staging / name).replace(folder / name)
                 kind: Kind = "student" if own else "onnx"

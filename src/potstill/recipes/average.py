@@ -17,7 +17,6 @@ from potstill.files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     atomic_folder,
-    check_manifest,
     check_replaceable,
     check_writable,
     read_json,
@@ -26,6 +25,7 @@ from potstill.files import (
 from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.teacher import load_teacher
 from potstill.locks import exclusive
+from potstill.manifest import check_manifest
 from potstill.model_card import write_card
 from potstill.recipes._corpus import evaluation_corpus
 from potstill.recipes._description import describe_run

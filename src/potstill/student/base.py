@@ -11,14 +11,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from potstill.errors import UsageError, UserError
-from potstill.files import (
-    STUDENT_TOKENIZER,
-    STUDENT_WEIGHTS,
-    check_manifest,
-    read_json,
-    write_json,
-    write_tensors,
-)
+from potstill.files import STUDENT_TOKENIZER, STUDENT_WEIGHTS, read_json, write_json, write_tensors
+from potstill.manifest import check_manifest
 from potstill.settings import NetworkSettings, StudentSettings
 from potstill.student.model import DistilRNN, StudentConfig
 

@@ -7,13 +7,8 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from potstill.errors import UserError
-from potstill.files import (
-    STUDENT_TOKENIZER,
-    STUDENT_WEIGHTS,
-    check_manifest,
-    read_json,
-    write_tensors,
-)
+from potstill.files import STUDENT_TOKENIZER, STUDENT_WEIGHTS, read_json, write_tensors
+from potstill.manifest import check_manifest
 from potstill.student.model import DistilRNN, StudentConfig
 
 

@@ -19,11 +19,12 @@ from potstill.errors import UserError
 from potstill.files import (
     MANIFEST,
     atomic_folder,
-    find_damage,
     read_json,
+    remove_leftovers,
     write_json,
     write_tensors,
 )
+from potstill.manifest import find_damage
 from potstill.ops.parameters import copy_tensors
 from potstill.training.distributed import largest_of_processes, process
 from potstill.training.finite import DivergedError
@@ -276,6 +277,7 @@ class Checkpoint:
                 )
 
     def remove(self) -> None:
+        remove_leftovers(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
