@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from potstill.errors import UserError
-from potstill.files import atomic_folder, check_writable, write_bytes, write_json, write_manifest
+from potstill.files import (
+    atomic_folder,
+    cache_folder,
+    check_writable,
+    write_bytes,
+    write_json,
+    write_manifest,
+)
 from potstill.locks import check_free, exclusive
 from potstill.manifest import check_manifest, find_damage
 
@@ -218,3 +225,14 @@ check_writable(Path(os.environ["DISK"]), "`output`")
 def test_checking_a_folder_leaves_nothing_there(tmp_path: Path) -> None:
     check_writable(tmp_path / "a/b", "`output`")
     assert not list((tmp_path / "a/b").iterdir())
+
+
+def test_a_user_without_a_home_folder_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("POTSTILL_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(UserError, match="no home folder; name a folder by POTSTILL_CACHE"):
+        cache_folder()

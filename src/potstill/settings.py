@@ -274,8 +274,11 @@ class TransferSettings:
     """Sampling temperature; below 1 is safer, above 1 more varied."""
     sampler_epochs: int = 1
     """Passes over the training text when tuning the base decoder for sampling."""
+    save_minutes: float = 5.0
+    """Minutes between two savings of the state; it is saved with every finished file, too."""
 
     def __post_init__(self) -> None:
+        check("save_minutes", self.save_minutes, self.save_minutes >= 0, "0 or more")
         check("sampled", self.sampled, self.sampled >= 0, "0 or more")
         check("edited", self.edited, self.edited >= 0, "0 or more")
         check("temperature", self.temperature, self.temperature > 0, "more than 0")

@@ -50,7 +50,7 @@ class Server:
         work.mkdir(exist_ok=True)
         args = [arg.format(**self.paths) for arg in KINDS[kind]]
         job = {
-            "args": [kind, "5", *args, *(OFTEN if kind != "transfer" else []), "--output", "out"],
+            "args": [kind, "5", *args, *OFTEN, "--output", "out"],
             "folder": str(work),
             # Of its own where the teacher's logits are computed; else kernels are compiled once.
             "env": {"POTSTILL_CACHE": str((work if kind == "distil" else self.folder) / "cache")},

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from potstill.data.corpus import load_corpus
 from potstill.decoder import adapter
 from potstill.inference.load import load
+from potstill.locks import exclusive
 from potstill.recipes import _run
 from potstill.student import io as student_io
 from potstill.training import checkpoint
@@ -143,3 +145,25 @@ class TestTraining:
         run_ok(*toy_task.args("rnn", 5, "runs/rnn-5", "--lr", 0.01))
         out = run_ok(*toy_task.args("distil", 5, "runs/distil-5"))
         assert "not compared with runs/rnn-5, which differs in lr" in out
+
+    def test_logits_of_another_arithmetic_are_not_reused(self, toy_task: ToyTask) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("POTSTILL_CACHE", str(Path("cache").resolve()))
+            flags = ("--epochs", 1, "--pretrain_epochs", 0, "--precision")
+            computed = [
+                run_ok(*toy_task.args("distil", 5, "out", *flags, precision)).count(
+                    "teacher logits: 0 sentences computed"
+                )
+                for precision in ("bf16", "fp32", "fp32")
+            ]
+        assert computed == [0, 0, 1]
+
+    def test_two_runs_do_not_write_one_folder(self, toy_task: ToyTask) -> None:
+        with exclusive(Path("out"), "`output`"):
+            result = run(*toy_task.args("rnn", 5, "out"))
+        assert (result.code, files()) == (1, set())
+        assert re.fullmatch(
+            r"potstill: --student_path: process \d+ is writing out now; wait until it has ended, or "
+            r"name another folder\.\n",
+            result.err,
+        )

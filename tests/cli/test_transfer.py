@@ -13,7 +13,7 @@ import pytest
 
 from potstill.data.corpus import load_corpus
 from potstill.inference.load import load
-from potstill.recipes import transfer
+from potstill.recipes import _shards, transfer
 from potstill.transfer import sources
 from potstill.transfer.dataset import TransferSet, read_transfer_set
 from potstill.transfer.sentences import LabelledSentence, SourceKind, normal
@@ -107,7 +107,7 @@ class TestSetThatIsThere:
     ) -> None:
         before = bodies("set")
         shutil.rmtree("set")
-        write = transfer.write_shard
+        write = _shards.write_shard
 
         def interrupted(path: Path, *args: Any) -> None:
             if path.name.startswith("edited-00001"):
@@ -115,8 +115,10 @@ class TestSetThatIsThere:
             write(path, *args)
 
         with monkeypatch.context() as patch:
-            patch.setattr(transfer, "write_shard", interrupted)
-            assert run(*transfer_args).code == 130
+            patch.setattr(_shards, "write_shard", interrupted)
+            stopped = run(*transfer_args)
+        assert stopped.code == 130
+        assert "what is finished is in set; the same command goes on from there" in stopped.out
         assert not Path("set/edited-00001.parquet").exists()
         flags = ("--model_path", transfer_args[3], "--transfer_set", "set", *SMALL)
         refused = run("distil", 1, *flags)

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator
 
-from potstill.recipes.transfer import DRY, take_new
+from potstill.recipes._shards import DRY, take_new
 from potstill.transfer.duplicates import SeenSentences
 from potstill.transfer.sentences import Candidate, Origin, SourceKind
 

@@ -70,6 +70,24 @@ def alone_in(folder: Path, train: TrainSettings) -> Iterator[None]:
 
 
 @contextmanager
+def alone_in_set(folder: Path) -> Iterator[None]:
+    """Be the only command that writes the transfer set in `folder`; its processes share the work.
+
+    Raises:
+        UserError: Another command writes it.
+    """
+    try:
+        if process().is_main_process:
+            with exclusive(folder, "`transfer_path`"):
+                yield
+        else:
+            yield
+    except KeyboardInterrupt:
+        logger.info(f"what is finished is in {folder}; the same command goes on from there")
+        raise
+
+
+@contextmanager
 def saving_state(
     checkpoint: Checkpoint,
     name: str = "`lr`",

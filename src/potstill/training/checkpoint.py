@@ -66,11 +66,9 @@ class EpochProgress:
         return replace(self, results=[tuple(columns) for columns in parts if columns])
 
     def restore_random_numbers(self) -> None:
-        """Set this process's random numbers as they were, if it was one of as many."""
-        state = process()
-        if len(self.random_states) != state.num_processes:
-            return
-        states = self.random_states[state.process_index]
+        """Set this process's random numbers as they were; with another number of processes than
+        there were, those of one of them."""
+        states = self.random_states[process().process_index % len(self.random_states)]
         torch.set_rng_state(states["cpu"])
         if "cuda" in states and torch.cuda.is_available():
             torch.cuda.set_rng_state(states["cuda"])

@@ -4,6 +4,7 @@ Tang, Lu and Lin 2019, *Natural Language Generation for Effective Knowledge Dist
 section 3.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from potstill.files import write_bytes, write_tensors
 from potstill.ops.parameters import copy_tensors, trainable_parameters
 from potstill.progress import Progress, no_progress
 from potstill.settings import LoRASettings, ResolvedTrainSettings
+from potstill.training.checkpoint import Checkpoint
 from potstill.training.distributed import process
 from potstill.training.lm_loop import fit_language_model
 from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
@@ -34,6 +36,7 @@ from potstill.transfer.teacher_lm import sampled_top_k, top_k_targets
 from potstill.transfer.top_k import TopKTargets
 
 SAMPLER = "sampler.safetensors"
+UNFINISHED = ".sampler.unfinished"
 SAMPLER_LR = 6e-4
 MAX_TOKENS = 64  # of a sampled sentence
 
@@ -79,6 +82,7 @@ def load_sampler(
     precision: str = "auto",
     earlier: Path | None = None,
     end_token: int | None = None,
+    save_minutes: float = 5.0,
     progress: Progress = no_progress,
 ) -> Sampler:
     """Load the sampler of the set in `folder`; tune it to `sentences` first if there is none.
@@ -94,6 +98,7 @@ def load_sampler(
         precision: "auto", "bf16" or "fp32".
         earlier: Folder of another set, whose sampler serves this one too if it has one.
         end_token: The token that ends a sentence. Default: the tokenizer's end of text.
+        save_minutes: Minutes between two savings of the state of the tuning.
         progress: Shows the tuning.
 
     Raises:
@@ -118,11 +123,24 @@ def load_sampler(
         model.fuse()
         tokens, _ = classifier.encode(tokenizer, sentences, max_tokens(model))
         settings = ResolvedTrainSettings(epochs=epochs, lr=SAMPLER_LR)
-        loss = tune_language_model(
-            model, tokens, settings, epochs=epochs, seed=seed, progress=progress
+        determines = {"seed": seed, "epochs": epochs, "decoder": base_model.sha256(), "bf16": half}
+        determines["text"] = hashlib.sha256("\n".join(sentences).encode()).hexdigest()
+        checkpoint = Checkpoint(
+            folder / UNFINISHED, determines, "sampler", minutes=save_minutes, together=False
         )
+        with checkpoint.interruption:
+            loss = tune_language_model(
+                model,
+                tokens,
+                settings,
+                epochs=epochs,
+                seed=seed,
+                checkpoint=checkpoint,
+                progress=progress,
+            )
         logger.info("language model: tuned on %d sentences, %.3f nats per token", len(tokens), loss)
         write_tensors(file, trainable_parameters(model))
+        checkpoint.remove()
     process().wait_for_everyone()
     model = untuned()
     try:
@@ -146,6 +164,7 @@ def tune_language_model(
     *,
     epochs: int,
     seed: int,
+    checkpoint: Checkpoint | None = None,
     progress: Progress = no_progress,
 ) -> float:
     """Tune `model` to sentences, given as tokens; return the last epoch's mean loss.
@@ -154,7 +173,14 @@ def tune_language_model(
     """
     dataset = TokenDataset([[model.start, *t, model.end] for t in tokens])
     return fit_language_model(
-        model, dataset, next_token_loss, settings, epochs=epochs, seed=seed, progress=progress
+        model,
+        dataset,
+        next_token_loss,
+        settings,
+        epochs=epochs,
+        seed=seed,
+        checkpoint=checkpoint,
+        progress=progress,
     )
 
 

@@ -1,8 +1,7 @@
 """Where the sentences of a transfer set come from: a user's file, the base decoder, edits.
 
 The recipe asks each source in turn for candidates, shard by shard, has the teacher label them, and
-tells the source what came of it. Sentences of an earlier set that is labelled again come first.
-"""
+tells the source what came of it. Sentences of an earlier set that is labelled again come first."""
 
 import itertools
 from collections.abc import Iterator
@@ -194,6 +193,7 @@ class SampledSource:
                 precision=self.precision,
                 earlier=self.earlier_folder,
                 end_token=self.end_token,
+                save_minutes=self.settings.save_minutes,
                 progress=self.progress,
             )
 
