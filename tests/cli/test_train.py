@@ -163,7 +163,7 @@ class TestTraining:
             result = run(*toy_task.args("rnn", 5, "out"))
         assert (result.code, files()) == (1, set())
         assert re.fullmatch(
-            r"potstill: --student_path: process \d+ is writing out now; wait until it has ended, or "
-            r"name another folder\.\n",
+            r"potstill: --student_path: process \d+ is writing out now; wait until it has ended, "
+            r"or name another folder\.\n",
             result.err,
         )
