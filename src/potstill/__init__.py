@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from potstill.recipes.console import progress_bar
     from potstill.recipes.distil import distil
     from potstill.recipes.lora import finetune
+    from potstill.recipes.make import make
     from potstill.recipes.rnn import train_baseline
     from potstill.settings import (
         DataSettings,
@@ -58,6 +59,7 @@ __all__ = [
     "finetune",
     "load",
     "load_corpus",
+    "make",
     "progress_bar",
     "train_baseline",
 ]
@@ -86,6 +88,7 @@ _MODULES = {
     "finetune": "potstill.recipes.lora",
     "load": "potstill.inference.load",
     "load_corpus": "potstill.data.corpus",
+    "make": "potstill.recipes.make",
     "progress_bar": "potstill.recipes.console",
     "train_baseline": "potstill.recipes.rnn",
 }

@@ -19,7 +19,7 @@ def flags_of(command: str) -> set[str]:
         if is_dataclass(parameter.annotation):
             names |= {f.name for f in fields(parameter.annotation)}
         elif name not in ("SR", "sentences", "adapters", "runs") and (
-            (command, name) != ("check", "data")
+            (command, name) not in (("check", "data"), ("make", "data"))
         ):
             names.add(name)
     return names
@@ -56,6 +56,7 @@ class TestHelp:
             ("distil", "teacher", "model_path"),
             ("rnn", "output", "student_path"),
             ("report", "output", "report_path"),
+            ("make", "output", "make_path"),
             ("export", "output", "onnx_path"),
         ],
     )

@@ -1,6 +1,7 @@
 """A student that learns from a transfer set."""
 
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
+from potstill.recipes import transfer
+from potstill.settings import TransferSettings
 from potstill.transfer.dataset import read_transfer_set
 from potstill.transfer.shards import read_shard, write_shard
 from tests.cli.conftest import ToyTask, read_json, run, run_ok
@@ -37,6 +40,26 @@ def test_sentences_held_out_are_left_out(distil: list[object]) -> None:
     assert learned < len(read_transfer_set(Path("set")))
     assert f"; {92 - learned} left out: held-out" in out
     run_ok("evaluate", "--model_path", "student")
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_what_is_not_labelled_by_the_deadline_is_left_out(
+    seconds: float, transfer_args: list[object], small_shards: None, toy_task: ToyTask
+) -> None:
+    """But for the first part of each kind."""
+    transfer.make_transfer_set(
+        1,
+        TransferSettings(sampled=0, edited=60),
+        teacher_path=toy_task.teacher,
+        folder=Path("timed"),
+        unlabelled=Path("own.txt"),
+        deadline=time.monotonic() + seconds,
+    )
+    made = read_transfer_set(Path("timed"))
+    assert len(made) == (62 if seconds else 27)  # own, and the first file of edited ones
+    assert len(list(Path("timed").glob("*.parquet"))) == 4
+    out = run_ok(*toy_task.args("distil", 2, "out", "--transfer_set", "timed"))
+    assert "transfer set: " in out
 
 
 def test_pretraining_takes_fewer_epochs_of_so_much_text(

@@ -24,6 +24,7 @@ from potstill.errors import Terminated, UsageError, UserError, missing_extra
 from potstill.recipes.console import echo
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "make": commands.make,
     "gen": commands.gen,
     "LoRA": commands.LoRA,
     "average": commands.average,

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -31,6 +32,7 @@ def make_shards(
     seen: SeenSentences,
     *,
     minutes: float = 5.0,
+    deadline: float = math.inf,
 ) -> None:
     """Make the files that are missing of a source's `shards`; each process makes some of them.
 
@@ -40,6 +42,7 @@ def make_shards(
         teacher: Labels them.
         seen: The sentences that are to be in none of the shards; new ones are added.
         minutes: Between two savings of what a shard has already.
+        deadline: On `time.monotonic`; what is not labelled then is left out, but for a first part.
     """
     incomplete = [shard for shard in shards if source.is_incomplete(shard)]
     missing = [shard for shard in incomplete if not shard.path.is_file()]
@@ -53,12 +56,14 @@ def make_shards(
         for shard in share:
             rows: list[LabelledSentence] = []
             labelled = LabelledSoFar(shard.path, minutes)
-            if shard in missing:
+            if shard in missing and (shard is share[0] or time.monotonic() <= deadline):
                 with labelled:
                     for part in label_new(source, shard, teacher, seen, labelled):
                         rows += part
                         show(done + len(rows), source.kind)
-            else:
+                        if time.monotonic() > deadline:
+                            break
+            elif shard not in missing:
                 rows = read_shard(shard.path, len(teacher.classes_))
             targets = source.top_k_targets([row.sentence for row in rows])
             write_shard(shard.path, rows, len(teacher.classes_), targets)
@@ -72,7 +77,8 @@ def make_shards(
     )
     asked = sum(shard.size for shard in incomplete)
     if done < asked:
-        logger.info("%s: no more than these %d of %d could be found", source.kind, done, asked)
+        reason = "could be found" if time.monotonic() <= deadline else "were made in the time"
+        logger.info("%s: no more than these %d of %d %s", source.kind, done, asked, reason)
 
 
 def label_new(

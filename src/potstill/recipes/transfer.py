@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def make_transfer_set(
     precision: str = "auto",
     shard_size: int | None = None,
     end_token: int | None = None,
+    deadline: float = math.inf,
 ) -> None:
     """Make a transfer set in `folder`, or go on with the one that is there.
 
@@ -73,6 +75,7 @@ def make_transfer_set(
         shard_size: Sentences per file. Default: what the set has that is there, else more for
             larger sets.
         end_token: The token that ends a sampled sentence. Default: the tokenizer's end of text.
+        deadline: On `time.monotonic`; what is not labelled then is left out.
 
     Raises:
         UserError: Something is missing, damaged or of another set.
@@ -139,7 +142,9 @@ def make_transfer_set(
                 )
         for source in sources:
             own = [shard for shard in shards if shard.kind is source.kind]
-            make_shards(source, own, teacher, seen, minutes=settings.save_minutes)
+            make_shards(
+                source, own, teacher, seen, minutes=settings.save_minutes, deadline=deadline
+            )
     logger.info("transfer set: %s", folder)
     for line in read_transfer_set(folder).summary():
         logger.info("  %s", line)

@@ -4,7 +4,7 @@ Each function checks its arguments and calls the recipe of the same name. Heavy 
 the functions, so that `--help` answers at once.
 """
 
-from potstill.cli.commands.train import LoRA, average, distil, pretrain, rnn, transfer
+from potstill.cli.commands.train import LoRA, average, distil, make, pretrain, rnn, transfer
 from potstill.cli.commands.use import check, evaluate, export, gen, predict, report, serve
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "evaluate",
     "export",
     "gen",
+    "make",
     "predict",
     "pretrain",
     "report",

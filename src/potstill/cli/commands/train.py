@@ -1,4 +1,4 @@
-"""The commands that train: LoRA, average, transfer, distil, rnn, pretrain."""
+"""The commands that train: make, LoRA, average, transfer, distil, rnn, pretrain."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ from potstill.cli.options import (
     Adapters,
     AdapterVariant,
     DecoderPrecision,
+    LabelledData,
     OptionalOutputPath,
     OptionalPath,
     OutputPath,
@@ -16,6 +17,7 @@ from potstill.cli.options import (
     check_serial,
 )
 from potstill.errors import UsageError, check
+from potstill.goals import parse_goal
 from potstill.recipes.console import progress_bar
 from potstill.settings import (
     DataSettings,
@@ -24,13 +26,65 @@ from potstill.settings import (
     GeneralTextSettings,
     LoRASettings,
     NetworkSettings,
+    OptionalColumns,
     OptionalInt,
+    OptionalText,
     PretrainSettings,
     StudentSettings,
     Switch,
     TrainSettings,
     TransferSettings,
 )
+
+
+def make(
+    data: LabelledData,
+    minutes: float = 15.0,
+    unlabelled: OptionalPath = None,
+    goal: str = "none",
+    gpt_variant: Variant = "auto",
+    text_column: OptionalColumns = None,
+    label_column: OptionalText = None,
+    group_column: OptionalText = None,
+    max_length: int = 128,
+    seed: int = 1,
+    make_path: OptionalOutputPath = None,
+    fresh: Switch = False,
+) -> None:
+    """Turn labelled data into a small student, all steps in one, within so many minutes.
+
+    Args:
+        minutes: How long it may take; an estimate comes first.
+        unlabelled: Text file with sentences of your own to learn from as well, one per line.
+        goal: Goal of thresholds: none, mcc, accuracy, macro_f1, precision@R[:CLASS],
+            recall@P[:CLASS].
+        label_column: Column (or JSON key) of the label. Default: label.
+        group_column: Column of what rows that belong together have in common.
+        max_length: Maximum number of tokens of a sentence; longer ones are truncated.
+        seed: Seeds everything, as SR does elsewhere.
+        make_path: Folder for all that is made. Default: runs/make-NAME, after the data.
+        fresh: Start anew where an unfinished or finished one would be continued.
+    """
+    check_serial(seed)
+    check("minutes", minutes, minutes > 0, "more than 0")
+    parse_goal(goal)
+    from potstill.recipes import make as recipe
+
+    recipe.make(
+        data,
+        minutes=minutes,
+        unlabelled=unlabelled,
+        goal=goal,
+        seed=seed,
+        base=gpt_variant,
+        text_column=text_column,
+        label_column=label_column,
+        group_column=group_column,
+        max_length=max_length,
+        output=make_path,
+        fresh=fresh,
+        progress=progress_bar,
+    )
 
 
 def LoRA(

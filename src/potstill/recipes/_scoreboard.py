@@ -1,0 +1,114 @@
+"""The table at the end of `make`: the student beside what it has to be better than."""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from potstill.data.corpus import Corpus
+from potstill.data.splits import Split
+from potstill.inference.classifier import Classifier
+from potstill.metrics import evaluation
+
+MEASURES = ("accuracy", "macro_f1", "mcc", "ece")
+
+logger = logging.getLogger(__name__)
+
+
+def final_split(corpus: Corpus) -> str:
+    """Return the name of the split that the table is about: test, where there is one, else dev."""
+    return "test" if "test" in corpus.splits else "dev"
+
+
+def baseline_rows(corpus: Corpus) -> list[dict[str, Any]]:
+    """Return the rows of the majority class and of TF-IDF with logistic regression.
+
+    The latter has words and pairs of words, otherwise scikit-learn's defaults, and learns from all
+    of train.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    train, scored = corpus.splits["train"], corpus.splits[final_split(corpus)]
+    frequencies = np.bincount(train.labels, minlength=len(corpus.labels)) / len(train)
+    with np.errstate(divide="ignore"):
+        majority = np.log(np.maximum(np.tile(frequencies, (len(scored), 1)), 1e-12))
+    rows = [row("majority class", evaluation(majority, scored.labels))]
+    model = make_pipeline(
+        # scikit-learn's own pattern leaves out words of one letter, and with them all of Japanese.
+        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b"),
+        LogisticRegression(max_iter=1000),
+    )
+    try:
+        model.fit(train.sentences, train.labels)
+    except ValueError as error:  # texts without a single word
+        logger.warning(f"no TF-IDF + logistic regression to compare with: {error}")
+        return rows
+    started = time.perf_counter()
+    logits = np.log(np.maximum(model.predict_proba(scored.sentences), 1e-12))
+    speed = len(scored) / (time.perf_counter() - started)
+    size = sum(8 * array.size for array in (model[1].coef_, model[1].intercept_))
+    scores = evaluation(logits, scored.labels)
+    rows.append(row("TF-IDF + logistic regression", scores, megabytes=size / 1e6, speed=speed))
+    return rows
+
+
+def model_row(
+    name: str, classifier: Classifier, corpus: Corpus, files: Sequence[Path]
+) -> dict[str, Any]:
+    """Return the row of a saved model.
+
+    Args:
+        files: What it takes to run it.
+    """
+    split = final_split(corpus)
+    only = Corpus(
+        corpus.name, corpus.labels, {split: corpus.splits[split]}, corpus.path, corpus.sha256
+    )
+    scores = classifier.evaluate(only)[split]
+    megabytes = sum(file.stat().st_size for file in files) / 1e6
+    speed = _speed(classifier, corpus.splits[split])
+    return row(name, scores, megabytes=megabytes, speed=speed)
+
+
+def row(
+    name: str, scores: dict[str, Any], megabytes: float | None = None, speed: float | None = None
+) -> dict[str, Any]:
+    """Return a row: a model's name, its measures, its size and the sentences that it answers a
+    second."""
+    measures = {measure: scores[measure] for measure in MEASURES}
+    about = {"megabytes": megabytes, "sentences_per_second": speed}
+    return {"model": name} | measures | about
+
+
+def table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the table as lines of text."""
+    width = max(len(row["model"]) for row in rows)
+    header = ("accuracy", "macro F1", "MCC", "calibration error", "size", "sentences/s")
+    lines = [f"{'':<{width}}  " + "  ".join(f"{title:>9}" for title in header)]
+    for row in rows:
+        size, speed = row["megabytes"], row["sentences_per_second"]
+        cells = (
+            f"{100 * row['accuracy']:.2f} %",
+            f"{row['macro_f1']:.3f}",
+            f"{row['mcc']:.3f}",
+            f"{100 * row['ece']:.1f} %",
+            "-" if size is None else f"{size:,.1f} MB",
+            "-" if speed is None else f"{speed:,.0f}",
+        )
+        aligned = (
+            f"{cell:>{max(9, len(title))}}" for cell, title in zip(cells, header, strict=True)
+        )
+        lines.append(f"{row['model']:<{width}}  " + "  ".join(aligned))
+    return lines
+
+
+def _speed(classifier: Classifier, split: Split, most: int = 256) -> float:
+    texts = split.sentences[:most]
+    started = time.perf_counter()
+    classifier.logits(texts)
+    return len(texts) / (time.perf_counter() - started)

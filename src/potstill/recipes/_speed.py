@@ -1,0 +1,156 @@
+"""How fast this machine is, measured with a few steps of the real models."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from potstill.data.batching import LabelledDataset
+from potstill.data.splits import Split
+from potstill.decoder import classifier
+from potstill.decoder.base import max_positions
+from potstill.decoder.hub import BaseModel
+from potstill.distillation.dataset import labelled_dataset
+from potstill.distillation.losses import distillation_loss
+from potstill.distillation.resident import on_device
+from potstill.settings import DistilSettings, LoRASettings, ResolvedTrainSettings, StudentSettings
+from potstill.student import tokenizer as student_tokens
+from potstill.student.base import load_init
+from potstill.student.model import DistilRNN, StudentConfig
+from potstill.training.checkpoint import Checkpoint
+from potstill.training.distributed import predict_logits, process
+from potstill.training.loop import train
+from potstill.training.losses import LossFunction, classification_loss
+from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
+
+# Sentences that the speed is measured on; of the passes over them the last counts.
+DECODER_SENTENCES, STUDENT_SENTENCES, PASSES = 64, 256, 2
+DECODER_BATCH, STUDENT_BATCH = 32, 64
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast this machine is.
+
+    Args:
+        tuning: Sentences a second that LoRA learns from.
+        labelling: Sentences a second that the decoder scores.
+        student: Sentences a second that the student learns from.
+        loading: Seconds that it takes to load the decoder.
+    """
+
+    tuning: float
+    labelling: float
+    student: float
+    loading: float
+
+    def slower(self, factor: float) -> "Rates":
+        """Return the rates of a machine that takes `factor` times as long."""
+        return Rates(
+            self.tuning / factor,
+            self.labelling / factor,
+            self.student / factor,
+            self.loading * factor,
+        )
+
+
+def measure(base_model: BaseModel, split: Split, classes: int, max_length: int) -> Rates:
+    """Measure this machine with a few steps of the real models on some of `split`.
+
+    Args:
+        base_model: The decoder.
+        split: The training sentences.
+        classes: The number of classes.
+        max_length: Maximum number of tokens of a sentence.
+    """
+    started = time.perf_counter()
+    base, tokenizer = base_model.base(), base_model.tokenizer()
+    rank = LoRASettings().LoRA_rank
+    decoder = classifier.build_lora_classifier(base, classes, rank=rank, alpha=LoRASettings().alpha)
+    if resolve_precision("auto") == torch.bfloat16:
+        cast_frozen_to_bf16(decoder.base)
+    decoder.to(process().device)
+    loading = time.perf_counter() - started
+
+    part = _spread(split, DECODER_SENTENCES)
+    limit = min(max_length, max_positions(base, default=max_length))
+    tokens, _ = classifier.encode(tokenizer, part.sentences, limit, tokenizer.bos_token_id)
+    tuning = _training_rate(
+        decoder,
+        LabelledDataset(tokens, part.labels),
+        classification_loss,
+        batch_size=DECODER_BATCH,
+        microbatch_tokens=classifier.MICROBATCH_TOKENS,
+    )
+    labelling = _rate(len(tokens), lambda: predict_logits(decoder, tokens))
+    return Rates(tuning, labelling, _student_rate(split, classes, max_length), loading)
+
+
+def _student_rate(split: Split, classes: int, max_length: int) -> float:
+    part = _spread(split, STUDENT_SENTENCES)
+    base = load_init(StudentSettings())
+    tokenizer = base.tokenizer if base else student_tokens.train_tokenizer(part.sentences, 8000)
+    labelled = LabelledDataset(
+        student_tokens.encode(tokenizer, part.sentences, max_length), part.labels
+    )
+    words = student_tokens.word_end_positions(tokenizer, part.sentences, max_length)
+    dataset = labelled_dataset(
+        tokenizer,
+        part.sentences,
+        labelled,
+        teacher_logits=torch.zeros(len(part), classes),
+        word_logits=[np.zeros((len(ends), classes), np.float32) for ends in words],
+        max_length=max_length,
+    )
+    sizes = {"vocab_size": tokenizer.get_vocab_size(), "classes": classes}
+    config = StudentConfig(**StudentSettings().model_kwargs() | sizes, word_head=True)
+    model = DistilRNN(config, product_dtype=resolve_precision("auto"))
+    model.to(process().device)
+    loss = partial(distillation_loss, settings=DistilSettings())
+    return _training_rate(model, on_device(model, dataset), loss, batch_size=STUDENT_BATCH)
+
+
+def _spread(split: Split, most: int) -> Split:
+    """Return at most `most` sentences, evenly spread."""
+    count = min(len(split), most)
+    return split.take([i * len(split) // count for i in range(count)])
+
+
+def _training_rate(
+    model: nn.Module,
+    dataset: Any,
+    loss_function: LossFunction,
+    *,
+    batch_size: int,
+    microbatch_tokens: int | None = None,
+) -> float:
+    """Return the sentences a second of the last of PASSES passes over `dataset`."""
+    with tempfile.TemporaryDirectory() as folder:
+        # Without the warm-up of the caches and threads, which a run pays for only once.
+        result = train(
+            model,
+            dataset,
+            loss_function,
+            {},
+            settings=ResolvedTrainSettings(epochs=PASSES, batch_size=batch_size, lr=1e-5),
+            epochs=PASSES,
+            seed=0,
+            checkpoint=Checkpoint(Path(folder) / "state", {}),
+            report=lambda metrics: None,
+            microbatch_tokens=microbatch_tokens,
+        )
+    return float(result.history[-1]["sentences_per_second"])
+
+
+def _rate(count: int, work: Callable[[], object]) -> float:
+    work()  # warms up
+    started = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - started)

@@ -1,0 +1,143 @@
+"""What `make` has in its folder: how far it is, its plan, and how much of the time is used."""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from potstill.errors import UserError
+from potstill.files import check_writable, read_json, write_json
+from potstill.recipes._budget import Plan
+from potstill.recipes._speed import Rates
+
+STATE = "make.json"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Work:
+    """What is made in `folder`, how far it is, and how much of the time is used."""
+
+    folder: Path
+    state: dict[str, Any]
+    started: float
+    seconds_before: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seconds_before = self.state["seconds"]
+
+    def left(self) -> float:
+        """Return the seconds that are left."""
+        return 60 * float(self.state["settings"]["minutes"]) - self.elapsed()
+
+    def elapsed(self) -> float:
+        return float(self.seconds_before + time.monotonic() - self.started)
+
+    def save(self) -> None:
+        self.state["seconds"] = round(self.elapsed(), 1)
+        write_json(self.folder / STATE, self.state)
+
+    def is_done(self, step: str) -> bool:
+        return bool(self.state["steps"].get(step, {}).get("done"))
+
+    @contextmanager
+    def step(self, name: str, about: str) -> Iterator[None]:
+        """Do a step in this context, and write down how long it takes."""
+        expected = self.state["plan"]["seconds"].get(name)
+        logger.info(f"-- {about}" + (f", about {minutes_text(expected)}" if expected else ""))
+        earlier = self.state["steps"].get(name, {}).get("seconds", 0.0)
+        started, done = time.monotonic(), False
+        try:
+            yield
+            done = True
+        finally:
+            seconds = round(earlier + time.monotonic() - started, 1)
+            self.state["steps"][name] = {"seconds": seconds, "done": done}
+            self.save()
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(**self.state["plan"])
+
+    @property
+    def rates(self) -> Rates:
+        return Rates(**self.state["rates"])
+
+    def decide(self, plan: Plan, rates: Rates) -> None:
+        """Write down a plan, and the rates that it is made by."""
+        self.state |= {"plan": asdict(plan), "rates": asdict(rates)}
+        self.save()
+
+
+def open_work(
+    folder: Path, settings: dict[str, Any], data_sha256: str, *, fresh: bool, started: float
+) -> Work:
+    """Return what was begun in `folder` with the same settings, or a new beginning.
+
+    Raises:
+        UserError: `folder` holds anything else.
+    """
+    check_writable(folder, "`output`")
+    file = folder / STATE
+    if not file.is_file() and any(folder.iterdir()):
+        raise UserError(
+            f"`output`: {folder} is not empty and not a folder of `make`; name another folder."
+        )
+    settings = json.loads(json.dumps(settings)) | {"data": data_sha256}
+    if file.is_file() and fresh:
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if file.is_file():
+        state = read_json(file)
+        for name, value in settings.items():
+            if (old := state["settings"].get(name)) != value:
+                raise UserError(
+                    f"{folder} was made with {name} {old}, not {value}; repeat its settings to "
+                    "continue it, name another folder, or start anew with `fresh`."
+                )
+        verb = "is finished" if "rows" in state else "goes on"
+        logger.info(f"{folder} {verb}; `fresh` would start anew")
+        return Work(folder, state, started)
+    return Work(folder, {"settings": settings, "seconds": 0.0, "steps": {}}, started)
+
+
+def minutes_text(seconds: float) -> str:
+    """Write 90 as 1.5 min."""
+    return f"{seconds / 60:.1f} min"
+
+
+def log_plan(work: Work, train: int) -> None:
+    """Log what is planned, and how long it is expected to take."""
+    plan, rates = work.plan, work.rates
+    total = sum(plan.seconds.values()) + work.elapsed()
+    asked = 60 * float(work.state["settings"]["minutes"])
+    logger.info(
+        f"this machine: {rates.tuning:,.0f} sentences/s tuned, {rates.labelling:,.0f} labelled, "
+        f"{rates.student:,.0f} by the student"
+    )
+    what = {
+        "teacher": f"{passes(plan.teacher_epochs)} over {plan.train:,} sentences",
+        "transfer": f"{plan.user:,} sentences of yours, {plan.sampled:,} sampled, "
+        f"{plan.edited:,} edited",
+        "student": f"{passes(plan.student_epochs)} over {plan.train + plan.transfer:,} sentences",
+        "finish": "export, scores and report",
+    }
+    for step, seconds in plan.seconds.items():
+        logger.info(f"  {step:<9} {minutes_text(seconds):>9}   {what[step]}")
+    logger.info(f"  in all    {minutes_text(total):>9}   of {minutes_text(asked)}")
+    if plan.train < train:
+        logger.info(
+            f"the time is too short for all {train:,} training sentences: {plan.train:,} are used"
+        )
+    if total > asked:
+        logger.warning("warning: this takes longer than `minutes`, even with the least of all")
+
+
+def passes(epochs: int) -> str:
+    return "1 epoch" if epochs == 1 else f"{epochs} epochs"

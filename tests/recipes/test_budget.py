@@ -1,0 +1,78 @@
+"""What `make` plans for the time that it has."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from potstill.data.corpus import load_corpus
+from potstill.decoder.hub import find_base_model
+from potstill.recipes import _budget
+from potstill.recipes._budget import FEWEST, Plan, Sizes, make_plan, student_epochs
+from potstill.recipes._speed import Rates, measure
+
+CPU = Rates(tuning=70.0, labelling=150.0, student=1400.0, loading=6.0)
+GPU = Rates(tuning=3000.0, labelling=9000.0, student=100_000.0, loading=4.0)
+COLA = Sizes(train=8123, scored=1471, final=527)
+
+
+def total(plan: Plan) -> float:
+    return sum(plan.seconds.values())
+
+
+@pytest.mark.parametrize("rates", [CPU, GPU, CPU.slower(3)])
+@pytest.mark.parametrize("train", [80, 900, 8000, 200_000])
+@pytest.mark.parametrize("minutes", [5, 10, 15, 60, 240])
+def test_what_is_planned_fits(rates: Rates, train: int, minutes: int) -> None:
+    sizes = replace(COLA, train=train, unlabelled=3000)
+    plan = make_plan(60 * minutes, rates, sizes)
+    least = make_plan(1e-3, rates, sizes)
+    assert total(plan) <= max(60 * minutes, 1.05 * total(least))
+    assert min(train, FEWEST) <= plan.train <= train
+    assert plan.teacher_epochs >= 1 and plan.student_epochs >= 1
+
+
+def test_more_time_is_used() -> None:
+    plans = [make_plan(60 * minutes, CPU, COLA) for minutes in (4, 8, 15, 60)]
+    assert plans[0].train < COLA.train == plans[2].train
+    assert [p.teacher_epochs for p in plans] == sorted(p.teacher_epochs for p in plans)
+    assert [p.transfer for p in plans] == sorted(p.transfer for p in plans)
+    assert plans[3].teacher_epochs == 3
+    assert total(plans[3]) > 0.6 * 3600
+
+
+def test_sampling_waits_until_it_pays() -> None:
+    assert make_plan(60 * 15, CPU, COLA).sampled == 0
+    plan = make_plan(60 * 120, CPU, COLA)
+    assert plan.sampled >= _budget.MIN_SAMPLED and plan.edited > 0
+
+
+def test_the_sentences_of_the_user_come_first() -> None:
+    some = make_plan(60 * 30, CPU, replace(COLA, unlabelled=2000))
+    assert some.user == 2000 and some.edited > 0
+    many = make_plan(60 * 30, CPU, replace(COLA, unlabelled=1_000_000))
+    assert 2000 < many.user < 1_000_000 and many.edited + many.sampled == 0
+
+
+def test_few_sentences_get_more_passes() -> None:
+    assert make_plan(900, CPU, replace(COLA, train=100)).teacher_epochs == 10
+    assert student_epochs(1e6, CPU, 100, False) == 20
+    assert student_epochs(0.0, CPU, 100, False) == 4
+
+
+def test_a_machine_is_measured_with_the_real_models(tiny_gpt2: Path) -> None:
+    split = load_corpus("minicola").splits["train"]
+    started = time.perf_counter()
+    rates = measure(find_base_model(str(tiny_gpt2)), split, 2, 64)
+    seconds = time.perf_counter() - started
+    assert 0 < rates.loading < seconds
+    # A pass over its sentences took no longer than all of it.
+    assert rates.tuning > 64 / seconds and rates.labelling > 64 / seconds
+    assert rates.student > 256 / seconds
+
+
+def test_a_slower_machine_has_lower_rates() -> None:
+    slow: Any = CPU.slower(2)
+    assert (slow.tuning, slow.labelling, slow.student, slow.loading) == (35, 75, 700, 12)
