@@ -6,7 +6,8 @@ import torch
 from potstill.decoder.hub import BaseModel
 from potstill.decoder.language_model import LanguageModel
 from potstill.transfer.free_text import FreeText, StatesToKeep
-from potstill.transfer.gpu_sampling import SampledBlock, sample_blocks
+from potstill.transfer.gpu_sampling import sample_blocks
+from potstill.transfer.slots import SampledBlock
 from potstill.transfer.top_k import TOP_K
 from tests.transfer.language_models import language_model, most_probable_first_token
 

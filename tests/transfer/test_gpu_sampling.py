@@ -1,13 +1,16 @@
 """Sampling without a loop over sentences; on a CPU here, where it does the same more slowly."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 
 from potstill.decoder.hub import BaseModel
 from potstill.decoder.language_model import LanguageModel
-from potstill.transfer.gpu_sampling import SampledBlock, sample_blocks
+from potstill.errors import UserError
+from potstill.transfer.gpu_sampling import sample_blocks
+from potstill.transfer.slots import Outbox, SampledBlock, Slots
 from potstill.transfer.top_k import TOP_K
 from tests.transfer.language_models import greedy_tokens, most_probable_first_token
 
@@ -109,3 +112,65 @@ def test_top_k_targets_are_those_of_a_whole_pass(model: LanguageModel, slots: in
         torch.testing.assert_close(probs[:length].float(), expected, rtol=2e-3, atol=1e-5)
         actual = logits.softmax(1).gather(1, token_ids[:length].long())
         torch.testing.assert_close(actual, expected, rtol=2e-3, atol=1e-5)
+
+
+class TestTooLittleMemory:
+    def test_half_as_many_slots_are_taken_until_they_fit(
+        self,
+        model: LanguageModel,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        new, asked = Slots.new, []
+
+        def limited(slots: int, *args: Any, **kwargs: Any) -> Slots:
+            asked.append(slots)
+            if slots > 20:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return new(slots, *args, **kwargs)
+
+        monkeypatch.setattr(Slots, "new", limited)
+        expected = draw(model, 300, slots=16, seed=7)
+        asked.clear()
+        found = draw(model, 300, slots=64)
+        assert asked == [64, 32, 16]
+        assert [r.message for r in caplog.records] == [
+            f"too little GPU memory to sample {slots} sentences at the same time; it goes on with "
+            f"{slots // 2}"
+            for slots in (64, 32)
+        ]
+        # As many end in time as without the fault, but for chance.
+        number, wanted = len(sentences_of(found)), len(sentences_of(expected))
+        assert abs(number - wanted) < 5 * 300**0.5 / 2
+        # What fits is remembered.
+        asked.clear()
+        draw(model, 50, slots=64)
+        assert asked == [16]
+
+    def test_what_was_handed_over_stays(
+        self, model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The memory ends after the first block, as when another process takes it."""
+        flush, calls = Outbox.flush, []
+
+        def once(self: Outbox) -> SampledBlock:
+            calls.append(len(self.lengths))
+            if len(calls) == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return flush(self)
+
+        monkeypatch.setattr(Outbox, "flush", once)
+        blocks = draw(model, 400, slots=32, block=8)
+        assert len(blocks) > 2
+        assert 8 <= len(blocks[0].lengths) < len(sentences_of(blocks)) <= 400
+        assert calls[2] < calls[1]  # smaller buffers, too
+
+    def test_not_even_one_sentence(
+        self, model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*args: Any, **kwargs: Any) -> Slots:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        monkeypatch.setattr(Slots, "new", full)
+        with pytest.raises(UserError, match="even one sentence"):
+            draw(model, 10, slots=4)

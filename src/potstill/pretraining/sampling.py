@@ -33,7 +33,8 @@ from potstill.settings import LoRASettings
 from potstill.training.distributed import process
 from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
 from potstill.transfer.free_text import FreeText, StatesToKeep
-from potstill.transfer.gpu_sampling import SLOTS, SampledBlock, sample_blocks
+from potstill.transfer.gpu_sampling import SLOTS, sample_blocks
+from potstill.transfer.slots import SampledBlock
 from potstill.transfer.top_k import TOP_K
 
 DESCRIPTION = "text.json"

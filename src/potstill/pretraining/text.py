@@ -14,7 +14,7 @@ from potstill.data.ragged import RaggedTokens, concatenate, offsets_of
 from potstill.errors import UserError
 from potstill.files import write_tensors
 from potstill.pretraining.vocabulary import TokenSplitter, Vocabulary
-from potstill.transfer.gpu_sampling import SampledBlock
+from potstill.transfer.slots import SampledBlock
 
 ENDINGS = (".", "!", "?")  # of a sentence, perhaps before a quotation mark
 

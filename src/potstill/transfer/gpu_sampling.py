@@ -5,8 +5,10 @@ stays on the device: a slot whose sentence has ended writes it to a buffer and b
 in the same step, and the processor looks only every few steps.
 """
 
+import itertools
+import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -15,107 +17,20 @@ from torch import Tensor
 from potstill.decoder.fused_decoder import FusedDecoder, KeyValueCache
 from potstill.decoder.fused_linear import FusedLinear
 from potstill.decoder.language_model import LanguageModel
+from potstill.errors import UserError
 from potstill.ops import gpu
 from potstill.training.graphs import capture_graph
 from potstill.transfer.free_text import Beginnings, FreeText, StatesToKeep
+from potstill.transfer.slots import Outbox, SampledBlock, Slots
 from potstill.transfer.top_k import TOP_K
 
 SLOTS = 8192  # sentences sampled at the same time
 BLOCK = 65_536  # sentences that are handed over together, about
 LOOK_EVERY = 8  # steps between two looks of the processor at what is finished
 
-
-@dataclass(frozen=True)
-class SampledBlock:
-    """N finished sentences, on the device.
-
-    Attributes:
-        tokens: (N, max_tokens) their tokens; what stands behind a sentence's end means nothing.
-        lengths: (N,).
-        token_ids: (N, max_tokens, TOP_K) the most probable next tokens after each token.
-        probs: (N, max_tokens, TOP_K) their probabilities given that the sentence goes on.
-        states: (N, max_tokens, width) what was kept of the decoder's states at each token; without
-            `StatesToKeep` of width 0.
-    """
-
-    tokens: Tensor
-    lengths: Tensor
-    token_ids: Tensor
-    probs: Tensor
-    states: Tensor
-
-
-@dataclass
-class Slots:
-    """The sentences that are being sampled, one in each of S slots.
-
-    Attributes:
-        next_tokens: (S,) what each slot reads next.
-        positions: (S,) its position; the start token's is 0.
-        active: (S,) False where no sentence was left to begin.
-        text: (S, max_tokens) the tokens so far.
-        token_ids: (S, max_tokens, TOP_K) as in `SampledBlock`.
-        probs: (S, max_tokens, TOP_K) as in `SampledBlock`.
-        states: (S, max_tokens, width) as in `SampledBlock`.
-        beginnings: (S,) the row of `FreeText.beginnings` that each sentence begins with.
-    """
-
-    next_tokens: Tensor
-    positions: Tensor
-    active: Tensor
-    text: Tensor
-    token_ids: Tensor
-    probs: Tensor
-    states: Tensor
-    beginnings: Tensor
-
-    @classmethod
-    def new(
-        cls, slots: int, max_tokens: int, start: int, *, width: int, device: torch.device
-    ) -> "Slots":
-        """Return `slots` slots that read the start token next."""
-        return cls(
-            torch.full((slots,), start, device=device),
-            torch.zeros(slots, dtype=torch.long, device=device),
-            torch.ones(slots, dtype=torch.bool, device=device),
-            torch.zeros(slots, max_tokens, dtype=torch.int32, device=device),
-            torch.zeros(slots, max_tokens, TOP_K, dtype=torch.int32, device=device),
-            torch.zeros(slots, max_tokens, TOP_K, dtype=torch.half, device=device),
-            torch.zeros(slots, max_tokens, width, dtype=torch.half, device=device),
-            torch.zeros(slots, dtype=torch.long, device=device),
-        )
-
-    def take(self, rows: Tensor) -> "Slots":
-        """Return the slots at `rows` alone."""
-        return Slots(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
-
-
-class Outbox:
-    """A buffer of finished sentences, with one row more for what is to be forgotten."""
-
-    def __init__(self, rows: int, slots: Slots):
-        self.rows = rows
-        self.written = torch.zeros((), dtype=torch.long, device=slots.text.device)
-        self.lengths = slots.positions.new_zeros(rows + 1)
-        self.buffers = {
-            name: getattr(slots, name).new_zeros(rows + 1, *getattr(slots, name).shape[1:])
-            for name in ("text", "token_ids", "probs", "states")
-        }
-
-    def put(self, slots: Slots, ended: Tensor) -> None:
-        """Append the sentences of the slots that have `ended`, (S,)."""
-        rows = torch.where(ended, self.written + ended.cumsum(0) - 1, self.rows)
-        for name, buffer in self.buffers.items():
-            buffer[rows] = getattr(slots, name)
-        self.lengths[rows] = slots.positions
-        self.written = self.written + ended.sum()
-
-    def flush(self) -> SampledBlock:
-        """Return what was put since the last time."""
-        count = int(self.written)
-        self.written = torch.zeros_like(self.written)
-        tokens, *others = (buffer[:count].clone() for buffer in self.buffers.values())
-        return SampledBlock(tokens, self.lengths[:count].clone(), *others)
+logger = logging.getLogger(__name__)
+# Of models for which the device's memory was too small, so that each is tried once.
+_slots_that_fit: WeakKeyDictionary[LanguageModel, int] = WeakKeyDictionary()
 
 
 @torch.no_grad()
@@ -132,7 +47,8 @@ def sample_blocks(
 ) -> Iterator[SampledBlock]:
     """Begin as many `sentences` and yield those that end within `max_tokens`, many at a time.
 
-    One that ends before its first token is not yielded.
+    One that ends before its first token is not yielded. If the device's memory is too small, the
+    sentences that are not yielded yet are begun again, half as many at a time.
 
     Args:
         model: A language model whose base is fused, on any device.
@@ -145,6 +61,54 @@ def sample_blocks(
         slots: Sentences at the same time.
         block: Sentences that are yielded together, about.
     """
+    left = sentences
+    for attempt in itertools.count():
+        slots = min(slots, _slots_that_fit.get(model, slots))
+        if attempt:
+            seed = int(np.random.default_rng([seed, attempt]).integers(2**62))
+        try:
+            for part in _sample_blocks(
+                model,
+                left,
+                seed,
+                temperature,
+                max_tokens,
+                free_text=free_text,
+                slots=slots,
+                block=max(1, block >> attempt),
+            ):
+                left = max(1, left - len(part.lengths))
+                yield part
+            return
+        except torch.OutOfMemoryError as error:
+            if min(slots, left) == 1:
+                raise UserError(
+                    "the GPU has too little memory to sample even one sentence at a time; stop "
+                    "what else uses it, or take a smaller base decoder (`gpt_variant`)."
+                ) from error
+        # Not in the handler: there, the error still holds what was allocated.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        _slots_that_fit[model] = min(slots, left) // 2
+        logger.warning(
+            "too little GPU memory to sample %d sentences at the same time; it goes on with %d",
+            min(slots, left),
+            _slots_that_fit[model],
+        )
+
+
+def _sample_blocks(
+    model: LanguageModel,
+    sentences: int,
+    seed: int,
+    temperature: float,
+    max_tokens: int,
+    *,
+    free_text: FreeText | None,
+    slots: int,
+    block: int,
+) -> Iterator[SampledBlock]:
+    """Do the work of `sample_blocks` with as many slots as it is told."""
     device = next(model.parameters()).device
     draw = _Draw(seed, device)
     n_slots = min(slots, sentences)

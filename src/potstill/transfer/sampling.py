@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from potstill.decoder.base import autocast
 from potstill.decoder.language_model import LanguageModel
-from potstill.transfer.gpu_sampling import SampledBlock, sample_blocks, top_k
+from potstill.transfer.gpu_sampling import sample_blocks, top_k
+from potstill.transfer.slots import SampledBlock
 from potstill.transfer.top_k import TOP_K
 
 SLOTS = 256  # sentences sampled at the same time
