@@ -11,7 +11,7 @@ from potstill.decoder.language_model import LanguageModel
 from potstill.decoder.lora import lora_layers
 from potstill.training.precision import cast_frozen_to_bf16
 from potstill.transfer import sampling
-from potstill.transfer.sampling import Sampled, draw, sample
+from potstill.transfer.sampling import Sampled, draw, draw_and_top_k, sample, top_k_next
 from potstill.transfer.top_k import TOP_K
 from tests.transfer.language_models import greedy_tokens, language_model, most_probable_first_token
 
@@ -176,3 +176,26 @@ def test_decoder_that_is_not_fused(tiny_gpt2: str) -> None:
     sampled = tokens_of(sample(model, 20, 1, temperature=1.0, max_tokens=MAX_TOKENS))
     assert sampled
     assert all(len(tokens) <= MAX_TOKENS and model.end not in tokens for tokens in sampled)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("vocab_size", [TOP_K + 1, 300, 512, 5000])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_draws_and_the_top_k_at_once_are_those_of_each(
+    temperature: float, vocab_size: int, dtype: torch.dtype
+) -> None:
+    logits = (3 * torch.randn(21, vocab_size, generator=torch.Generator().manual_seed(0))).to(dtype)
+    before, end = logits.clone(), vocab_size // 2
+    for row, logit in ((3, 30), (14, 250)):  # nearly all of the probability is the end's
+        logits[row, end] = before[row, end] = logit
+    seeded = torch.Generator().manual_seed(1)
+    drawn, token_ids, probs = draw_and_top_k(logits, temperature, seeded, end)
+    assert torch.equal(logits, before)
+    assert torch.equal(drawn, draw(logits, temperature, torch.Generator().manual_seed(1)))
+    expected_ids, expected = top_k_next([logits], end)
+    assert (token_ids.dtype, probs.dtype) == (expected_ids.dtype, expected.dtype)
+    torch.testing.assert_close(probs.float(), expected.float(), rtol=2e-3, atol=1e-7)
+    # Of logits that are equal, either may come first.
+    own, others = (logits.float().gather(1, ids.long()) for ids in (token_ids, expected_ids))
+    torch.testing.assert_close(own, others)
+    assert not (token_ids == end).any()

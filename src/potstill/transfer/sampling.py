@@ -15,6 +15,8 @@ from potstill.transfer.top_k import TOP_K
 
 SLOTS = 256  # sentences sampled at the same time
 CHUNK = 256  # tokens of the vocabulary that `draw` sums over at once
+FEW_ROWS = 8  # whose logits stay in the processor's cache in fp32
+LEAST = 1e-20  # weight of all tokens but the end, below which these are computed by logarithms
 ROWS = 32  # positions whose top k is computed at once; their logits stay in the processor's cache
 GPU_ROWS = 8192  # the same on a GPU
 
@@ -62,11 +64,13 @@ def sample(
     token_ids = torch.empty(slots, max_tokens, TOP_K, dtype=torch.int32)
     probs = torch.empty(slots, max_tokens, TOP_K, dtype=torch.half)
     while True:
-        drawn = draw(logits, temperature, generator).tolist()
-        if logits is not first:
+        if logits is first:
+            drawn = draw(logits, temperature, generator).tolist()
+        else:
             last = torch.tensor([len(text) - 1 for text in texts])
             at = torch.arange(len(texts)), last
-            token_ids[at], probs[at] = top_k_next(logits.split(ROWS), model.end)
+            found = draw_and_top_k(logits, temperature, generator, model.end)
+            drawn, (token_ids[at], probs[at]) = found[0].tolist(), found[1:]
         undecided = list(range(len(active)))
         while undecided:
             restarted = []
@@ -132,18 +136,56 @@ def draw(logits: Tensor, temperature: float, generator: torch.Generator) -> Tens
     This inverts the distribution function, first over chunks of the vocabulary, then within one.
     It takes one random number per row, where torch.multinomial takes one for every class.
     """
-    # A few rows at a time: their intermediate results stay in the processor's cache.
-    return torch.cat([_draw(part, temperature, generator) for part in logits.split(8)])
+    parts = (_weights(part, temperature) for part in logits.split(FEW_ROWS))
+    return torch.cat([_draw(weights, generator) for weights in parts])
 
 
-def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    logits = logits.float() / temperature
-    weights = logits.sub_(logits.amax(1, keepdim=True)).exp_()
-    weights = F.pad(weights, (0, -weights.shape[1] % CHUNK)).unflatten(1, (-1, CHUNK))
+def draw_and_top_k(
+    logits: Tensor, temperature: float, generator: torch.Generator, end: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `draw` and `top_k_next` return, in less time where the temperature is 1: the
+    vocabulary is gone through once."""
+    if temperature != 1:
+        return draw(logits, temperature, generator), *top_k_next(logits.split(ROWS), end)
+    drawn, token_ids, probs = [], [], []
+    for part in logits.split(FEW_ROWS):
+        weights = _weights(part, temperature)
+        drawn.append(_draw(weights, generator))
+        weights[:, end // CHUNK, end % CHUNK] = 0
+        totals = weights.sum((1, 2))[:, None]
+        if float(totals.min()) > LEAST:
+            part_ids, top = _largest(weights)
+            part_ids, part_probs = part_ids.int(), (top / totals).half()
+        else:
+            part_ids, part_probs = top_k(part, end)
+        token_ids.append(part_ids)
+        probs.append(part_probs)
+    return torch.cat(drawn), torch.cat(token_ids).cpu(), torch.cat(probs).cpu()
+
+
+def _weights(logits: Tensor, temperature: float) -> Tensor:
+    """Return exp(logits / temperature) of (B, V) logits but for a factor, as (B, chunks, CHUNK)."""
+    scaled = logits.float() / temperature if temperature != 1 else logits.to(torch.float, copy=True)
+    weights = scaled.sub_(scaled.amax(1, keepdim=True)).exp_()
+    if missing := -weights.shape[1] % CHUNK:
+        weights = F.pad(weights, (0, missing))
+    return weights.unflatten(1, (-1, CHUNK))
+
+
+def _largest(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the indices of the TOP_K largest of each row of (B, chunks, CHUNK) weights, and these,
+    both (B, TOP_K): they are in the TOP_K chunks with the largest ones."""
+    chunks = weights.amax(2).topk(min(TOP_K, weights.shape[1]), dim=1).indices
+    rows = torch.arange(len(weights), device=weights.device)[:, None]
+    top, at = weights[rows, chunks].flatten(1).topk(TOP_K, dim=1)
+    return chunks.gather(1, at // CHUNK) * CHUNK + at % CHUNK, top
+
+
+def _draw(weights: Tensor, generator: torch.Generator) -> Tensor:
     chunks = weights.sum(2)
-    uniform = torch.rand(len(logits), 1, generator=generator, device=logits.device)
+    uniform = torch.rand(len(weights), 1, generator=generator, device=weights.device)
     chunk, rest = _locate(chunks, uniform * chunks.sum(1, keepdim=True))
-    in_chunk = weights[torch.arange(len(logits), device=logits.device), chunk]
+    in_chunk = weights[torch.arange(len(weights), device=weights.device), chunk]
     return chunk * CHUNK + _locate(in_chunk, rest)[0]
 
 
