@@ -109,7 +109,7 @@ def test_two_processes_learn_from_a_set_as_one(folders: list[Path]) -> None:
     for processes in (1, 2):
         output = f"students/{processes}"
         out = launch([*words, "--output", output], folders[0], processes)
-        assert "transfer set: 42" in out and "; soft targets for" in out
+        assert "; soft targets for" in out
         students.append(load_file(folders[0] / output / "model.safetensors"))
     for name, value in students[0].items():
         torch.testing.assert_close(students[1][name], value, rtol=1e-3, atol=1e-4)
