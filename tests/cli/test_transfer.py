@@ -1,5 +1,7 @@
 """The command transfer: sets made, gone on with, shown, labelled again."""
 
+import errno
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -11,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from potstill import files as files_module
 from potstill.data.corpus import load_corpus
 from potstill.inference.load import load
 from potstill.recipes import _shards, transfer
-from potstill.transfer import sources
+from potstill.transfer import shards, sources
 from potstill.transfer.dataset import TransferSet, read_transfer_set
 from potstill.transfer.sentences import LabelledSentence, SourceKind, normal
 from potstill.transfer.shards import SHARD_SIZE, read_shard, read_top_k, write_shard
@@ -124,6 +127,28 @@ class TestSetThatIsThere:
         refused = run("distil", 1, *flags)
         assert refused.code == 1
         assert "unfinished: 2 of 6 shards are missing" in refused.err
+        run_ok(*transfer_args)
+        assert bodies("set") == before
+
+    def test_set_on_a_full_disk_is_finished_later(
+        self, transfer_set: Path, transfer_args: list[object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = bodies("set")
+        for name in ("edited-00001", "edited-00002"):
+            Path(f"set/{name}.parquet").unlink()
+        write = files_module.write_bytes
+
+        def full(file: Path, body: bytes) -> None:
+            if file.name == "edited-00002.parquet":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+            write(file, body)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(shards, "write_bytes", full)
+            result = run(*transfer_args)
+        assert (result.code, result.err.count("\n")) == (1, 1)
+        assert "the disk is full" in result.err and "edited-00002.parquet" in result.err
+        assert files("set") == {*before} - {"set/edited-00002.parquet"}
         run_ok(*transfer_args)
         assert bodies("set") == before
 
