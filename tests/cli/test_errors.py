@@ -20,7 +20,7 @@ USAGE = {
     "LoRA 4294967296": "SR 4294967296 is out of range",
     "distil 99999999999999999999": "SR 99999999999999999999 is out of range",
     "rnn 1 2": "Unrecognized options: 2",
-    "": "name a command: gen, LoRA, .*export; --help",
+    "": "name a command: make, gen, LoRA, .*serve; --help",
     "brew 1": f"no command 'brew' among {', '.join(COMMANDS)}",
     "lora 1": "did you mean LoRA",
     "distill 1": "did you mean distil",

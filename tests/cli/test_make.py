@@ -157,6 +157,8 @@ def test_what_can_not_be_made_is_refused_before_any_work(toy_task: ToyTask) -> N
         (1, "no such file", ["none.csv", *flags]),
         (2, "--minutes", ["films.csv", *flags, "--minutes", 0]),
         (2, "--goal", ["films.csv", *flags, "--goal", "best"]),
+        (1, "no class 'fair'", ["films.csv", *flags, "--goal", "precision@0.5:fair"]),
+        (1, "gpt9", ["films.csv", *flags, "--gpt_variant", "./gpt9"]),
         (1, "none.txt", ["films.csv", *flags, "--unlabelled", "none.txt"]),
         (1, "--output: thesis is not empty", ["films.csv", *flags, "--output", "thesis"]),
     ):
@@ -168,19 +170,23 @@ def test_what_can_not_be_made_is_refused_before_any_work(toy_task: ToyTask) -> N
 
 
 def test_other_settings_are_refused_and_fresh_starts_anew(toy_task: ToyTask) -> None:
+    with interrupt_at("this machine"):
+        run(*args(toy_task.base, "--minutes", 3))  # nothing was done, so nothing binds
     with interrupt_at("-- student"):
         run(*args(toy_task.base))
+    Path("out/notes").touch()  # not ours
     result = run(*args(toy_task.base, "--minutes", 2))
     assert result.code == 1 and "was made with minutes 1.0, not 2.0" in result.err
     Path("own.txt").write_text("Another day.\n")
     result = run(*args(toy_task.base))
-    assert result.code == 1 and "--unlabelled: out was made with other sentences" in result.err
+    assert result.code == 1 and "--output: out was made with other unlabelled; repeat" in result.err
     Path("films.csv").write_text(Path("films.csv").read_text() + "A bad cup.,bad\n")
     result = run(*args(toy_task.base))
-    assert result.code == 1 and "was made with data" in result.err
+    assert result.code == 1 and "was made with other data" in result.err
     out = run_ok(*args(toy_task.base, "--minutes", 2, "--fresh"))
     assert "goes on" not in out and "-- teacher" in out
     assert Path("out/unlabelled.txt").read_text() == "Another day.\n"
+    assert Path("out/notes").exists()
 
 
 def test_data_in_memory_is_written_beside_the_student(toy_task: ToyTask) -> None:

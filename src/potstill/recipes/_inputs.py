@@ -13,8 +13,6 @@ from potstill.errors import UserError
 from potstill.files import write_text
 from potstill.transfer.sources import read_unlabelled
 
-UNLABELLED = "unlabelled.txt"
-
 
 def checked_corpus(data: Any, columns: Columns) -> Corpus:
     """Return the corpus that `data` makes.
@@ -35,11 +33,11 @@ def checked_corpus(data: Any, columns: Columns) -> Corpus:
     return corpus
 
 
-def user_sentences(folder: Path, unlabelled: str | Path | Sequence[str] | None) -> list[str]:
-    """Return the user's sentences, once each, and write them into `folder`.
+def user_sentences(unlabelled: str | Path | Sequence[str] | None) -> list[str]:
+    """Return the user's sentences, once each.
 
     Raises:
-        UserError: What is in `folder` was made with others.
+        UserError: The file can't be read, or has an empty line.
     """
     if unlabelled is None:
         sentences = []
@@ -47,18 +45,7 @@ def user_sentences(folder: Path, unlabelled: str | Path | Sequence[str] | None) 
         sentences = read_unlabelled(Path(unlabelled))
     else:
         sentences = [" ".join(sentence.split()) for sentence in unlabelled]
-    sentences = list(dict.fromkeys(filter(None, sentences)))
-    file = folder / UNLABELLED
-    text = "".join(f"{sentence}\n" for sentence in sentences)
-    earlier = file.read_bytes() if file.is_file() else b""
-    if earlier != text.encode() and any(folder.glob("make.json")):
-        raise UserError(
-            f"`unlabelled`: {folder} was made with other sentences; name another folder, or start "
-            "anew with `fresh`."
-        )
-    if sentences:
-        write_text(file, text)
-    return sentences
+    return list(dict.fromkeys(filter(None, sentences)))
 
 
 def write_corpus(corpus: Corpus, folder: Path, fraction: float, seed: int) -> None:

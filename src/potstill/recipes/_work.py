@@ -16,6 +16,12 @@ from potstill.recipes._budget import Plan
 from potstill.recipes._speed import Rates
 
 STATE = "make.json"
+# What the names of all files and folders there begin with.
+MADE = (
+    *("teacher", "transfer", "student", "onnx", "plots", "data"),
+    *("report.html", "unlabelled.txt", STATE),
+)
+HASHED = ("data", "unlabelled")  # settings that are known by a hash
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +81,7 @@ class Work:
         self.save()
 
 
-def open_work(
-    folder: Path, settings: dict[str, Any], data_sha256: str, *, fresh: bool, started: float
-) -> Work:
+def open_work(folder: Path, settings: dict[str, Any], *, fresh: bool, started: float) -> Work:
     """Return what was begun in `folder` with the same settings, or a new beginning.
 
     Raises:
@@ -89,22 +93,26 @@ def open_work(
         raise UserError(
             f"`output`: {folder} is not empty and not a folder of `make`; name another folder."
         )
-    settings = json.loads(json.dumps(settings)) | {"data": data_sha256}
-    if file.is_file() and fresh:
-        for path in folder.iterdir():
+    settings = json.loads(json.dumps(settings))  # as they are read back: tuples become lists
+    state = read_json(file) if file.is_file() else {"steps": {}}
+    if state["steps"] and fresh:
+        for path in (path for path in folder.iterdir() if path.name.startswith(MADE)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if file.is_file():
-        state = read_json(file)
+    elif state["steps"]:  # before the first step, nothing is lost by other settings
         for name, value in settings.items():
-            if (old := state["settings"].get(name)) != value:
-                raise UserError(
-                    f"{folder} was made with {name} {old}, not {value}; repeat its settings to "
-                    "continue it, name another folder, or start anew with `fresh`."
-                )
+            if (old := state["settings"].get(name)) == value:
+                continue
+            known = f"with other {name}" if name in HASHED else f"with {name} {old}, not {value}"
+            raise UserError(
+                f"`output`: {folder} was made {known}; repeat its settings to continue it, name "
+                "another folder, or start anew with `fresh`."
+            )
         verb = "is finished" if "rows" in state else "goes on"
         logger.info(f"{folder} {verb}; `fresh` would start anew")
         return Work(folder, state, started)
-    return Work(folder, {"settings": settings, "seconds": 0.0, "steps": {}}, started)
+    work = Work(folder, {"settings": settings, "seconds": 0.0, "steps": {}}, started)
+    work.save()
+    return work
 
 
 def minutes_text(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """The command make: labelled data in, a small student and what it is worth out."""
 
+import hashlib
 import json
 import logging
 import shlex
@@ -20,7 +21,8 @@ from potstill.inference.student import StudentClassifier
 from potstill.locks import exclusive
 from potstill.progress import Progress, no_progress
 from potstill.recipes._budget import Sizes, make_plan, plan_student, student_epochs
-from potstill.recipes._inputs import UNLABELLED, checked_corpus, user_sentences, write_corpus
+from potstill.recipes._decisions import check_decisions
+from potstill.recipes._inputs import checked_corpus, user_sentences, write_corpus
 from potstill.recipes._scoreboard import baseline_rows, final_split, model_row, table_lines
 from potstill.recipes._speed import measure
 from potstill.recipes._work import Work, log_plan, open_work, passes
@@ -95,7 +97,6 @@ def make(
     if process().num_processes > 1:
         raise UsageError("`make` runs in one process; start it without torchrun.")
     started = time.monotonic()
-    DecisionSettings(goal=goal)  # which refuses a wrong goal
     corpus = checked_corpus(data, Columns.of(text_column, label_column, group_column))
     folder = Path(output or f"runs/make-{corpus.name.replace('/', '-')}")
     data_settings = DataSettings(
@@ -104,26 +105,32 @@ def make(
         group_column=group_column,
         max_length=max_length,
     )
+    check_decisions(DecisionSettings(goal=goal), corpus.labels, {"holdout": corpus.splits["train"]})
+    base_model, own = find_base_model(base), user_sentences(unlabelled)
     settings: dict[str, Any] = {"minutes": minutes, "goal": goal, "seed": seed, "base": base}
+    settings |= {
+        "data": corpus.sha256,
+        "unlabelled": hashlib.sha256("\n".join(own).encode()).hexdigest() if own else None,
+    }
     names = ("text_column", "label_column", "group_column", "max_length")
     settings |= {name: getattr(data_settings, name) for name in names}
     with exclusive(folder, "`output`"):
-        work = open_work(folder, settings, corpus.sha256, fresh=fresh, started=started)
-        own = user_sentences(folder, unlabelled)
-        try:
-            if "rows" not in work.state:
-                _make(work, data, corpus, own, data_settings, progress)
-        except KeyboardInterrupt:
-            logger.info(f"what is done is in {folder}; the same command goes on from there")
-            raise
-        finally:
-            work.save()
+        work = open_work(folder, settings, fresh=fresh, started=started)
+        if "rows" not in work.state:
+            try:
+                _make(work, base_model, data, corpus, own, data_settings, progress)
+            except KeyboardInterrupt:
+                logger.info(f"what is done is in {folder}; the same command goes on from there")
+                raise
+            finally:
+                work.save()
     _log_end(work)
     return OnnxClassifier(folder / "onnx")
 
 
 def _make(
     work: Work,
+    base_model: BaseModel,
     data: Any,
     corpus: Corpus,
     own: list[str],
@@ -132,7 +139,6 @@ def _make(
 ) -> None:
     """Do all that is not done yet."""
     folder, train = work.folder, len(corpus.splits["train"])
-    base_model = find_base_model(work.state["settings"]["base"])
     data_settings = replace(data_settings, holdout=min(0.1, max(0.05, HELD_OUT / train)))
     held_out = round(data_settings.holdout * train)
     sizes = Sizes(
@@ -203,8 +209,7 @@ def _collect(work: Work, own: list[str]) -> None:
     plan, folder = work.plan, work.folder
     file = None
     if plan.user:
-        file = folder / "unlabelled-used.txt" if plan.user < len(own) else None
-        file = file or folder / UNLABELLED
+        file = folder / "unlabelled.txt"
         write_text(file, "".join(f"{sentence}\n" for sentence in own[: plan.user]))
     kinds = {"of yours": plan.user, "sampled": plan.sampled, "edited": plan.edited}
     about = ", ".join(f"{n:,} {kind}" for kind, n in kinds.items() if n)
