@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from potstill.data.batching import LabelledDataset
 from potstill.data.corpus import load_corpus
 from potstill.errors import UsageError
 from potstill.recipes._run import Task
@@ -13,6 +14,7 @@ from potstill.recipes._student import (
     build_student,
     find_init,
     make_tokenizer,
+    match_prevalence,
     resolve_training,
 )
 from potstill.settings import PretrainSettings, StudentSettings, TrainSettings
@@ -116,3 +118,33 @@ def test_a_network_of_another_shape_starts_from_random_numbers(
     assert find_init(StudentSettings()) is not None
     with pytest.raises(UsageError, match="`hidden_size` is 8, but the network in"):
         find_init(StudentSettings(hidden_size=8, init="base"))
+
+
+class Fixed(torch.nn.Module):
+    """Answers each sentence of one token by that token's row, and has a bias to shift."""
+
+    def __init__(self, rows: list[list[float]]):
+        super().__init__()
+        self.rows = torch.tensor(rows)
+        self.score = torch.nn.Linear(1, 2)
+        torch.nn.init.zeros_(self.score.bias)
+
+    def forward(self, input_ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return self.rows[input_ids[:, 0]] + self.score.bias
+
+
+@pytest.mark.parametrize(("margin", "kept"), [(0.1, False), (-0.1, True)])
+def test_prevalence_is_matched_unless_held_out_sentences_suffer(
+    margin: float, kept: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On train class 0 is called too often: half of the time, and right once in four. The shift of
+    more than 4 that mends that is right or wrong for a held-out sentence of a small margin."""
+    caplog.set_level("INFO")
+    model = Fixed([[4.0, 0.0], [0.0, 4.0], [5.0, 0.0], [margin, 0.0]])
+    train = LabelledDataset([[0], [2], [1], [1]], [1, 0, 1, 1])
+    other = 0 if margin > 0 else 1
+    held_out = LabelledDataset([[2], [3], [1], [1]], [0, other, 1, 1])
+    bias = match_prevalence(model, train, ["a", "b"], held_out=held_out)  # type: ignore[arg-type]
+    assert bool(bias.any()) is kept
+    assert torch.equal(model.score.bias.detach(), bias)
+    assert ("left out, as the MCC" in caplog.text) is not kept

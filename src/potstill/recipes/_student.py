@@ -17,6 +17,7 @@ from potstill.data.batching import LabelledDataset
 from potstill.distillation.lm_targets import LMDataset
 from potstill.distillation.pretrain import pretrain
 from potstill.distillation.streamed import StreamedText
+from potstill.metrics import score
 from potstill.progress import Progress, no_progress
 from potstill.recipes._decisions import Adjustment, no_bias, temperature_on_holdout
 from potstill.recipes._run import Run, Task, write_run
@@ -203,7 +204,7 @@ def _adjust(
     weights to the temperature that fits the held-out sentences."""
     bias = no_bias(len(classes))
     if match and decisions.class_weight == "none":
-        bias = match_prevalence(model, labelled, classes)
+        bias = match_prevalence(model, labelled, classes, held_out=evaluations.get("holdout"))
     temperature = temperature_on_holdout(decisions, model, evaluations)
     for layer in filter(None, (model.score, model.word_score)):
         layer.weight.div_(temperature)
@@ -212,14 +213,34 @@ def _adjust(
 
 
 @torch.no_grad()
-def match_prevalence(model: DistilRNN, labelled: LabelledDataset, classes: Sequence[str]) -> Tensor:
+def match_prevalence(
+    model: DistilRNN,
+    labelled: LabelledDataset,
+    classes: Sequence[str],
+    *,
+    held_out: LabelledDataset | None = None,
+) -> Tensor:
     """Shift `model.score.bias` so that predicted class frequencies on `labelled` match the labels;
-    return the (classes,) shift.
+    return the (classes,) shift, zeros where sentences that are `held_out` are then told apart worse
+    (by their MCC).
 
     A student that is unsure predicts the frequent class, so that it predicts rare ones too seldom.
+    One that knows its training sentences by heart is sure of all of them: a shift that moves some
+    is too large for any other sentence.
     """
     logits = predict_logits(model, labelled.tokens).numpy()
     bias = torch.from_numpy(prevalence_bias(logits, list(labelled.labels))).float()
+    if held_out is not None and len(held_out):
+        others = predict_logits(model, held_out.tokens).numpy()
+        before, after = (
+            score(each, list(held_out.labels))["mcc"] for each in (others, others + bias.numpy())
+        )
+        if after < before:
+            logger.info(
+                "predicted = true frequency on train: left out, as the MCC on held-out sentences "
+                f"would fall from {before:.4f} to {after:.4f}"
+            )
+            return no_bias(len(classes))
     model.score.bias.add_(bias.to(model.score.bias.device))
     true, predicted = (
         np.bincount(answers, minlength=len(classes)) / len(logits)
