@@ -256,7 +256,7 @@ def _finish(
     texts = [text for split in corpus.splits.values() for text in split.sentences]
     student = StudentClassifier(folder / "student")
     exported = student.export_onnx(folder / "onnx", int8=True, texts=texts)
-    teacher = load(folder / "teacher", gpt_variant=str(base_model.folder))
+    teacher = load(folder / "teacher")
     weights = [*base_model.folder.glob("*.safetensors"), folder / "teacher" / ADAPTER_WEIGHTS]
     rows = [
         *baselines,
