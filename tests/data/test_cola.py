@@ -1,8 +1,10 @@
 """CoLA itself, and its download."""
 
+import contextlib
 import io
 import socket
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -127,6 +129,72 @@ def test_a_download_that_is_not_cola_leaves_nothing(
     with pytest.raises(UserError, match=words):
         load_corpus("cola")
     assert not Path("data").exists() or not any(Path("data").iterdir())
+
+
+def test_auto_falls_back_where_the_site_sends_something_else(
+    site: Callable[[bytes], None],
+) -> None:
+    """As the login page of a hotel's network."""
+    site(b"<html>please log in</html>")
+    corpus = load_corpus("auto")
+    assert (corpus.name, Path("data").exists()) == ("MiniCoLA", False)
+    assert "CoLA could not be downloaded" in corpus.reason
+    with pytest.raises(UserError, match="CoLA could not be downloaded"):
+        load_corpus("cola")
+
+
+def test_a_site_that_sends_a_byte_now_and_then_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while not over.wait(0.1):
+                    self.wfile.write(b"x")
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    started = time.monotonic()
+    with pytest.raises(TimeoutError, match="no answer within 1 s"):
+        download.fetch(f"http://127.0.0.1:{server.server_port}/", limit=10**6, seconds=1)
+    assert time.monotonic() - started < 3
+    over.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_small_archive_of_a_large_file_is_not_unpacked(site: Callable[[bytes], None]) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in COLA_FILES.values():
+            archive.writestr(f"cola_public/raw/{name}", bytes(10_000_001))
+    site(buffer.getvalue())
+    with pytest.raises(UserError, match="has more than 10000000 bytes"):
+        load_corpus("cola")
+
+
+def test_names_in_an_archive_lead_nowhere(site: Callable[[bytes], None]) -> None:
+    original = small_cola(Path("original"))
+    buffer = io.BytesIO(packed(original))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("../../outside.txt", "x")
+        archive.writestr("/outside.txt", "x")
+        archive.writestr("cola_public/raw/../../../outside.txt", "x")
+    site(buffer.getvalue())
+    load_corpus("cola")
+    assert {file.name for file in Path("data/cola").iterdir()} == {
+        *COLA_FILES.values(),
+        "manifest.json",
+    }
+    assert not list(Path().rglob("outside*")) and not Path("/outside.txt").exists()
 
 
 def test_a_download_replaces_no_folder_of_the_user(site: Callable[[bytes], None]) -> None:

@@ -156,6 +156,16 @@ COMPRESS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".
 
 
 @pytest.mark.parametrize(("suffix", "compress"), COMPRESS.items(), ids=COMPRESS)
+def test_a_small_file_of_gigabytes_is_not_decompressed(
+    suffix: str, compress: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("potstill.data.encoding.SURELY_READ", 10**5)
+    write(f"x.csv{suffix}", compress(b"text,label\n" + b"a" * 10**6))
+    with pytest.raises(UserError, match=r"has more than \d+ bytes when it is decompressed"):
+        read_table(Path(f"x.csv{suffix}"))
+
+
+@pytest.mark.parametrize(("suffix", "compress"), COMPRESS.items(), ids=COMPRESS)
 def test_compressed(suffix: str, compress: Callable[[bytes], bytes]) -> None:
     assert pairs(read_table(write(f"x.csv{suffix}", compress(CSV.encode())))) == ROWS
     whole = compress(jsonl().encode())
@@ -220,6 +230,8 @@ def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("potstill.data.download.reachable", lambda url: True)
     part = Dataset.from_pandas(frame)
     monkeypatch.setattr(datasets, "load_dataset", lambda name: {"train": part, "test": part})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.dataset_info", lambda name, timeout: None)
     corpus = load_corpus("owner/reviews")
     assert (corpus.name, corpus.path) == ("reviews", "owner/reviews")
     assert {k: len(v) for k, v in corpus.splits.items()} == {"train": 18, "dev": 2, "test": 20}

@@ -21,7 +21,12 @@ COLA_FILES = {
 }
 # Number of sentences, and of acceptable ones, in CoLA 1.1: a file with others is not called CoLA.
 COLA_COUNTS = {"train": (8551, 6023), "dev": (527, 365), "ood": (516, 354)}
+LARGEST = 10_000_000  # bytes of the archive, and of each of its files: CoLA's have 0.4 MB
 COLA_FOLDERS = ("data", "data/cola", "data/raw", "data/cola_public/raw")
+
+
+class DownloadError(UserError):
+    """CoLA could not be downloaded."""
 
 
 def check_cola(
@@ -47,7 +52,8 @@ def download_cola() -> Path:
     """Download CoLA's three files into data/cola, all or none, and return that folder.
 
     Raises:
-        UserError: they can't be downloaded, or data/cola exists.
+        DownloadError: they can't be downloaded.
+        UserError: data/cola exists, or what is downloaded is not CoLA.
     """
     target = Path("data/cola")
     if target.exists():
@@ -56,18 +62,31 @@ def download_cola() -> Path:
             "it, or remove it."
         )
     try:
-        archive = zipfile.ZipFile(io.BytesIO(download.fetch(COLA_URL, limit=10_000_000)))
+        archive = zipfile.ZipFile(io.BytesIO(download.fetch(COLA_URL, limit=LARGEST)))
         with atomic_folder(target) as staging:
             for name in COLA_FILES.values():
-                (staging / name).write_bytes(archive.read(f"cola_public/raw/{name}"))
+                (staging / name).write_bytes(_member(archive, f"cola_public/raw/{name}"))
             splits = {
                 name: read_split(read_table(staging / file).check(), ("0", "1"), {})
                 for name, file in COLA_FILES.items()
             }
             check_cola(splits, COLA_URL)
     except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(
+        raise DownloadError(
             f"CoLA could not be downloaded from {COLA_URL} ({error}); try again, or put its three "
             "files into data/."
         ) from error
     return target
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return a file of an archive; its name there decides nothing about where it is written.
+
+    Raises:
+        OSError: It is larger than `LARGEST`, whatever the archive says.
+    """
+    with archive.open(name) as file:
+        body = file.read(LARGEST + 1)
+    if len(body) > LARGEST:
+        raise OSError(f"{name} has more than {LARGEST} bytes")
+    return body

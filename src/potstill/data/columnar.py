@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from potstill.data import download
 from potstill.data.columns import Columns, Located, table_rows
+from potstill.data.download import in_time
+from potstill.data.hub import SILENCE, TIME_LIMIT, hub_reachable
 from potstill.data.readers import Table
 from potstill.errors import UserError, missing_extra
 
-HUB = "https://huggingface.co"
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 IN_MEMORY = "data in memory"
 
@@ -97,14 +97,17 @@ def load_hub_dataset(name: str) -> Any:
         UserError: There is none of this name, or the Hub can't be reached.
     """
     missing = f"`data` {name}: there is no such file or folder"
-    if not download.reachable(HUB):
+    if not hub_reachable():
         raise UserError(f"{missing}, and the Hugging Face Hub can't be reached.")
     try:
         from datasets import load_dataset
+        from huggingface_hub import dataset_info
     except ModuleNotFoundError as error:
         raise missing_extra(error) from None
     try:
-        return load_dataset(name)
+        # Asked for by itself, as the library asks again and again where no answer comes.
+        in_time(lambda: dataset_info(name, timeout=SILENCE), 2 * SILENCE)
+        return in_time(lambda: load_dataset(name), TIME_LIMIT)
     except Exception as error:  # the Hub's, requests' and datasets' own kinds
         raise UserError(
             f"{missing}, and as a data set of the Hugging Face Hub it can't be read: {_line(error)}"

@@ -54,8 +54,15 @@ def read_tsv(name: str, text: str, columns: Columns) -> Rows:
 def split_header(line: str, columns: Columns) -> tuple[str, list[str]]:
     """Return the delimiter of a header and its columns: the delimiter that gives most of the
     columns to read, then most columns."""
-    headers = [(d, next(csv.reader([line], delimiter=d), [])) for d in DELIMITERS]
+    headers = [(d, _split(line, d)) for d in DELIMITERS]
     return max(headers, key=lambda header: (columns.matches(header[1]), len(header[1])))
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:  # as of a carriage return in it; whoever reads the file says so
+        return [line]
 
 
 class _Quoted(csv.excel):

@@ -2,14 +2,18 @@
 
 import bz2
 import gzip
+import io
 import lzma
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from potstill.errors import UserError
 
 CLEARLY_BETTER = 0.03  # charset-normalizer's coherence, 0 to 1
+# What is decompressed: so many times the size of the file, which text never reaches, or this.
+MOST_TIMES, SURELY_READ = 100, 1 << 26
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -36,19 +40,40 @@ def read_bytes(file: Path) -> bytes:
         raise UserError(f"{file} can't be read: {error.strerror}.") from error
     suffix = file.suffix.lower()
     try:
-        if suffix == ".gz":
-            return gzip.decompress(body)
-        if suffix == ".bz2":
-            return bz2.decompress(body)
-        if suffix == ".xz":
-            return lzma.decompress(body)
-        if suffix == ".zst":
-            import pyarrow
-
-            return bytes(pyarrow.CompressedInputStream(pyarrow.BufferReader(body), "zstd").read())
+        stream = _decompressor(suffix, body)
+        if stream is None:
+            return body
+        # A few bytes can stand for gigabytes.
+        most = max(SURELY_READ, MOST_TIMES * len(body))
+        with stream:
+            text: bytes = stream.read(most + 1)
     except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
         raise UserError(f"{file} can't be decompressed: {error}.") from error
-    return body
+    if len(text) > most:
+        raise UserError(
+            f"{file} has more than {most} bytes when it is decompressed; where that is right, "
+            "decompress it yourself."
+        )
+    return text
+
+
+def _decompressor(suffix: str, body: bytes) -> Any:
+    """Return a stream of what `body` stands for; None where the suffix is that of no compression.
+
+    Raises:
+        OSError, ValueError: It is damaged.
+    """
+    if suffix == ".gz":
+        return gzip.open(io.BytesIO(body))
+    if suffix == ".bz2":
+        return bz2.open(io.BytesIO(body))
+    if suffix == ".xz":
+        return lzma.open(io.BytesIO(body))
+    if suffix == ".zst":
+        import pyarrow
+
+        return pyarrow.CompressedInputStream(pyarrow.BufferReader(body), "zstd")
+    return None
 
 
 def decode(body: bytes, name: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.data import cola, download
-from potstill.data.cola import COLA_FILES, COLA_FOLDERS, download_cola
+from potstill.data.cola import COLA_FILES, COLA_FOLDERS, DownloadError, download_cola
 from potstill.data.columnar import (
     HUB_NAME,
     IN_MEMORY,
@@ -109,7 +109,12 @@ def _find(data: str | Path) -> tuple[Path | None, str]:
             if (folder / COLA_FILES["train"]).is_file():
                 return folder, f"CoLA is in {folder}/" if data == "auto" else ""
         if download.reachable(cola.COLA_URL):
-            return download_cola(), "CoLA could be downloaded" if data == "auto" else ""
+            try:
+                return download_cola(), "CoLA could be downloaded" if data == "auto" else ""
+            except DownloadError as error:  # as a login page in its place
+                if data != "auto":
+                    raise
+                return MINICOLA, f"no CoLA in data/, and {str(error).partition(';')[0]}"
         if data == "auto":
             return MINICOLA, "no CoLA in data/, and its site can't be reached"
         raise UserError(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from potstill.data import download
+from potstill.data.hub import fetch_snapshot, hub_reachable
 from potstill.errors import UserError
 from potstill.files import atomic_folder, cache_folder, write_tensors
 
@@ -129,7 +129,7 @@ class BaseModel:
 def find_base_model(name: str = "auto") -> BaseModel:
     """Find a base model by name: "auto", "smollm2", a GPT-2 variant, a local folder or a Hub name.
 
-    "auto" is GPT-2 if its weights are in the local cache or the Hub answers, else SmolLM2.
+    "auto" is GPT-2 if its weights are in the local cache or the Hub sends them, else SmolLM2.
 
     Raises:
         UserError: it is not here and can't be downloaded. No other model is used instead.
@@ -137,9 +137,14 @@ def find_base_model(name: str = "auto") -> BaseModel:
     if name == "auto":
         if folder := _cached("gpt2"):
             return BaseModel("gpt2", TITLES["gpt2"], folder, "GPT-2 is in the local cache")
-        if _hub_reachable():
-            return BaseModel("gpt2", TITLES["gpt2"], _download("gpt2"), "the Hub can be reached")
         reason = "no GPT-2 in the local cache, and the Hugging Face Hub can't be reached"
+        if hub_reachable():
+            try:
+                folder = _download("gpt2")
+            except UserError as error:  # as a login page in its place
+                reason = f"no GPT-2 in the local cache, and {str(error).rstrip('.')}"
+            else:
+                return BaseModel("gpt2", TITLES["gpt2"], folder, "the Hub can be reached")
         return BaseModel("smollm2", TITLES["smollm2"], smollm2(), reason)
     if name == "smollm2":
         return BaseModel(name, TITLES[name], smollm2())
@@ -151,18 +156,12 @@ def find_base_model(name: str = "auto") -> BaseModel:
     title = TITLES.get(name, name)
     if cached := _cached(name):
         return BaseModel(name, title, cached)
-    if not _hub_reachable():
+    if not hub_reachable():
         raise UserError(
             f"{name} is not in the local cache and the Hugging Face Hub can't be reached; "
             "connect once, or use `gpt_variant` smollm2 or a local folder."
         )
     return BaseModel(name, title, _download(name))
-
-
-def _hub_reachable() -> bool:
-    from huggingface_hub import constants
-
-    return not constants.HF_HUB_OFFLINE and download.reachable(constants.ENDPOINT)
 
 
 def _is_complete(folder: Path) -> bool:
@@ -185,12 +184,9 @@ def _cached(name: str) -> Path | None:
 
 
 def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
     try:
-        folder = Path(snapshot_download(name, allow_patterns=HUB_FILES))
-    except (HfHubHTTPError, OSError) as error:
+        folder = fetch_snapshot(name, HUB_FILES)
+    except Exception as error:  # of the network, of the disk, of an answer that is none
         raise UserError(f"{name} can't be downloaded from the Hub: {_line(error)}.") from error
     if not _is_complete(folder):
         raise UserError(f"{name} has no safetensors weights on the Hub, and no others are read.")

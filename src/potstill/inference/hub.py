@@ -1,17 +1,13 @@
 """Models of the Hugging Face Hub, by the name owner/name."""
 
 import logging
-import queue
 import re
-import threading
 from pathlib import Path
 
-from potstill.data import download
+from potstill.data.hub import TIME_LIMIT, fetch_snapshot, hub_reachable
 from potstill.errors import UserError
 
 FILES = ["*.safetensors", "*.json", "*.onnx"]  # nothing is unpickled, and no code is run
-TIME_LIMIT = 600.0  # seconds, of all files together
-ANSWER_LIMIT = 10.0  # seconds, of each answer about a file
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +32,10 @@ def download_model(name: str, *, seconds: float = TIME_LIMIT) -> Path:
         UserError: There is no such model, or it can't be downloaded in time.
     """
     # Loaded here, as a model in a local folder does without it.
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
-    if constants.HF_HUB_OFFLINE or not download.reachable(constants.ENDPOINT):
+    if not hub_reachable():
         try:
             folder = snapshot_download(name, allow_patterns=FILES, local_files_only=True)
         except LocalEntryNotFoundError as error:
@@ -49,30 +45,18 @@ def download_model(name: str, *, seconds: float = TIME_LIMIT) -> Path:
             ) from error
         logger.info(f"{name}: the copy in the local cache, as the Hub can't be reached")
         return Path(folder)
-
-    answers: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
-
-    def fetch() -> None:
-        try:
-            answers.put(snapshot_download(name, allow_patterns=FILES, etag_timeout=ANSWER_LIMIT))
-        except Exception as error:  # of the network, of the disk, of the library
-            answers.put(error)
-
-    # In a thread of its own: the library limits each answer, not all of them together.
-    threading.Thread(target=fetch, daemon=True).start()
     try:
-        answer = answers.get(timeout=seconds)
-    except queue.Empty:
+        return fetch_snapshot(name, FILES, seconds=seconds)
+    except TimeoutError as error:
         raise UserError(
-            f"{name} was not downloaded within {seconds:.0f} s; what is there already is kept, so "
-            "try again."
+            f"{name} was not downloaded in time: {error}; what is there already is kept, so try "
+            "again."
         ) from None
-    if isinstance(answer, RepositoryNotFoundError):
+    except RepositoryNotFoundError as error:
         raise UserError(
             f"`path` {name}: there is no such folder, and no such model on the Hugging Face Hub "
             "(a private one needs a token in HF_TOKEN)."
-        ) from answer
-    if isinstance(answer, Exception):
-        reason = (str(answer).strip().splitlines() or [type(answer).__name__])[0].rstrip(".")
-        raise UserError(f"{name} can't be downloaded from the Hub: {reason}.") from answer
-    return Path(answer)
+        ) from error
+    except Exception as error:  # of the network, of the disk, of the library
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UserError(f"{name} can't be downloaded from the Hub: {reason}.") from error
