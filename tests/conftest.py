@@ -6,6 +6,9 @@ import sys
 
 # Read when huggingface_hub is imported: no test may reach for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["ORT_DISABLE_TELEMETRY"] = (
+    "1"  # onnxruntime would report, where a test imports it itself
+)
 # As the commands set them before the libraries that read them are imported.
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["TQDM_DISABLE"] = "1"

@@ -17,17 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potstill.errors import UserError
+from potstill.parsing import parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 STUDENT_WEIGHTS = "model.safetensors"
 STUDENT_TOKENIZER = "tokenizer.json"
 STUDENT_ONNX = "model.onnx"
-RESULTS = "results.json"
-MANIFEST = "manifest.json"
+RESULTS, MANIFEST = "results.json", "manifest.json"
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 
@@ -218,7 +217,7 @@ def read_json(file: Path) -> Any:
         UserError: it is missing or damaged.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return parse_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{file.parent} holds no {file.name}.") from error
     except (OSError, ValueError) as error:

@@ -1,11 +1,11 @@
 """Reading an artefact: its files against its manifest, which `files` writes."""
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 
 from potstill.errors import UserError
 from potstill.files import MANIFEST, sha256_of
+from potstill.parsing import parse_json
 
 
 def check_manifest(folder: Path, names: Collection[str] | None = None) -> None:
@@ -32,13 +32,15 @@ def find_damage(folder: Path, names: Collection[str] | None = None) -> str:
     if not (folder / MANIFEST).is_file():
         return ""
     try:
-        files = json.loads((folder / MANIFEST).read_bytes())["files"]
+        files = parse_json((folder / MANIFEST).read_bytes())["files"]
         expected = {k: (int(v["bytes"]), str(v["sha256"])) for k, v in files.items()}
-    except (AttributeError, KeyError, TypeError, ValueError, OSError):
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, OSError):
         return f"{MANIFEST} is damaged"
     for name in expected if names is None else expected.keys() & set(names):
         size, sha256 = expected[name]
         file = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return f"{MANIFEST} names {name!r}, which is not in the folder"
         if not file.is_file():
             return f"{name} is missing"
         if file.stat().st_size != size:

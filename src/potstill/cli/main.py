@@ -21,7 +21,7 @@ import tyro
 from potstill.cli import commands
 from potstill.cli.options import ALIASES, OUTPUT, Adapters, LabelledData, Runs, Sentences, Serial
 from potstill.errors import Terminated, UsageError, UserError, missing_extra
-from potstill.recipes.console import echo
+from potstill.recipes.console import echo, note
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "make": commands.make,
@@ -67,13 +67,13 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
         with _sigterm_raises():
             _run(prog, args)
     except UserError as error:
-        print(f"{prog}: {name_flags(str(error), args)}", file=sys.stderr)
+        note(f"{prog}: {name_flags(str(error), args)}")
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except ModuleNotFoundError as error:
         message = missing_extra(error)
         if message is error:
             raise
-        print(f"{prog}: {message}", file=sys.stderr)
+        note(f"{prog}: {message}")
         sys.exit(1)
     except Terminated:
         print(f"\n{prog}: terminated.", file=sys.stderr)
@@ -96,7 +96,7 @@ def main(prog: str = "potstill", args: list[str] | None = None) -> None:
         # safetensors and SQLite have no class for it, only the words.
         if not any(words in str(error) for words in (os.strerror(errno.ENOSPC), "disk is full")):
             raise
-        print(f"{prog}: the disk is full ({error}); make room and try again.", file=sys.stderr)
+        note(f"{prog}: the disk is full ({error}); make room and try again.")
         sys.exit(1)
 
 

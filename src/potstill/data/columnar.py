@@ -10,6 +10,7 @@ from potstill.data.download import in_time
 from potstill.data.hub import SILENCE, TIME_LIMIT, hub_reachable
 from potstill.data.readers import Table
 from potstill.errors import UserError, missing_extra
+from potstill.parsing import reason
 
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 IN_MEMORY = "data in memory"
@@ -30,9 +31,9 @@ def read_parquet(file: Path, columns: Columns) -> Table:
         located = columns.locate(str(file), names)
         read = [i for i in (*located.text, located.label, located.group) if i is not None]
         table = parquet.read_table(file, columns=[names[i] for i in read])
-    except (OSError, ArrowException) as error:
-        raise UserError(f"{file} can't be read: {str(error).splitlines()[0]}.") from error
-    values = {i: table.column(names[i]).to_pylist() for i in read}
+        values = {i: table.column(names[i]).to_pylist() for i in read}
+    except (OSError, KeyError, ValueError, ArrowException) as error:
+        raise UserError(f"{file} can't be read: {reason(error)}.") from error
     return _table(str(file), located, values)
 
 
@@ -87,7 +88,7 @@ def load_saved_dataset(folder: Path) -> Any:
     try:
         return load_from_disk(str(folder))
     except Exception as error:  # pyarrow, json and datasets raise their own kinds
-        raise UserError(f"{folder} can't be read: {_line(error)}.") from error
+        raise UserError(f"{folder} can't be read: {reason(error)}.") from error
 
 
 def load_hub_dataset(name: str) -> Any:
@@ -110,7 +111,8 @@ def load_hub_dataset(name: str) -> Any:
         return in_time(lambda: load_dataset(name), TIME_LIMIT)
     except Exception as error:  # the Hub's, requests' and datasets' own kinds
         raise UserError(
-            f"{missing}, and as a data set of the Hugging Face Hub it can't be read: {_line(error)}"
+            f"{missing}, and as a data set of the Hugging Face Hub it can't be read: "
+            f"{reason(error)}."
         ) from error
 
 
@@ -127,7 +129,3 @@ def _table(name: str, located: Located, values: Mapping[int, Sequence[Any]]) -> 
     records = enumerate(zip(*(values[i] for i in order), strict=True), 1)
     rows = list(table_rows(packed, records))
     return Table(name, rows, tuple(filter(None, [located.note()])))
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

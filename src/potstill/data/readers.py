@@ -15,6 +15,7 @@ from potstill.data.delimited import read_csv, read_tsv, split_header
 from potstill.data.encoding import decode, format_suffix, lines_of, read_bytes
 from potstill.data.labels import as_label
 from potstill.errors import UserError
+from potstill.parsing import parse_json, reason
 
 FASTTEXT_LABEL = "__label__"
 
@@ -173,9 +174,10 @@ def _read_json(name: str, text: str, columns: Columns) -> Table:
 
 def _json_array(name: str, text: str) -> Iterator[tuple[int, object]]:
     try:
-        yield from enumerate(json.loads(text), 1)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{name}:{error.lineno}: not JSON ({error.msg}).") from error
+        yield from enumerate(parse_json(text), 1)
+    except ValueError as error:
+        line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
+        raise UserError(f"{name}:{line}: not JSON ({reason(error)}).") from error
 
 
 def _json_lines(name: str, text: str) -> Iterator[tuple[int, object]]:
@@ -183,9 +185,9 @@ def _json_lines(name: str, text: str) -> Iterator[tuple[int, object]]:
         if not line.strip():
             continue
         try:
-            yield number, json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{name}:{number}: not a line of JSON ({error.msg}).") from error
+            yield number, parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{name}:{number}: not a line of JSON ({reason(error)}).") from error
 
 
 # Takes the name of a file, its text and the columns to read.

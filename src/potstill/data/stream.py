@@ -3,7 +3,6 @@
 import bz2
 import csv
 import gzip
-import json
 import lzma
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from potstill.data.delimited import LONGEST_FIELD, split_header
 from potstill.data.encoding import format_suffix
 from potstill.data.lines import Lines
 from potstill.errors import UserError, missing_extra
+from potstill.parsing import parse_json, reason
 
 FIRST_CHUNK, LARGEST_CHUNK = 16, 1024  # texts: few at first, so that there is an answer at once
 Record = tuple[str, dict[str, Any] | None]  # a text, and of a table its row
@@ -169,7 +169,10 @@ def _delimited(
     dialect = _Unquoted if kind == "tsv" else _Quoted
     start = lines.number
     csv.field_size_limit(LONGEST_FIELD)
-    (header,) = csv.reader([first], dialect, delimiter=delimiter)
+    try:
+        (header,) = csv.reader([first], dialect, delimiter=delimiter)
+    except csv.Error as error:
+        raise UserError(f"{lines.name}:{start}: {error}.") from error
     names = [name.strip() for name in header]
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(f"{lines.name} has two columns {min(twice)!r}; rename one.")
@@ -208,9 +211,9 @@ def _json_rows(lines: Lines, columns: Columns) -> Iterator[Record]:
             yield "", {}
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not a line of JSON ({error.msg}).") from error
+            row = parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{where}: not a line of JSON ({reason(error)}).") from error
         if not isinstance(row, dict):
             raise UserError(f"{where}: not a JSON object; write one on each line.")
         keys = list(row)
@@ -225,11 +228,11 @@ def _open_parquet(file: Path, columns: Columns) -> Source:
         raise missing_extra(error) from None
 
     def unreadable(error: Exception) -> NoReturn:
-        raise UserError(f"{file} can't be read: {str(error).splitlines()[0]}.") from error
+        raise UserError(f"{file} can't be read: {reason(error)}.") from error
 
     try:
         table = parquet.ParquetFile(file)
-    except (OSError, ArrowException) as error:
+    except (OSError, ValueError, ArrowException) as error:
         unreadable(error)
     names = table.schema_arrow.names
     at = columns.locate_text(str(file), names)
@@ -244,7 +247,7 @@ def _open_parquet(file: Path, columns: Columns) -> Source:
                     done += 1
                     chunk.add(joined_text(f"{file}, row {done}", list(row.values()), at), row)
                 yield chunk
-        except (OSError, ArrowException) as error:
+        except (OSError, ValueError, ArrowException) as error:
             unreadable(error)
 
     size = table.metadata.num_rows

@@ -29,6 +29,9 @@ UNSUPPORTED_PEFT_OPTIONS = (
 )
 # Initialisations that leave the base unchanged; others (pissa, olora, loftq …) subtract from it.
 SUPPORTED_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
+# What potstill reads of its configuration.
+PEFT_VALUES: dict[str, Any] = {"r": int, "lora_alpha": int | float, "lora_dropout": int | float}
+PEFT_VALUES |= {"modules_to_save": list, "base_model_name_or_path": str}
 PEFT_PREFIX = "base_model.model."  # of the name of every tensor in an adapter file
 # LoRALinear's factors, and what PEFT calls them.
 PEFT_NAMES = {".U": ".lora_A.weight", ".V": ".lora_B.weight"}
@@ -102,6 +105,17 @@ def load_adapter(base: Any, folder: Path) -> Classifier:
             f"{folder}/{ADAPTER_CONFIG}: init_lora_weights {config['init_lora_weights']!r} changes "
             "the base, which is not supported."
         )
+    for key, expected in PEFT_VALUES.items():
+        value = config.get(key)
+        wanted = key in ("r", "lora_alpha")
+        if (value is not None or wanted) and (
+            type(value) is bool or not isinstance(value, expected)
+        ):
+            raise UserError(f"{folder / ADAPTER_CONFIG} is damaged: {key} is {value!r}.")
+    saved_whole = tuple(config.get("modules_to_save") or ())
+    dropout = config.get("lora_dropout") or 0.0
+    if not all(isinstance(name, str) for name in saved_whole) or not 0 <= dropout < 1:
+        raise UserError(f"{folder / ADAPTER_CONFIG} is damaged: modules_to_save or lora_dropout.")
     tensors = read_adapter_weights(folder)
     prefix = f"{base.base_model_prefix}."
     if "score.weight" not in tensors:
@@ -119,16 +133,18 @@ def load_adapter(base: Any, folder: Path) -> Classifier:
             f"{folder} adapts {foreign[0]}, which this base does not have; "
             "name the right base with `gpt_variant`."
         )
+    for name, U in tensors.items():  # before memory is taken for so many
+        if name.endswith(".lora_A.weight") and [*U.shape[:1]] != [config["r"]]:
+            raise UserError(f"{folder}: r is {config['r']}, but {name} is {tuple(U.shape)}.")
     model = Classifier(base, tensors["score.weight"].shape[0])
     add_lora(
         base,
         names,
         rank=config["r"],
         alpha=config["lora_alpha"],
-        dropout=config.get("lora_dropout") or 0.0,
+        dropout=dropout,
     )
     # Matched like PEFT does; all tensors of these modules must be in the file, and are saved again.
-    saved_whole = tuple(config.get("modules_to_save") or ())
     for name, module in base.named_modules():
         if name and name.endswith(saved_whole):
             module.requires_grad_(True)

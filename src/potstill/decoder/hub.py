@@ -149,7 +149,7 @@ def find_base_model(name: str = "auto") -> BaseModel:
     if name == "smollm2":
         return BaseModel(name, TITLES[name], smollm2())
     folder = Path(name)
-    if name not in TITLES and folder.is_dir():
+    if name not in TITLES and _is_folder(folder):
         if not _is_complete(folder):
             raise UserError(f"{folder} has no config.json with *.safetensors beside it.")
         return BaseModel(str(folder.resolve()), folder.resolve().name, folder)
@@ -162,6 +162,13 @@ def find_base_model(name: str = "auto") -> BaseModel:
             "connect once, or use `gpt_variant` smollm2 or a local folder."
         )
     return BaseModel(name, title, _download(name))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that is too long, or has a null character
+        return False
 
 
 def _is_complete(folder: Path) -> bool:

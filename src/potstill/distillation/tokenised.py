@@ -35,6 +35,7 @@ from potstill.distillation.dataset import DistillationDataset
 from potstill.distillation.lm_targets import LMTargets, map_vocabulary, soft_targets
 from potstill.distillation.word_targets import ragged_word_targets
 from potstill.files import read_json, write_json
+from potstill.parsing import parse_json
 from potstill.progress import Progress, no_progress
 from potstill.student.tokenizer import encode_batch
 from potstill.training.distributed import process
@@ -260,7 +261,7 @@ def tokenise_set(
     for shard in transfer_set.shards:
         path = folder / shard.path.name
         rows, schema = read_schema(path)
-        shards.append(TokenShard(path, shard, rows, **json.loads(schema.metadata[METADATA])))
+        shards.append(TokenShard(path, shard, rows, **parse_json(schema.metadata[METADATA])))
     return TokenisedSet(folder, shards, len(transfer_set.labels), words, student_ids)
 
 

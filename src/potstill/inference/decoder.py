@@ -35,6 +35,7 @@ from potstill.files import (
 from potstill.inference.classifier import Classifier, check_finite, check_texts
 from potstill.manifest import check_manifest
 from potstill.model_card import write_card
+from potstill.model_config import read_model_config
 from potstill.settings import DataSettings, Precision, check_choice
 from potstill.training.distributed import predict, predict_logits, process
 from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
@@ -70,7 +71,7 @@ class DecoderClassifier(Classifier):
         check_choice("precision", precision, Precision)
         check_manifest(folder, ("config.json", ADAPTER_CONFIG, ADAPTER_WEIGHTS))
         has_config = (folder / "config.json").is_file()
-        self.config = read_json(folder / "config.json") if has_config else {}
+        self.config = read_model_config(folder / "config.json") if has_config else {}
         self.results = read_results(folder)
         self.folder = folder
         self._adapter_config = read_json(folder / ADAPTER_CONFIG)
@@ -83,11 +84,12 @@ class DecoderClassifier(Classifier):
                 or self._adapter_config["base_model_name_or_path"]
             )
             recorded_title, recorded_sha256 = recorded.get("title"), recorded.get("sha256")
-            start = self.config.get("start_token")
-            self._start_token = None if start is None else int(start)
+            self._start_token = self.config.get("start_token")
             calibration = self.config.get("calibration") or {}
-            self.temperature = float(calibration.get("temperature", 1.0))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            self.temperature = float(calibration.get("temperature") or 1.0)
+            if not isinstance(name, str):
+                raise TypeError("the base has no name")
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise UserError(
                 f"{folder}: config.json or {ADAPTER_CONFIG} is damaged ({error}); tune it again."
             ) from error
@@ -106,6 +108,12 @@ class DecoderClassifier(Classifier):
         self.max_length = self.config.get("max_length") or min(
             default, max_positions(base, default=default)
         )
+        most = max_positions(base, default=self.max_length)
+        if self.max_length > most or (self._start_token or 0) >= base.config.vocab_size:
+            raise UserError(
+                f"{folder}/config.json is damaged: its max_length {self.max_length} or start_token "
+                f"{self._start_token} is more than {base_model.title} knows."
+            )
         self.model = load_adapter(base, folder)
         self._adapter_weights = (folder / ADAPTER_WEIGHTS).read_bytes()  # merging changes the model
         self.n_parameters, _ = classifier.parameter_counts(self.model)

@@ -27,6 +27,10 @@ class Engine(Protocol):
     n_labels: int
     judges_words: bool
 
+    def check_token(self, token: int) -> None:
+        """Raise an error if the embedding has no such token."""
+        ...
+
     def run(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
         """Return the (N, classes) logits of N sentences of token ids, fp32."""
         ...
@@ -59,6 +63,11 @@ class Int8Engine:
             self._word_score = _matrix(tensors, "word_score").T, tensors["word_bias"]
         self.n_labels = len(tensors["bias"])
         self.judges_words = self._word_score is not None
+        self._n_tokens = len(tensors["embedding_int8"])
+
+    def check_token(self, token: int) -> None:
+        if token >= self._n_tokens:
+            raise ValueError(f"the tokenizer has a token {token}, the embedding {self._n_tokens}")
 
     def run(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
         weight, bias = self._score
@@ -148,7 +157,10 @@ class OnnxruntimeEngine:
         options.log_severity_level = 4  # errors are raised, too
         # Else it ties threads to CPUs that the process may not use, and complains that it can't.
         options.intra_op_num_threads = cpus()
-        self._session = onnxruntime.InferenceSession(str(file), options, ["CPUExecutionProvider"])
+        # Its fallback prints what the file says, and then fails in the same way.
+        self._session = onnxruntime.InferenceSession(
+            str(file), options, ["CPUExecutionProvider"], enable_fallback=0
+        )
         outputs = {output.name: output.shape for output in self._session.get_outputs()}
         inputs = {value.name: value.type for value in self._session.get_inputs()}
         if inputs.keys() != {"input_ids", "lengths"} or len(outputs.get("logits", ())) != 2:
@@ -157,6 +169,9 @@ class OnnxruntimeEngine:
         self.n_labels = outputs["logits"][1]
         self.judges_words = "word_logits" in outputs
         self.run([[0], [0, 0]])  # what does not fit together shows here
+
+    def check_token(self, token: int) -> None:
+        self.run([[token]])
 
     def run(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
         return self._run(tokens, ["logits"])[0]

@@ -7,14 +7,16 @@ import numpy as np
 
 from potstill.data.text import word_ends
 from potstill.errors import UserError
-from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER, read_json
+from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER
 from potstill.inference.classifier import NO_WORD_HEAD, Classifier, check_finite, check_texts
 from potstill.inference.engines import load_engine
 from potstill.manifest import check_manifest
-from potstill.student.tokenizer import encode, encode_batch, truncated
+from potstill.model_config import read_model_config
+from potstill.student.tokenizer import encode, encode_batch, read_tokenizer, truncated
 
 # Texts tokenised at a time: their encodings take ten times the memory of the texts.
 TEXTS = 8192
+REQUIRED = ("labels", "max_length")
 
 
 class OnnxClassifier(Classifier):
@@ -27,22 +29,22 @@ class OnnxClassifier(Classifier):
     title = "DistilRNN"
 
     def __init__(self, folder: Path):
-        from tokenizers import Tokenizer
-
         check_manifest(folder, ("config.json", STUDENT_ONNX, STUDENT_TOKENIZER))
         self.folder = folder
         try:
-            self.config = read_json(folder / "config.json")
+            self.config = read_model_config(folder / "config.json", required=REQUIRED)
             self.classes_ = np.array([str(label) for label in self.config["labels"]])
-            self.n_parameters = self.config.get("parameters", {}).get("total", 0)
-            self.max_length = int(self.config["max_length"])
-            if self.max_length < 1:
-                raise ValueError(f"config.json has a max_length of {self.max_length}")
+            self.n_parameters = (self.config.get("parameters") or {}).get("total") or 0
+            self.max_length = self.config["max_length"]
             self.engine = load_engine(folder / STUDENT_ONNX)
-            self._tokenizer = Tokenizer.from_file(str(folder / STUDENT_TOKENIZER))
+            self._tokenizer = read_tokenizer(folder / STUDENT_TOKENIZER)
+            # Of a token beyond the embedding nobody knows what would be read.
+            self.engine.check_token(max(self._tokenizer.get_vocab().values(), default=0))
             if self.engine.n_labels != len(self.classes_):
                 labels = len(self.classes_)
                 raise ValueError(f"config.json names {labels} labels, {STUDENT_ONNX} has others")
+        except UserError:
+            raise
         except Exception as error:  # onnxruntime and tokenizers raise their own kinds
             reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             raise UserError(f"the exported student in {folder} can't be read: {reason}.") from error

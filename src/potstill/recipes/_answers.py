@@ -13,7 +13,7 @@ from potstill.data.stream import Chunk, Source
 from potstill.errors import UsageError, UserError, missing_extra
 from potstill.files import atomic_file
 from potstill.inference.explain import Explanation, by_label, explanation_json
-from potstill.recipes.console import console, printable, to_json
+from potstill.recipes.console import Shown, console, to_json
 from potstill.recipes.explanation import explanation_text
 
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
@@ -82,7 +82,7 @@ def open_writer(
         width: Of the column of labels in text.
     """
     if output is None:
-        yield _writer(kind, source, labels, sys.stdout, width)
+        yield _writer(kind, source, labels, Shown(sys.stdout), width)
         return
     with atomic_file(output) as staging:
         if kind == "parquet":
@@ -94,7 +94,7 @@ def open_writer(
 
 
 def _writer(
-    kind: str, source: Source, labels: tuple[str, ...], stream: TextIO, width: int
+    kind: str, source: Source, labels: tuple[str, ...], stream: TextIO | Shown, width: int
 ) -> Write:
     if kind == "text":
         return lambda chunk, answers: _write_text(chunk, answers, stream, width)
@@ -127,13 +127,13 @@ def _writer(
     return write
 
 
-def _write_tsv(stream: TextIO, values: Iterable[Any]) -> None:
+def _write_tsv(stream: TextIO | Shown, values: Iterable[Any]) -> None:
     """Write a line without quoting, as many programs read it: a tab in a text becomes a space."""
     fields = ("" if value is None else str(value) for value in values)
     stream.write("\t".join(field.translate(SEPARATORS) for field in fields) + "\n")
 
 
-def _write_text(chunk: Chunk, answers: list[Answer], stream: TextIO, width: int) -> None:
+def _write_text(chunk: Chunk, answers: list[Answer], stream: TextIO | Shown, width: int) -> None:
     for text, answer in zip(chunk.texts, answers, strict=True):
         if answer.label is None or answer.probability is None:
             stream.write("\n")
@@ -142,12 +142,11 @@ def _write_text(chunk: Chunk, answers: list[Answer], stream: TextIO, width: int)
         if answer.explanation:
             console.print(explanation_text(verdict, answer.explanation))
         else:
-            shown = printable(text) if stream.isatty() else text
-            stream.write(f"{verdict}{shown}\n")
+            stream.write(f"{verdict}{text}\n")
 
 
 def _write_json(
-    chunk: Chunk, answers: list[Answer], stream: TextIO, labels: tuple[str, ...]
+    chunk: Chunk, answers: list[Answer], stream: TextIO | Shown, labels: tuple[str, ...]
 ) -> None:
     for i, answer in enumerate(answers):
         line: dict[str, Any]

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,7 +24,9 @@ console = Console(
     highlight=False, soft_wrap=True, emoji=False, quiet=os.environ.get("RANK", "0") != "0"
 )
 # Control characters could move the cursor or change the terminal's state; line ends may stay.
+# Those of Latin-1 (U+0080 to U+009F) do so, too, and JSON does not escape them.
 CONTROLS = {i: f"\\x{i:02x}" for i in (*range(32), *range(0x7F, 0xA0)) if chr(i) not in "\n\t"}
+JSON_CONTROLS = {i: f"\\u{i:04x}" for i in range(0x7F, 0xA0)}
 
 
 def echo(text: str = "") -> None:
@@ -34,6 +37,25 @@ def echo(text: str = "") -> None:
 def printable(text: str) -> str:
     """Return `text` with its control characters written out, as in \\x1b."""
     return text.translate(CONTROLS)
+
+
+def note(text: str) -> None:
+    """Print a line to standard error, as it is."""
+    print(printable(text), file=sys.stderr)
+
+
+class Shown:
+    """A stream, of which a terminal gets control characters written out; a pipe or a file gets
+    texts as they are."""
+
+    def __init__(self, stream: TextIO):
+        self.stream, self._terminal = stream, stream.isatty()
+
+    def write(self, text: str) -> int:
+        return self.stream.write(printable(text) if self._terminal else text)
+
+    def flush(self) -> None:
+        self.stream.flush()
 
 
 def as_is(text: str) -> Text:
@@ -66,7 +88,7 @@ def truncated_line(cut: int, total: int, max_length: int) -> str:
 def to_json(value: object) -> str:
     """Return `value` as one line of JSON that standard output can write, whatever its encoding."""
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
-    return json.dumps(value, ensure_ascii=encoding != "utf8")
+    return json.dumps(value, ensure_ascii=encoding != "utf8").translate(JSON_CONTROLS)
 
 
 def format_count(parameters: int) -> str:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from potstill.decoder.base import max_positions
 from potstill.decoder.hub import find_base_model
 from potstill.errors import UsageError, UserError
-from potstill.recipes.console import choice_line
+from potstill.recipes.console import Shown, choice_line, note
 from potstill.settings import SamplingSettings
 from potstill.training.distributed import process
 
@@ -19,9 +18,14 @@ def generate(prompt: str, *, seed: int, gpt_variant: str, sampling: SamplingSett
     """Print `prompt` and its continuation; see `commands.gen`."""
     base_model = find_base_model(gpt_variant)
     # Only the text goes to standard output, for whoever pipes it on.
-    print(choice_line("base", base_model.title, base_model.reason), file=sys.stderr)
+    note(choice_line("base", base_model.title, base_model.reason))
     model = base_model.language_model().to(process().device)
-    show = partial(print, end="", flush=True)
+    stdout = Shown(sys.stdout)
+
+    def show(text: str) -> None:
+        stdout.write(text)
+        stdout.flush()
+
     continue_prompt(model, base_model.tokenizer(), prompt, sampling, seed=seed, show=show)
     print()
 

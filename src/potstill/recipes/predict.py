@@ -14,7 +14,7 @@ from potstill.inference.load import load
 from potstill.inference.locate import named_or_newest
 from potstill.inference.onnx import OnnxClassifier
 from potstill.recipes._answers import Answer, answer_format, open_writer
-from potstill.recipes.console import choice_line, stream_progress, truncated_line
+from potstill.recipes.console import choice_line, note, stream_progress, truncated_line
 
 
 def predict(
@@ -54,7 +54,7 @@ def predict(
                 if not total:
                     # Only the answers go to standard output, for whoever pipes them on.
                     line = choice_line("model", f"{classifier.title} in {folder}", reason)
-                    print(line, file=sys.stderr)
+                    note(line)
                 write(chunk, answers)
                 if output is None:
                     sys.stdout.flush()
@@ -62,9 +62,9 @@ def predict(
                 cut += sum(answer.cut for answer in answers)
                 show(source.position(), total)
     if cut:
-        print(truncated_line(cut, total, classifier.max_length), file=sys.stderr)
+        note(truncated_line(cut, total, classifier.max_length))
     if output:
-        print(f"answers: {output}, {total} texts", file=sys.stderr)
+        note(f"answers: {output}, {total} texts")
 
 
 @contextmanager

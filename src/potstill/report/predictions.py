@@ -10,6 +10,7 @@ import numpy as np
 from potstill.data.splits import Split
 from potstill.errors import UserError
 from potstill.files import write_text
+from potstill.parsing import parse_json
 
 PREDICTIONS = "predictions.jsonl"
 MOST_PROBABLE = 5  # classes of a sentence that are kept, and its label
@@ -94,7 +95,7 @@ def read_predictions(folder: Path) -> dict[str, list[Prediction]]:
         if not line:
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             probabilities = {str(k): float(v) for k, v in row["probabilities"].items()}
             prediction = Prediction(
                 text=str(row["text"]),

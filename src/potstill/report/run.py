@@ -1,6 +1,5 @@
 """A run read back from its folder."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from potstill.files import (
     read_json,
     read_results,
 )
+from potstill.parsing import parse_json
 from potstill.report.predictions import Prediction, read_predictions
 
 METRICS = "metrics.jsonl"
@@ -87,7 +87,7 @@ def _history(folder: Path) -> list[dict[str, Any]]:
     history = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            metrics = json.loads(line)
+            metrics = parse_json(line)
             if not isinstance(metrics["epoch"], int):
                 raise ValueError("epoch is no number")
         except (KeyError, TypeError, ValueError) as error:

@@ -15,6 +15,7 @@ from potstill.files import STUDENT_TOKENIZER, STUDENT_WEIGHTS, read_json, write_
 from potstill.manifest import check_manifest
 from potstill.settings import NetworkSettings, StudentSettings
 from potstill.student.model import DistilRNN, StudentConfig
+from potstill.student.tokenizer import read_tokenizer
 
 PRETRAINED = Path(__file__).parent / "pretrained"  # DistilRNN-base, which comes with the package
 OF_CLASSES = ("score.", "word_score.")  # what a task begins afresh
@@ -132,7 +133,7 @@ def load_base(folder: Path) -> Base:
             for name, tensor in load_file(folder / STUDENT_WEIGHTS).items()
             if not name.startswith(OF_CLASSES)
         }
-        tokenizer = Tokenizer.from_file(str(folder / STUDENT_TOKENIZER))
+        tokenizer = read_tokenizer(folder / STUDENT_TOKENIZER)
     except Exception as error:  # safetensors and tokenizers raise their own kinds
         reason = " ".join(str(error).split())
         raise UserError(

@@ -3,13 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from potstill.errors import UserError
-from potstill.files import STUDENT_TOKENIZER, STUDENT_WEIGHTS, read_json, write_tensors
+from potstill.files import STUDENT_TOKENIZER, STUDENT_WEIGHTS, write_tensors
 from potstill.manifest import check_manifest
+from potstill.model_config import read_model_config
 from potstill.student.model import DistilRNN, StudentConfig
+from potstill.student.tokenizer import read_tokenizer
 
 
 def save_student(model: DistilRNN, tokenizer: Tokenizer, folder: Path) -> None:
@@ -25,28 +29,44 @@ def load_student(folder: Path) -> tuple[DistilRNN, Tokenizer, dict[str, Any]]:
         UserError: There is no student, it is damaged, or its files do not fit each other.
     """
     check_manifest(folder, ("config.json", STUDENT_WEIGHTS, STUDENT_TOKENIZER))
-    config = read_json(folder / "config.json")
-    if isinstance(config, dict) and "student" not in config:
+    if "student" not in (config := read_model_config(folder / "config.json")):
         raise UserError(f"{folder} holds no student (config.json does not describe one).")
+    for key in ("labels", "max_length"):
+        if config.get(key) is None:
+            raise UserError(f"{folder}/config.json is damaged (no {key}); train it again.")
+    network, n_labels = config["student"], len(config["labels"])
     try:
-        network = config["student"]
-        n_labels, max_length = len(config["labels"]), int(config["max_length"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder}/config.json is damaged ({error}); train it again.") from error
-    try:
-        model = DistilRNN(StudentConfig(**network))
+        student_config = StudentConfig(**network)
+        _check_shapes(student_config, folder / STUDENT_WEIGHTS)
+        model = DistilRNN(student_config)
         model.load_state_dict(load_file(folder / STUDENT_WEIGHTS))
-        tokenizer = Tokenizer.from_file(str(folder / STUDENT_TOKENIZER))
+        tokenizer = read_tokenizer(folder / STUDENT_TOKENIZER)
     except Exception as error:  # safetensors and tokenizers raise their own kinds
         reason = " ".join(str(error).split())
         raise UserError(
             f"the student in {folder} can't be read: {reason[:300]}; train it again."
         ) from error
-    n_tokens = tokenizer.get_vocab_size()
+    n_tokens = max(tokenizer.get_vocab().values(), default=-1) + 1
     expected = (model.config.classes, model.config.vocab_size)
-    if (n_labels, n_tokens) != expected or max_length <= 0:
+    if (n_labels, n_tokens) != expected:
         raise UserError(
             f"the files in {folder} do not belong together: {n_labels} labels and {n_tokens} "
             f"tokens for a student of {model.config.classes} and {model.config.vocab_size}."
         )
     return model.eval(), tokenizer, config
+
+
+def _check_shapes(config: StudentConfig, file: Path) -> None:
+    """Check that a student of `config` has the tensors of `file`, before it takes memory.
+
+    Raises:
+        ValueError: It has others.
+    """
+    with safe_open(file, "pt") as weights:
+        shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
+    if config.layers > len(shapes):
+        raise ValueError(f"config.json has {config.layers} layers, {file.name} fewer")
+    with torch.device("meta"):
+        expected = {k: list(v.shape) for k, v in DistilRNN(config).state_dict().items()}
+    if misfits := {k for k in expected.keys() | shapes.keys() if expected.get(k) != shapes.get(k)}:
+        raise ValueError(f"{min(misfits)} has another shape than config.json says")

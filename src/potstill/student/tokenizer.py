@@ -1,11 +1,13 @@
 """The student's own tokenizer."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from potstill.data.text import word_ends
 from potstill.errors import UserError
+from potstill.parsing import parse_json
 
 
 def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -37,6 +39,26 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(sentences, trainer)
     return tokenizer
+
+
+def read_tokenizer(file: Path) -> Tokenizer:
+    """Return a saved tokenizer.
+
+    Raises:
+        ValueError: It is damaged, or no byte-level BPE as `train_tokenizer` makes it.
+        OSError: It can't be read.
+    """
+    text = file.read_text(encoding="utf-8")
+    described = parse_json(text)
+    model = described.get("model") if isinstance(described, dict) else None
+    if not isinstance(model, dict) or model.get("continuing_subword_prefix"):
+        raise ValueError(f"{file.name} is no byte-level BPE")
+    try:
+        return Tokenizer.from_str(text)
+    except BaseException as error:  # a panic of its Rust code is no Exception
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise ValueError(f"{file.name}: {error}") from None
 
 
 def encode(tokenizer: Tokenizer, sentences: list[str], max_length: int) -> list[list[int]]:

@@ -26,6 +26,7 @@ from potstill.files import (
 )
 from potstill.manifest import find_damage
 from potstill.ops.parameters import copy_tensors
+from potstill.parsing import parse_json
 from potstill.training.distributed import largest_of_processes, process
 from potstill.training.finite import DivergedError
 from potstill.training.history import TrainResult
@@ -123,7 +124,7 @@ class Checkpoint:
         if self.file.is_file() or not (self.folder / MANIFEST).is_file():
             return self.file.is_file()
         try:
-            return self.file.name in json.loads((self.folder / MANIFEST).read_bytes())["files"]
+            return self.file.name in parse_json((self.folder / MANIFEST).read_bytes())["files"]
         except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(f"{MANIFEST} is damaged") from error
 
@@ -235,8 +236,10 @@ class Checkpoint:
         try:
             state = read_json(self.file)
             self._check_settings(state["settings"])
+            if not all(isinstance(record, dict) for record in state["records"]):
+                raise ValueError("its records are none")
             tensors = load_file(self.folder / TENSORS)
-            result = TrainResult(state["records"], _with_prefix(tensors, "best."))
+            result = TrainResult(list(state["records"]), _with_prefix(tensors, "best."))
             progress = _progress(state, tensors)
             copy_tensors(_with_prefix(tensors, "now."), trainable)
             moments: dict[int, dict[str, Tensor]] = {}

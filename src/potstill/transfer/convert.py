@@ -5,7 +5,6 @@ one of sampled sentences lay its top-k targets, as arrays of numpy's.
 """
 
 import gzip
-import json
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from potstill.errors import UserError
 from potstill.files import read_json
+from potstill.parsing import parse_json
 from potstill.progress import Progress, no_progress
 from potstill.transfer.sentences import LabelledSentence, Origin, SourceKind
 from potstill.transfer.shards import DESCRIPTION, Shard, list_shards, write_shard
@@ -77,7 +77,7 @@ def _read_old_shard(
             raise EOFError("it is empty")
         text = gzip.decompress(body).decode()
         # Not splitlines: a sentence may hold one of Unicode's other line ends.
-        rows = [_parse_row(json.loads(line), classes) for line in text.split("\n") if line]
+        rows = [_parse_row(parse_json(line), classes) for line in text.split("\n") if line]
     except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
         raise _damaged(path, error) from error
     if shard.kind is not SourceKind.SAMPLED:

@@ -6,7 +6,6 @@ tokens that the top-k targets of sampled sentences number. Each file is written 
 so that an interrupted run goes on with the first that is missing.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from potstill.errors import UserError
 from potstill.files import read_json, write_bytes
+from potstill.parsing import parse_json
 from potstill.transfer.sentences import LabelledSentence, SourceKind
 from potstill.transfer.table import (
     METADATA,
@@ -33,6 +33,7 @@ DESCRIPTION = "transfer.json"
 VOCABULARY = "vocabulary.json"
 SHARD_SIZE = 4096  # sentences of a full shard; a set with another size says so in its description
 LARGE_SHARD_SIZE = 65_536
+MOST_SENTENCES, MOST_SHARDS = 10**11, 10**5  # that a description may promise
 LARGE = 1_000_000  # sentences of one kind, from which on a new set has large shards
 # Text compresses best as it is; the bytes of numbers compress when like stands beside like.
 SPLIT_COLUMNS = ("logits", "word_logits", "top_k_ids", "top_k_probs", "top_k_next_ids")
@@ -83,6 +84,11 @@ def list_shards(folder: Path, description: dict[str, Any]) -> list[Shard]:
         AttributeError, KeyError, TypeError, ValueError: The description is damaged.
     """
     capacity = description.get("shard_size", SHARD_SIZE)
+    for number in (capacity, *description["sentences"].values()):
+        if type(number) is not int or not 0 <= number <= MOST_SENTENCES:
+            raise ValueError(f"{number!r} is no number of sentences")
+    if sum(description["sentences"].values()) > MOST_SHARDS * capacity:
+        raise ValueError(f"it has shards of {capacity} sentences")
     return [
         Shard(folder, SourceKind(kind), start // capacity, min(capacity, total - start), capacity)
         for kind, total in description["sentences"].items()
@@ -136,7 +142,7 @@ def read_metadata(path: Path, classes: int | None = None) -> ShardMetadata:
     rows, schema = read_schema(path)
     try:
         check_schema(schema, classes)
-        return ShardMetadata(rows, **json.loads(schema.metadata[METADATA]))
+        return ShardMetadata(rows, **parse_json(schema.metadata[METADATA]))
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(path, error) from error
 
