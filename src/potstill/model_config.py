@@ -67,7 +67,8 @@ def read_model_config(file: Path, *, required: tuple[str, ...] = ()) -> dict[str
             if value is None:
                 break
         if value is not None and not valid(value):
-            raise UserError(f"{file} is damaged: {'.'.join(path)} is not {expected}.")
+            shown = f"{'.'.join(path)} {value!r:.60}"
+            raise UserError(f"{file} is damaged: {shown} is not {expected}.")
     labels, decision = config.get("labels"), config.get("decision")
     if labels and decision and len(labels) != len(decision.get("offsets") or ()):
         raise UserError(f"{file} is damaged: decision has not an offset for each label.")

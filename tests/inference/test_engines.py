@@ -211,7 +211,7 @@ def test_a_length_of_0_is_refused(tmp_path: Path, max_length: int) -> None:
     write_json(
         folder / "config.json", read_json(folder / "config.json") | {"max_length": max_length}
     )
-    with pytest.raises(UserError, match=f"max_length of {max_length}"):
+    with pytest.raises(UserError, match=f"max_length {max_length} is not a whole number from 1"):
         OnnxClassifier(folder)
 
 
