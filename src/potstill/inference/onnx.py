@@ -43,8 +43,6 @@ class OnnxClassifier(Classifier):
             if self.engine.n_labels != len(self.classes_):
                 labels = len(self.classes_)
                 raise ValueError(f"config.json names {labels} labels, {STUDENT_ONNX} has others")
-        except UserError:
-            raise
         except Exception as error:  # onnxruntime and tokenizers raise their own kinds
             reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             raise UserError(f"the exported student in {folder} can't be read: {reason}.") from error
