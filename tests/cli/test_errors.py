@@ -103,7 +103,8 @@ REFUSED = {
     "in the local cache, and the Hugging Face Hub can't be reached",
     "predict --file nowhere": "nowhere can't be read: No such file or directory",
     "predict --file empty.tsv": r"empty\.tsv is empty",
-    "predict --file latin.tsv": r"latin\.tsv:2: not UTF-8 text",
+    "predict --file latin.tsv": r"latin\.tsv needs --text_column: one of its columns a, 1, ",
+    "predict --file latin.tsv --text_column a": r"latin\.tsv:2: .*not UTF-8",
 }
 
 

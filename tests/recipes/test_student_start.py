@@ -12,13 +12,13 @@ from potstill.errors import UsageError
 from potstill.recipes._run import Task
 from potstill.recipes._student import (
     build_student,
-    find_init,
+    log_init,
     make_tokenizer,
     match_prevalence,
     resolve_training,
 )
 from potstill.settings import PretrainSettings, StudentSettings, TrainSettings
-from potstill.student.base import PRETRAINED, load_base
+from potstill.student.base import PRETRAINED, load_base, load_init
 from potstill.student.model import DistilRNN
 
 SETTINGS = StudentSettings(init="base")
@@ -113,11 +113,13 @@ def test_a_network_of_another_shape_starts_from_random_numbers(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
-    assert find_init(StudentSettings(hidden_size=8)) is None
-    assert "init: none (auto: DistilRNN-base has a network of another shape)" in caplog.text
-    assert find_init(StudentSettings()) is not None
+    small = StudentSettings(hidden_size=8)
+    assert load_init(small) is None
+    log_init(None, small)
+    assert "init: none, as DistilRNN-base has a network of another shape" in caplog.text
+    assert load_init(StudentSettings()) is not None
     with pytest.raises(UsageError, match="`hidden_size` is 8, but the network in"):
-        find_init(StudentSettings(hidden_size=8, init="base"))
+        load_init(StudentSettings(hidden_size=8, init="base"))
 
 
 class Fixed(torch.nn.Module):

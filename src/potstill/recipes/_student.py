@@ -31,7 +31,7 @@ from potstill.settings import (
     StudentSettings,
     TrainSettings,
 )
-from potstill.student.base import Base, load_init
+from potstill.student.base import Base
 from potstill.student.io import save_student
 from potstill.student.model import DistilRNN, StudentConfig
 from potstill.student.tokenizer import encode, train_tokenizer, truncated
@@ -79,14 +79,12 @@ def resolve_training(
     return plan, pretraining
 
 
-def find_init(settings: StudentSettings) -> Base | None:
-    """Return what a student of `settings` starts from, as in `load_init`, and log it."""
-    base = load_init(settings)
+def log_init(base: Base | None, settings: StudentSettings) -> None:
+    """Log what a student of `settings` starts from."""
     if base:
         log_choice("init", f"{base.folder}, weights {base.sha256[:12]}")
     elif settings.init is None:
-        log_choice("init", "none", "DistilRNN-base has a network of another shape")
-    return base
+        log_choice("init", "none, as DistilRNN-base has a network of another shape")
 
 
 def make_tokenizer(base: Base | None, sentences: Iterable[str], vocab_size: int) -> Tokenizer:

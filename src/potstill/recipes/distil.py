@@ -33,7 +33,7 @@ from potstill.recipes._run import Run, Task, fit, read_task
 from potstill.recipes._student import (
     build_student,
     encode_splits,
-    find_init,
+    log_init,
     make_tokenizer,
     pretrain_student,
     resolve_training,
@@ -49,6 +49,7 @@ from potstill.settings import (
     StudentSettings,
     TrainSettings,
 )
+from potstill.student.base import load_init
 from potstill.training.distributed import process
 from potstill.transfer.dataset import (
     Selection,
@@ -110,7 +111,7 @@ def distil(
     folder = Path(output or f"runs/distil-{seed}")
     plots_folder = Path(plots_path) if plots_path else None
     check_target(folder, plots_folder, train)
-    base = find_init(student)
+    base = load_init(student)
     transfer_path = Path(transfer_set) if transfer_set else None
     unlabelled = read_transfer_set(transfer_path) if transfer_path else None
     if not isinstance(teacher, DecoderClassifier):
@@ -144,6 +145,7 @@ def distil(
     sentences: Iterable[str] = task.train.sentences
     if selection:
         sentences = itertools.chain(sentences, selection.sentences(TOKENIZER_SENTENCES))
+    log_init(base, student)
     tokenizer = make_tokenizer(base, sentences, student.vocab_size)
     max_length = data_settings.max_length
     evaluations = encode_splits(tokenizer, task, max_length)

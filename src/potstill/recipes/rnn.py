@@ -17,7 +17,7 @@ from potstill.recipes._run import Run, fit, read_task
 from potstill.recipes._student import (
     build_student,
     encode_splits,
-    find_init,
+    log_init,
     make_tokenizer,
     pretrain_student,
     resolve_training,
@@ -32,6 +32,7 @@ from potstill.settings import (
     StudentSettings,
     TrainSettings,
 )
+from potstill.student.base import load_init
 from potstill.training.losses import classification_loss
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def train_baseline(
     folder = Path(output or f"runs/rnn-{seed}")
     plots_folder = Path(plots_path) if plots_path else None
     check_target(folder, plots_folder, train)
-    base = find_init(student)
+    base = load_init(student)
     task, data_settings = read_task(data, data_settings, seed)
     check_decisions(decisions, task.corpus.labels, task.scored)
     weights = class_weights(decisions, task.train, task.corpus.labels)
@@ -88,6 +89,7 @@ def train_baseline(
         init=base is not None,
     )
 
+    log_init(base, student)
     tokenizer = make_tokenizer(base, task.train.sentences, student.vocab_size)
     evaluations = encode_splits(tokenizer, task, data_settings.max_length)
     labelled = evaluations.pop("train")
