@@ -128,7 +128,7 @@ class TestResume:
         with interrupt_at("    1  train"):
             run(*toy_task.args("rnn", 5, "out"))
         before = bodies("out.unfinished")
-        for flags, words in ((["--lr", 0.1], "had lr 0.001, not 0.1"), ([], "had SR 5, not 6")):
+        for flags, words in ((["--lr", 0.1], "had lr 0.002, not 0.1"), ([], "had SR 5, not 6")):
             result = run(*toy_task.args("rnn", 6 - len(flags) // 2, "out", *flags))
             assert result.code == 1
             assert words in result.err
