@@ -35,9 +35,9 @@ run: install
 browser:
 	command -v chromedriver || (apt-get update -q && apt-get install -y -q chromium chromium-driver)
 
-# What the tests expect to the digit are a CPU's figures.
+# What the tests expect to the digit are a CPU's figures. Each process takes one core.
 test: install tests/node/node_modules
-	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: install
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -m slow
