@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas
 import pyarrow
+import pyarrow.parquet
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
@@ -344,3 +345,11 @@ class TestCoLANumbers:
     def test_for_other_classes_they_are_refused(self) -> None:
         with pytest.raises(UserError, match=r"x\.tsv is in CoLA's format.* classes are ham, spam"):
             load_evaluation(str(write("x.tsv", self.FILE)), ("ham", "spam"))
+
+
+def test_a_column_whose_name_has_a_line_break_is_named_on_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "x.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"te\nt": ["One."], "label": ["good"]}), file)
+    with pytest.raises(UserError) as caught:
+        load_corpus(str(file))
+    assert "one of its columns te t, label." in str(caught.value)

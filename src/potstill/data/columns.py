@@ -164,7 +164,7 @@ def _index(
         for candidate in candidates:
             if form(candidate) in known:
                 return known.index(form(candidate))
-    columns = ", ".join(name.strip() for name in names)
+    columns = ", ".join(" ".join(name.split()) for name in names)  # on one line
     if named:
         raise UserError(f"{where} has no column {candidates[0]!r} (`{setting}`); it has {columns}.")
     several = ""
