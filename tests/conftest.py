@@ -1,6 +1,7 @@
 """Small random decoders with tokenizers of their own, and random sentences for them."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -50,6 +51,8 @@ main(args={args})
 @pytest.fixture(scope="session", autouse=True)
 def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache of the tests' own, and one thread, so that sums come out the same every time."""
+    # A shell ignores it for what it runs in the background, and so would every process from here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POTSTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
         torch.set_num_threads(1)
