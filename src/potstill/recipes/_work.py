@@ -46,7 +46,7 @@ class Work:
         return float(self.seconds_before + time.monotonic() - self.started)
 
     def save(self) -> None:
-        self.state["seconds"] = round(self.elapsed(), 1)
+        self.state["seconds"] = round(self.elapsed(), 3)
         write_json(self.folder / STATE, self.state)
 
     def is_done(self, step: str) -> bool:
@@ -63,7 +63,7 @@ class Work:
             yield
             done = True
         finally:
-            seconds = round(earlier + time.monotonic() - started, 1)
+            seconds = round(earlier + time.monotonic() - started, 3)
             self.state["steps"][name] = {"seconds": seconds, "done": done}
             self.save()
 
