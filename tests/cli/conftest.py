@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -234,3 +235,20 @@ def transfer_set(
     """Return a folder with what the command of `transfer_args` makes, in small shards."""
     shutil.copytree(shared_transfer_set, "set")
     return Path("set")
+
+
+@contextlib.contextmanager
+def interrupt_at(text: str) -> Iterator[None]:
+    """Interrupt the command when it logs a line with `text`."""
+
+    class Interrupt(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if text in record.getMessage():
+                raise KeyboardInterrupt
+
+    logger, handler = logging.getLogger("potstill"), Interrupt()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -10,13 +10,13 @@ from safetensors.torch import load_file, save_file
 from tests.cli.conftest import (
     SMALL,
     ToyTask,
+    interrupt_at,
     read_json,
     run,
     run_ok,
     scores_by_epoch,
     weights,
 )
-from tests.cli.test_resume import interrupt_at
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,7 @@
 """The command make: all steps in one, interrupted, continued and refused."""
 
 import json
-import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from potstill.recipes import _student
 from potstill.recipes import make as recipe
 from potstill.recipes._speed import Rates
 from potstill.recipes._work import Work
-from tests.cli.conftest import ToyTask, files, read_json, run, run_ok, weights
+from tests.cli.conftest import ToyTask, files, interrupt_at, read_json, run, run_ok, weights
 
 NOUNS = ("film", "book", "song", "play", "meal")
 GOOD, BAD = ("fine", "great", "lovely"), ("dull", "bad", "awful")
@@ -41,23 +38,6 @@ def known_speed(toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch) -> None:
 def args(base: Path, *more: object) -> list[object]:
     flags = ["--gpt_variant", base, "--minutes", 1, "--output", "out", "--unlabelled", "own.txt"]
     return ["make", "films.csv", *flags, *more]
-
-
-@contextmanager
-def interrupt_at(text: str) -> Iterator[None]:
-    """Interrupt the command when it logs a line with `text`."""
-
-    class Interrupt(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if text in record.getMessage():
-                raise KeyboardInterrupt
-
-    logger, handler = logging.getLogger("potstill"), Interrupt()
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
 
 
 def test_from_a_file_to_a_student(toy_task: ToyTask) -> None:

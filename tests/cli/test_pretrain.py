@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 from potstill.pretraining import sampling
 from potstill.recipes import pretrain
 from potstill.student.base import PRETRAINED, load_base
-from tests.cli.conftest import ToyTask, bodies, files, read_json, run, run_ok, weights
-from tests.cli.test_resume import interrupt_at
+from tests.cli.conftest import ToyTask, bodies, files, interrupt_at, read_json, run, run_ok, weights
 
 NETWORK = ("--hidden_size", 8, "--embedding_size", 8, "--vocab_size", 300)
 

@@ -1,9 +1,6 @@
 """Interrupted training."""
 
-import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +13,12 @@ from tests.cli.conftest import (
     ToyTask,
     bodies,
     files,
+    interrupt_at,
     run,
     run_ok,
     scores_by_epoch,
     weights,
 )
-
-
-@contextmanager
-def interrupt_at(text: str) -> Iterator[None]:
-    """Interrupt the command when it logs a line with `text`."""
-
-    class Interrupt(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if text in record.getMessage():
-                raise KeyboardInterrupt
-
-    logger, handler = logging.getLogger("potstill"), Interrupt()
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
 
 
 class TestResume:

@@ -8,22 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from potstill.decoder.classifier import parameter_counts
 from potstill.distillation.dataset import DistillationDataset, labelled_dataset
-from potstill.distillation.logit_cache import LogitCache, label_sentences
 from potstill.distillation.losses import distillation_loss
 from potstill.distillation.resident import on_device
 from potstill.distillation.streamed import StreamedDataset
 from potstill.distillation.tokenised import tokenise_set
-from potstill.errors import UserError
 from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.student import StudentClassifier
 from potstill.inference.teacher import load_teacher
-from potstill.metrics import evaluation
 from potstill.progress import Progress, no_progress
 from potstill.recipes._corpus import trained_on
 from potstill.recipes._decisions import check_decisions, class_weights
@@ -39,6 +32,7 @@ from potstill.recipes._student import (
     resolve_training,
     write_student,
 )
+from potstill.recipes._teacher import check_labels, describe_teacher, label_splits
 from potstill.recipes._unfinished import alone_in, check_target
 from potstill.recipes.console import format_count, log_choice
 from potstill.settings import (
@@ -119,7 +113,7 @@ def distil(
     log_choice("teacher", f"{teacher.title} in {teacher.folder}")
     data, data_settings, reason = _resolve_data(data, data_settings, teacher)
     task, data_settings = read_task(data, data_settings, seed, reason)
-    _check_labels(task, teacher)
+    check_labels(task, teacher)
     check_decisions(decisions, task.corpus.labels, task.scored)
     weights = class_weights(decisions, task.train, task.corpus.labels)
     log_foreign_text(teacher.tokenizer, task.train.sentences)
@@ -140,7 +134,7 @@ def distil(
             check_top_k(unlabelled)
         if words:
             check_words(unlabelled)
-    logits, word_logits = _label(teacher, task, words, progress)
+    logits, word_logits = label_splits(teacher, task, words, progress)
 
     sentences: Iterable[str] = task.train.sentences
     if selection:
@@ -189,7 +183,7 @@ def distil(
 
     groups = [distillation, student, pretraining, data_settings, plan, decisions]
     config = describe_run("distil", seed, task.corpus, groups)
-    config["teacher"] = _describe_teacher(teacher, task, logits)
+    config["teacher"] = describe_teacher(teacher, task, logits)
     if base:
         config["init"] = base.describe()
     if selection:
@@ -235,14 +229,6 @@ def _resolve_data(
     return trained_on(teacher), replace(settings, **columns), "what the teacher was tuned on"
 
 
-def _check_labels(task: Task, teacher: DecoderClassifier) -> None:
-    if task.corpus.labels != tuple(teacher.classes_):
-        raise UserError(
-            f"the teacher in {teacher.folder} knows {', '.join(teacher.classes_)}, "
-            f"but {task.corpus.path} is labelled {', '.join(task.corpus.labels)}."
-        )
-
-
 def _without_scored(transfer_set: TransferSet, task: Task) -> Selection:
     """Leave out the sentences that are scored or held out, or were made of one of these."""
     unseen = {k: v for k, v in task.corpus.splits.items() if k != "train"} | task.scored
@@ -252,50 +238,3 @@ def _without_scored(transfer_set: TransferSet, task: Task) -> Selection:
         line += f"; {selection.excluded} left out: held-out or scored sentences, or edits of them"
     logger.info(line)
     return selection
-
-
-def _label(
-    teacher: DecoderClassifier, task: Task, words: bool, progress: Progress
-) -> tuple[dict[str, Tensor], list[np.ndarray]]:
-    """Return the teacher's (N, classes) logits of every split and, if `words`, for each sentence of
-    train those after each of its words, (W, classes)."""
-    cache = LogitCache(teacher.sha256, f"-{teacher.precision}")
-    logits, word_logits, n_computed = {}, [], 0
-    for name, split in task.splits().items():
-        if name == "train" and words:
-            word_cache = LogitCache(teacher.sha256, f"-words-{teacher.precision}")
-            labelled, computed = label_sentences(
-                split.sentences, word_cache, teacher.word_logits, progress=progress
-            )
-            rows = [flat.view(-1, len(teacher.classes_)) for flat in labelled]
-            logits[name] = torch.stack([row[-1] for row in rows])
-            word_logits = [row[:-1].numpy() for row in rows]
-        else:
-            labelled, computed = label_sentences(
-                split.sentences, cache, teacher.logits, progress=progress
-            )
-            logits[name] = torch.stack(labelled)
-        n_computed += computed
-    logger.info(
-        f"teacher logits: {n_computed} sentences computed, the others read from {cache.file.parent}"
-    )
-    return logits, word_logits
-
-
-def _describe_teacher(
-    teacher: DecoderClassifier, task: Task, logits: dict[str, Tensor]
-) -> dict[str, Any]:
-    scores = {
-        name: evaluation(
-            logits[name].numpy() / teacher.temperature, split.labels, offsets=teacher.offsets
-        )
-        for name, split in task.scored.items()
-    }
-    return {
-        "path": str(teacher.folder),
-        "sha256": teacher.sha256,
-        "title": teacher.title,
-        "parameters": teacher.n_parameters,
-        "scores": scores,
-        "decoder": {k: v for k, v in teacher.config.get("decoder", {}).items() if k != "folder"},
-    }
