@@ -37,14 +37,8 @@ LOAD = "import time; t = time.perf_counter(); import potstill; potstill.load(); 
 print(time.perf_counter() - t)"
 
 
-def resident_mb() -> float:
-    """Return the memory that this process has now, in MB (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 def run_worker(rival: str, data: str, scratch: Path) -> None:
-    """Prepare a rival, then do what each line of standard input says: a round, or "memory"."""
+    """Prepare a rival, then do what each line of standard input says: a round."""
     import student_speed_rivals as rivals
 
     from potstill.data.corpus import load_corpus
@@ -58,9 +52,6 @@ def run_worker(rival: str, data: str, scratch: Path) -> None:
     classify(many[:256])
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
-        if line.strip() == "memory":
-            print(json.dumps(memory(classify, sentences)), flush=True)
-            continue
         first = int(line) * singly % len(sentences)
         times = []
         for i in range(singly):
@@ -74,17 +65,6 @@ def run_worker(rival: str, data: str, scratch: Path) -> None:
         rate = len(many) / (time.perf_counter() - started)
         figures = {"p50_ms": times[len(times) // 2], "p99_ms": times[int(0.99 * len(times))]}
         print(json.dumps(figures | {"rate": rate}), flush=True)
-
-
-def memory(classify: "object", sentences: list[str], total: int = 1_000_000) -> dict:
-    """Return the memory after every tenth of a million sentences."""
-    part = (sentences * (10_000 // len(sentences) + 1))[:10_000]
-    figures = []
-    for count in range(0, total, len(part)):
-        classify(part)  # type: ignore[operator]
-        if (count + len(part)) % 100_000 == 0:
-            figures.append(round(resident_mb(), 1))
-    return {"resident_mb": figures}
 
 
 def measure(rivals: list[str], data: str, rounds: int) -> dict:
@@ -118,18 +98,14 @@ def measure(rivals: list[str], data: str, rounds: int) -> dict:
 
 def own_memory(data: str) -> dict:
     """Return the student's memory over a million sentences, in a process that does nothing else."""
-    script = f"""
-import json, sys
-sys.path.insert(0, {str(HERE)!r})
-import potstill
-from student_speed import memory
-from potstill.data.corpus import load_corpus
-sentences = load_corpus({data!r}).splits["train"].sentences[:5000]
-print(json.dumps(memory(potstill.load().predict, list(sentences))))
-"""
-    output = subprocess.run(
-        [sys.executable, "-c", script], check=True, capture_output=True, text=True
-    ).stdout
+    from potstill.data.corpus import load_corpus
+
+    sentences = load_corpus(data).splits["train"].sentences[:5000]
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "sentences.txt"
+        file.write_text("\n".join(sentences), encoding="utf-8")
+        command = [sys.executable, str(HERE / "student_memory.py"), str(file)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return json.loads(output)
 
 

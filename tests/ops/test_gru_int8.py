@@ -2,13 +2,14 @@
 
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from potstill.ops import gru_int8, int8_library
+from potstill.ops import int8_library
 from potstill.ops.gru_int8 import CompiledGRU, Int8GRU, Int8Layer, plain_gru_int8
 
 FEATURES = int8_library._cpu_features()
@@ -129,17 +130,25 @@ def test_answers_do_not_depend_on_the_company(name: str) -> None:
     np.testing.assert_array_equal(together, alone)
 
 
-def test_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_give_the_same() -> None:
     network, _, _ = network_and_torch(1, 2, 64, 64)
     compiled = CompiledGRU(network, variant("generic"))
-    tokens = sentences([3, 8, 5, 1] * 200)
-    monkeypatch.setattr(gru_int8, "cpus", lambda: 1)
-    one = compiled.features(tokens, states=True)
-    monkeypatch.setattr(gru_int8, "cpus", lambda: 4)
-    four = compiled.features(tokens, states=True)
-    np.testing.assert_array_equal(one[0], four[0])
-    for a, b in zip(one[1], four[1], strict=True):
+    parts = [sentences([3, 8, 5, 1, n]) for n in range(1, 40)]
+    alone = [compiled.features(part)[0] for part in parts]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda part: compiled.features(part)[0], parts))
+    for a, b in zip(alone, together, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("width", [64, 100])
+def test_linear_is_numpys_product(width: int) -> None:
+    network, _, _ = network_and_torch(1, 1, 64, 64)
+    rng = np.random.default_rng(0)
+    shapes = (50, width), (7, width), (7,)
+    x, weight, bias = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    found = CompiledGRU(network, variant("generic")).linear(x, weight, bias)
+    np.testing.assert_allclose(found, x @ weight.T + bias, atol=1e-4)
 
 
 def test_extreme_weights_saturate_the_gates() -> None:

@@ -21,11 +21,13 @@ class Engine(Protocol):
         name: For tables and tests.
         n_labels: Number of classes.
         judges_words: It has the layer that judges words.
+        one_thread: A call computes in the caller's thread, and several threads can call at once.
     """
 
     name: str
     n_labels: int
     judges_words: bool
+    one_thread: bool
 
     def check_token(self, token: int) -> None:
         """Raise an error if the embedding has no such token."""
@@ -54,13 +56,15 @@ class Int8Engine:
     """The compiled GRU, and the linear layers on its states."""
 
     name = "int8 kernels"
+    one_thread = True
 
     def __init__(self, gru: CompiledGRU, tensors: dict[str, np.ndarray]):
         self._gru = gru
-        self._score = _matrix(tensors, "score").T, tensors["bias"]
+        self._score = _matrix(tensors, "score"), np.ascontiguousarray(tensors["bias"])
         self._word_score = None
         if "word_score_int8" in tensors:
-            self._word_score = _matrix(tensors, "word_score").T, tensors["word_bias"]
+            bias = np.ascontiguousarray(tensors["word_bias"])
+            self._word_score = _matrix(tensors, "word_score"), bias
         self.n_labels = len(tensors["bias"])
         self.judges_words = self._word_score is not None
         self._n_tokens = len(tensors["embedding_int8"])
@@ -70,15 +74,13 @@ class Int8Engine:
             raise ValueError(f"the tokenizer has a token {token}, the embedding {self._n_tokens}")
 
     def run(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
-        weight, bias = self._score
-        return self._gru.features(tokens)[0] @ weight + bias
+        return self._gru.linear(self._gru.features(tokens)[0], *self._score)
 
     def run_words(self, tokens: Sequence[Sequence[int]]) -> tuple[np.ndarray, list[np.ndarray]]:
         assert self._word_score is not None
-        weight, bias = self._score
-        word_weight, word_bias = self._word_score
+        linear = self._gru.linear
         features, states = self._gru.features(tokens, states=True)
-        return features @ weight + bias, [s @ word_weight + word_bias for s in states]
+        return linear(features, *self._score), [linear(s, *self._word_score) for s in states]
 
 
 def compiled_engine(file: Path) -> Int8Engine | None:
@@ -147,6 +149,7 @@ class OnnxruntimeEngine:
     """
 
     name = "onnxruntime"
+    one_thread = False
 
     def __init__(self, file: Path):
         # Both before it is loaded: it reports on its use otherwise.

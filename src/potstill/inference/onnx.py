@@ -1,6 +1,6 @@
 """An exported student without torch: numpy, tokenizers, and what runs it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,12 @@ from potstill.inference.classifier import NO_WORD_HEAD, Classifier, check_finite
 from potstill.inference.engines import load_engine
 from potstill.manifest import check_manifest
 from potstill.model_config import read_model_config
+from potstill.ops.int8_library import cpus
 from potstill.student.tokenizer import encode, encode_batch, read_tokenizer, truncated
 
-# Texts tokenised at a time: their encodings take ten times the memory of the texts.
+# Texts at a time: their encodings take ten times the memory of the texts.
 TEXTS = 8192
+TEXTS_OF_A_THREAD = 256  # at a time, where the engine leaves threads to its caller
 REQUIRED = ("labels", "max_length")
 
 
@@ -55,10 +57,12 @@ class OnnxClassifier(Classifier):
         """
         texts = check_texts(texts)
         logits = np.empty((len(texts), len(self.classes_)), np.float32)
-        for start in range(0, len(texts), TEXTS):
-            part = slice(start, start + TEXTS)
+
+        def answer(part: slice) -> None:
             tokens = encode(self._tokenizer, texts[part], self.max_length)
             logits[part] = self.engine.run(tokens)
+
+        self._by_part(answer, len(texts))
         check_finite(logits, self.folder)
         return logits
 
@@ -67,18 +71,34 @@ class OnnxClassifier(Classifier):
         if not self.engine.judges_words:
             raise UserError(NO_WORD_HEAD)
         texts = check_texts(texts)
-        logits = []
-        for start in range(0, len(texts), TEXTS):
-            part = texts[start : start + TEXTS]
-            encodings = encode_batch(self._tokenizer, part)
+        logits = [np.empty(0, np.float32)] * len(texts)
+
+        def answer(part: slice) -> None:
+            encodings = encode_batch(self._tokenizer, texts[part])
             tokens = [encoding.ids[: self.max_length] for encoding in encodings]
             whole, words = self.engine.run_words(tokens)
             check_finite(whole, self.folder)
             for i, encoding in enumerate(encodings):
                 offsets = [end for _, end in encoding.offsets[: self.max_length]]
-                after = words[i][word_ends(part[i], offsets)]
-                logits.append(np.concatenate([after, whole[i : i + 1]]))
+                after = words[i][word_ends(texts[part.start + i], offsets)]
+                logits[part.start + i] = np.concatenate([after, whole[i : i + 1]])
+
+        self._by_part(answer, len(texts))
         return logits
+
+    def _by_part(self, answer: Callable[[slice], None], total: int) -> None:
+        """Call `answer` for every part of `total` texts, in threads where the engine has none."""
+        size = TEXTS_OF_A_THREAD if self.engine.one_thread else TEXTS
+        parts = [slice(start, start + size) for start in range(0, total, size)]
+        threads = min(len(parts), cpus())
+        if threads > 1 and self.engine.one_thread:
+            from concurrent.futures import ThreadPoolExecutor
+
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(answer, parts))
+        else:
+            for part in parts:
+                answer(part)
 
     def truncated(self, texts: str | Iterable[str]) -> np.ndarray:
         return np.array(truncated(self._tokenizer, check_texts(texts), self.max_length), bool)

@@ -41,19 +41,19 @@ class FusedGRU(torch.autograd.Function):
 
         def read(d: int) -> None:
             product = tokens.new_empty(B, 3 * H)
+            weights, before = recurrent[d].t(), previous[d].unbind()
+            row, end, state, rounded, gate = map(
+                _pointers, (rows[d], ended, states[d], previous[d], gates[d])
+            )
+            from_input, to_out = products[0, d].data_ptr(), out[0, d].data_ptr()
+            biases = bias[d].data_ptr()
             for t in range(L):
-                torch.mm(previous[d, t], recurrent[d].t(), out=product)
+                torch.mm(before[t], weights, out=product)
                 library.gru_forward_step(
-                    products[0, d].data_ptr(),
-                    product.data_ptr(),
-                    bias[d].data_ptr(),
-                    rows[d, t].data_ptr(),
-                    ended[t].data_ptr(),
-                    states[d, t].data_ptr(),
-                    states[d, t + 1].data_ptr(),
-                    previous[d, t + 1].data_ptr() if t + 1 < L else None,
-                    gates[d, t].data_ptr(),
-                    out[0, d].data_ptr(),
+                    *(from_input, product.data_ptr(), biases, row[t], end[t], state[t]),
+                    state[t + 1],
+                    rounded[t + 1] if t + 1 < L else None,
+                    *(gate[t], to_out),
                     *(D, B, H),
                 )
 
@@ -77,22 +77,21 @@ class FusedGRU(torch.autograd.Function):
 
         def unread(d: int) -> None:
             product, carry = tokens.new_empty(B, H), states.new_zeros(B, H)
+            weights, hidden = recurrent[d], grad_hidden[d].unbind()
+            row, end, gate, state, to_hidden = map(
+                _pointers, (rows[d], ended, gates[d], states[d], grad_hidden[d])
+            )
+            from_out, to_input = grad[0, d].data_ptr(), grad_input[0, d].data_ptr()
+            to_bias = grad_bias[d].data_ptr()
             for t in reversed(range(L)):
                 library.gru_backward_step(
-                    grad[0, d].data_ptr(),
-                    rows[d, t].data_ptr(),
-                    ended[t].data_ptr(),
-                    gates[d, t].data_ptr(),
-                    states[d, t].data_ptr(),
+                    *(from_out, row[t], end[t], gate[t], state[t]),
                     product.data_ptr() if t + 1 < L else None,
-                    carry.data_ptr(),
-                    grad_input[0, d].data_ptr(),
-                    grad_hidden[d, t].data_ptr(),
-                    grad_bias[d].data_ptr(),
+                    *(carry.data_ptr(), to_input, to_hidden[t], to_bias),
                     *(D, B, H),
                 )
                 if t:
-                    torch.mm(grad_hidden[d, t], recurrent[d], out=product)
+                    torch.mm(hidden[t], weights, out=product)
 
         map_in_threads(unread, range(D))
         grad_input = grad_input.flatten(1)
@@ -104,6 +103,12 @@ class FusedGRU(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = (grad_input @ input_weights).float().view(L, B, -1).transpose(0, 1)
         return grad_x, None, grad_w_ih, grad_w_hh.float(), grad_b_ih, grad_b_hh
+
+
+def _pointers(x: Tensor) -> range:
+    """Return where each x[i] lies; indexing it at every step takes ten times as long."""
+    start, step = x.data_ptr(), x.stride(0) * x.element_size()
+    return range(start, start + len(x) * step, step)
 
 
 def _reading_order(lengths: Tensor, L: int, directions: int) -> tuple[Tensor, Tensor]:

@@ -7,16 +7,16 @@ onnxruntime.
 """
 
 import ctypes
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from potstill.ops.int8_library import LayerStruct, NetworkStruct, cpus
+from potstill.ops.int8_library import LayerStruct, NetworkStruct
 
 STEPS = 127  # of a state, between 0 and 1
-SENTENCES_PER_TASK = 256  # of a thread; below it, one thread computes all
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ class CompiledGRU:
 
     def __init__(self, network: Int8GRU, library: Any):
         self._library = library
+        self._local = threading.local()
         self._arrays: list[np.ndarray] = []  # what the structs point to
         directions, _, hidden = network.layers[0].weight_hh.shape
         self.directions, self.hidden = directions, hidden
@@ -161,6 +162,8 @@ class CompiledGRU:
     ) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return the features of each sentence, and the states of its tokens if asked for.
 
+        One thread computes them; several can call it at once.
+
         Args:
             sentences: Token ids, at least one a sentence, each a row of the embedding.
 
@@ -172,9 +175,9 @@ class CompiledGRU:
         Raises:
             ValueError: A sentence has no token, or one that the embedding has not.
         """
-        lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))
+        lengths = np.fromiter(map(len, sentences), ctypes.c_long, len(sentences))
         order = np.argsort(-lengths, kind="stable")
-        start = np.zeros(len(sentences) + 1, np.dtype(ctypes.c_long))
+        start = np.zeros(len(sentences) + 1, ctypes.c_long)
         np.cumsum(lengths[order], out=start[1:])
         flat = [token for i in order.tolist() for token in sentences[i]]
         tokens = np.array(flat, np.int32)
@@ -185,45 +188,43 @@ class CompiledGRU:
         width = self.directions * self._units
         features = np.empty((len(sentences), 2 * width), np.float32)
         all_states = np.empty((len(tokens), width), np.float32) if states else None
-        self._run(tokens, start, features, all_states)
-        rows = np.empty_like(features)
-        rows[order] = features
-        rows = self._without_padding(rows)
+        network, library, many = ctypes.addressof(self._network), self._library, len(sentences)
+        memory = self._memory(library.gru_int8_room(network, start.ctypes.data, many))
+        library.gru_int8(
+            *(network, tokens.ctypes.data, start.ctypes.data, order.ctypes.data, many),
+            features.ctypes.data,
+            None if all_states is None else all_states.ctypes.data,
+            memory.ctypes.data,
+        )
+        features = self._without_padding(features)
         if all_states is None:
-            return rows, []
+            return features, []
         all_states = self._without_padding(all_states)
         by_sentence = [all_states] * len(order)
         for i, first, end in zip(order.tolist(), start, start[1:], strict=False):
             by_sentence[i] = all_states[first:end]
-        return rows, by_sentence
+        return features, by_sentence
 
-    def _run(
-        self, tokens: np.ndarray, start: np.ndarray, features: np.ndarray, states: np.ndarray | None
-    ) -> None:
-        """Fill `features` and `states` from sentences in the order of their lengths."""
+    def linear(self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        """Return the (N, classes) products of (N, in) x and (classes, in) weight, with the bias.
 
-        def run(first: int) -> int:
-            many = min(SENTENCES_PER_TASK, len(features) - first)
-            return self._library.gru_int8(
-                ctypes.addressof(self._network),
-                tokens.ctypes.data,
-                start[first:].ctypes.data,
-                many,
-                features[first:].ctypes.data,
-                None if states is None else states.ctypes.data,
-            )
+        All are fp32 and contiguous. numpy's own product would have several threads, which get in
+        the way where several threads call it.
+        """
+        y = np.empty((len(x), len(bias)), np.float32)
+        self._library.linear(
+            *(x.ctypes.data, *x.shape),
+            *(weight.ctypes.data, bias.ctypes.data, len(bias), y.ctypes.data),
+        )
+        return y
 
-        tasks = range(0, len(features), SENTENCES_PER_TASK)
-        threads = min(len(tasks), cpus())
-        if threads > 1:
-            from concurrent.futures import ThreadPoolExecutor
-
-            with ThreadPoolExecutor(threads) as pool:
-                failed = any(list(pool.map(run, tasks)))
-        else:
-            failed = any([run(first) for first in tasks])
-        if failed:
-            raise MemoryError
+    def _memory(self, size: int) -> np.ndarray:
+        """Return at least `size` bytes of this thread's own."""
+        memory: np.ndarray | None = getattr(self._local, "memory", None)
+        if memory is None or len(memory) < size:
+            # Kept for the next call: new memory costs as much as reading a short sentence.
+            memory = self._local.memory = np.empty(size, np.uint8)
+        return memory
 
     def _without_padding(self, rows: np.ndarray) -> np.ndarray:
         """Return (N, groups · units) `rows` as (N, groups · hidden)."""
@@ -231,7 +232,7 @@ class CompiledGRU:
             return rows
         groups = rows.shape[1] // self._units
         parts = rows.reshape(len(rows), groups, self._units)[:, :, : self.hidden]
-        return parts.reshape(len(rows), groups * self.hidden)
+        return np.ascontiguousarray(parts.reshape(len(rows), groups * self.hidden))
 
 
 def _up(n: int) -> int:

@@ -45,8 +45,16 @@ def load_variant(name: str, flags: list[str], tiles: bool = True) -> Any:
     )
     if library is None:
         return None
-    pointers = [ctypes.c_void_p] * 3
-    library.gru_int8.argtypes = [*pointers, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    pointer = ctypes.c_void_p
+    library.gru_int8.argtypes = [*[pointer] * 4, ctypes.c_long, *[pointer] * 3]
+    library.gru_int8.restype = None
+    library.gru_int8_room.argtypes = [pointer, pointer, ctypes.c_long]
+    library.gru_int8_room.restype = ctypes.c_long
+    library.linear.argtypes = [
+        *(pointer, ctypes.c_long, ctypes.c_long),
+        *(pointer, pointer, ctypes.c_long, pointer),
+    ]
+    library.linear.restype = None
     library.gru_int8_shift.restype = ctypes.c_long
     library.gru_int8_prepare.argtypes = [ctypes.c_long]
     library.gru_int8_prepare(tiles)

@@ -9,6 +9,8 @@ from potstill.data.text import word_ends
 from potstill.errors import UserError
 from potstill.parsing import parse_json
 
+FEW = 256  # sentences for which the tokenizer's own threads cost more than they save
+
 
 def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train a byte-level BPE tokenizer on `sentences`; it has no unknown token.
@@ -64,6 +66,8 @@ def read_tokenizer(file: Path) -> Tokenizer:
 def encode(tokenizer: Tokenizer, sentences: list[str], max_length: int) -> list[list[int]]:
     """Return the tokens of each sentence, truncated to `max_length`."""
     tokenizer.encode_special_tokens = True  # see `encode_batch`
+    if len(sentences) <= FEW:
+        return [tokenizer.encode(sentence).ids[:max_length] for sentence in sentences]
     return [e.ids[:max_length] for e in tokenizer.encode_batch_fast(sentences)]
 
 

@@ -54,10 +54,16 @@ def update(optimizer: Any, parameters: Iterable[Tensor], clip: float) -> None:
     Raises:
         NonFiniteError: The norm is not finite, on a CPU; a GPU is not asked, as it would wait.
     """
+    parameters = list(parameters)
+    gradients = [p.grad for p in parameters if p.grad is not None]
     # foreach: else several operations from Python for each of hundreds of tensors
-    norm = nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
-    if norm.device.type == "cpu" and not math.isfinite(norm):
+    norm = nn.utils.get_total_norm(gradients, foreach=True)
+    on_cpu = norm.device.type == "cpu"
+    if on_cpu and not math.isfinite(norm):
         raise NonFiniteError
+    # Below `clip`, gradients would be multiplied with 1; to ask a GPU would be to wait for it.
+    if not on_cpu or norm + 1e-6 > clip:
+        nn.utils.clip_grads_with_norm_(parameters, clip, norm, foreach=True)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 

@@ -11,7 +11,6 @@
 
 #include "int8_products.h"
 
-#include <stdlib.h>
 #ifdef TILES
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -131,11 +130,34 @@ struct room {
     uint8_t *rounded;   /* (2, directions, W, units): before and after a step */
 };
 
+static void *part(char **free, long size)
+{
+    void *p = *free;
+    *free += (size + 63) / 64 * 64;
+    return p;
+}
+
+/* Lay out the room for groups of T tokens in `memory`; return how many bytes it takes. */
+static long lay_out(struct room *r, const struct network *net, long T, char *memory)
+{
+    long E = net->layer[0].inputs, out = net->directions * net->units;
+    long width = E > out ? E : out;
+    char *start = memory = (char *)(((uintptr_t)memory + 63) / 64 * 64);
+    T += W; /* a tile has 16 rows, even where fewer are left */
+    r->gates = part(&memory, T * GATES * out * sizeof(float));
+    r->x = part(&memory, T * width);
+    r->y = part(&memory, T * width);
+    r->x_scale = part(&memory, T * sizeof(float));
+    r->state = part(&memory, W * out * sizeof(float));
+    r->rounded = part(&memory, 2 * W * out);
+    return memory - start + 63;
+}
+
 /* One layer of B sentences, from the longest to the shortest. Sentence i has the tokens
-   start[i] to start[i + 1]. `features` (B, 2, directions * units) and `states` (T, directions *
-   units) are written if they are not null. */
+   start[i] to start[i + 1] and row[i] of `features` (…, 2, directions * units). These and `states`
+   (T, directions * units) are written if they are not null. */
 static void recur(const struct network *net, const struct layer *l, struct room *r,
-                  const long *start, long B, float *features, float *states)
+                  const long *start, const long *row, long B, float *features, float *states)
 {
     long H = net->units, D = net->directions, blocks = D * H / W, half = D * W * H;
     int32_t sums[GATES * W * W] __attribute__((aligned(64)));
@@ -168,7 +190,7 @@ static void recur(const struct network *net, const struct layer *l, struct room 
                 memcpy(r->y + token * D * H + b * W, after + at, W);
                 if (states) store(states + token * D * H + b * W, h);
                 if (!features) continue;
-                float *last = features + s * 2 * D * H + b * W, *most = last + D * H;
+                float *last = features + row[s] * 2 * D * H + b * W, *most = last + D * H;
                 vec m = load(most);
                 ints more = h > m;
                 store(most, t ? (vec)(((ints)h & more) | ((ints)m & ~more)) : h);
@@ -178,33 +200,36 @@ static void recur(const struct network *net, const struct layer *l, struct room 
     }
 }
 
-static void *room_for(long size)
+/* Tokens that are computed together, for sentences from the longest to the shortest. */
+static long group_size(const long *start, long B)
 {
-    return aligned_alloc(64, (size + 63) / 64 * 64);
+    long all = start[B] - start[0], longest = B ? start[1] - start[0] : 0;
+    long most = longest > TOKENS ? longest : TOKENS;
+    return all < most ? all : most;
+}
+
+/* How many bytes of memory `gru_int8` needs for these sentences. */
+EXPORT long gru_int8_room(const struct network *net, const long *start, long B)
+{
+    struct room r;
+    return lay_out(&r, net, group_size(start, B), NULL);
 }
 
 /* Features of B sentences, from the longest to the shortest: (B, 2, directions * units), the last
    state of each direction and the largest of each unit. Sentence i has the tokens start[i] to
-   start[i + 1] of `tokens`; each has one or more, and each token is below the size of the embedding.
-   `states` is (tokens, directions * units), or null if they are not asked for.
-   Returns 0, or 1 without the memory for it. */
-EXPORT int gru_int8(const struct network *net, const int32_t *tokens, const long *start, long B,
-                    float *features, float *states)
+   start[i + 1] of `tokens` and row[i] of `features`; each has one token or more, and each token is
+   below the size of the embedding. `states` is (tokens, directions * units), or null if they are
+   not asked for. `memory` has the bytes that `gru_int8_room` names. */
+EXPORT void gru_int8(const struct network *net, const int32_t *tokens, const long *start,
+                     const long *row, long B, float *features, float *states, char *memory)
 {
-    long D = net->directions, H = net->units, E = net->layer[0].inputs, out = D * H;
-    long width = E > out ? E : out, T = TOKENS;
-    for (long i = 0; i < B; i++)
-        if (start[i + 1] - start[i] > T) T = start[i + 1] - start[i];
-    if (start[B] - start[0] < T) T = start[B] - start[0];
-    T += W; /* a tile has 16 rows, even where fewer are left */
-    struct room r = {room_for(T * GATES * out * sizeof(float)), room_for(T * width),
-                     room_for(T * width), room_for(T * sizeof(float)),
-                     room_for(W * out * sizeof(float)), room_for(2 * W * out)};
-    int lacking = !r.gates || !r.x || !r.y || !r.x_scale || !r.state || !r.rounded;
+    long E = net->layer[0].inputs, out = net->directions * net->units;
+    struct room r;
+    lay_out(&r, net, group_size(start, B), memory);
 #ifdef TILES
     if (tiles) configure();
 #endif
-    for (long first = 0, many; !lacking && first < B; first += many) {
+    for (long first = 0, many; first < B; first += many) {
         const long *from = start + first;
         for (many = 1; many < W && first + many < B && from[many + 1] - *from <= TOKENS;)
             many++;
@@ -217,9 +242,8 @@ EXPORT int gru_int8(const struct network *net, const int32_t *tokens, const long
         for (long k = 0; k < net->layers; k++) {
             const struct layer *l = net->layer + k;
             int top = k == net->layers - 1;
-            float *f = features + first * 2 * out;
             input_gates(l, r.x, r.x_scale, n, out / W, r.gates);
-            recur(net, l, &r, from, many, top ? f : NULL,
+            recur(net, l, &r, from, row + first, many, top ? features : NULL,
                   top && states ? states + *from * out : NULL);
             uint8_t *x = r.x;
             r.x = r.y, r.y = x;
@@ -229,8 +253,26 @@ EXPORT int gru_int8(const struct network *net, const int32_t *tokens, const long
 #ifdef TILES
     if (tiles) _tile_release();
 #endif
-    free(r.gates), free(r.x), free(r.y), free(r.x_scale), free(r.state), free(r.rounded);
-    return lacking;
+}
+
+/* y = x w + bias for (rows, width) x, (classes, width) w and (rows, classes) y, in this thread. */
+EXPORT void linear(const float *x, long rows, long width, const float *w, const float *bias,
+                   long classes, float *y)
+{
+    for (long row = 0; row < rows; row++, x += width, y += classes)
+        for (long c = 0; c < classes; c++) {
+            const float *weights = w + c * width;
+            vec sums[2] = {};
+            long k = 0;
+            for (; k + 2 * W <= width; k += 2 * W)
+                for (int i = 0; i < 2; i++)
+                    sums[i] += load(x + k + i * W) * load(weights + k + i * W);
+            sums[0] += sums[1];
+            float sum = bias[c];
+            for (int i = 0; i < W; i++) sum += sums[0][i];
+            for (; k < width; k++) sum += x[k] * weights[k];
+            y[c] = sum;
+        }
 }
 
 /* Ask for tiles, where CPU and system have them; to be called once, before `gru_int8`. */

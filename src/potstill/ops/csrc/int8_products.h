@@ -141,11 +141,42 @@ INLINE void some_products(int rows, const uint8_t *x, long stride, const int8_t 
 
 #endif
 
+#if defined(__AVX512VNNI__)
+
+/* One row: its 12 chains of sums hide what one dot product takes. Tiles would compute 16 rows. */
+static void row_products(const uint8_t *x, const int8_t *w, long inputs, int32_t *sums)
+{
+    __m512i sum[4][GATES] = {};
+    for (long k = 0; k < inputs; k += 16)
+        for (int i = 0; i < 4; i++) {
+            int32_t four;
+            memcpy(&four, x + k + 4 * i, 4);
+            __m512i value = _mm512_set1_epi32(four);
+            for (int g = 0; g < GATES; g++) {
+                const int8_t *weights = w + g * W * inputs + W * (k + 4 * i);
+                sum[i][g] = _mm512_dpbusd_epi32(sum[i][g], value, _mm512_loadu_si512(weights));
+            }
+        }
+    for (int g = 0; g < GATES; g++) {
+        __m512i a = _mm512_add_epi32(sum[0][g], sum[1][g]);
+        __m512i b = _mm512_add_epi32(sum[2][g], sum[3][g]);
+        _mm512_storeu_si512(sums + g * W * W, _mm512_add_epi32(a, b));
+    }
+}
+
+#endif
+
 /* sums is (3, 16 rows, 16 outputs); rows past the last one of x are left as they are, or arbitrary.
    Tiles read 16 rows of x in any case. */
 static void products(const uint8_t *x, long stride, long rows, const int8_t *w, long inputs,
                      int32_t *sums)
 {
+#if defined(__AVX512VNNI__)
+    if (rows == 1) {
+        row_products(x, w, inputs, sums);
+        return;
+    }
+#endif
 #ifdef TILES
     if (tiles) {
         tile_products(x, stride, w, inputs, sums);
