@@ -16,7 +16,7 @@ def supports(x: Tensor, hidden: int, dtype: torch.dtype) -> bool:
 
 
 class FusedGRU(torch.autograd.Function):
-    """`gru` as an autograd function, products in bf16, all else in fp32.
+    """`gru` as an autograd function: weights and products in bf16, all else in fp32.
 
     Tokens are in the order (L, B), and the products of x are those of both directions at once: the
     compiled steps find the token that a direction reads. Each direction has a thread.
@@ -29,9 +29,9 @@ class FusedGRU(torch.autograd.Function):
         rows, ended = _reading_order(lengths, L, D)
         tokens = x.transpose(0, 1).to(torch.bfloat16, memory_format=torch.contiguous_format)
         tokens = tokens.view(L * B, inputs)
-        input_weights = w_ih.to(torch.bfloat16).flatten(0, 1)
+        # Detached, as the threads of `read` have autograd on.
+        input_weights, recurrent = w_ih.detach().flatten(0, 1), w_hh.detach()
         products = tokens @ input_weights.t()
-        recurrent = w_hh.to(torch.bfloat16)
         bias = torch.cat([b_ih, b_hh[:, 2 * H :]], dim=1)
         bias[:, : 2 * H] += b_hh[:, : 2 * H]
         states, gates = x.new_empty(D, L + 1, B, H), x.new_empty(D, L, B, 4 * H)
@@ -95,14 +95,14 @@ class FusedGRU(torch.autograd.Function):
 
         map_in_threads(unread, range(D))
         grad_input = grad_input.flatten(1)
-        grad_w_ih = (grad_input.t() @ tokens).float().view(D, 3 * H, -1)
+        grad_w_ih = (grad_input.t() @ tokens).view(D, 3 * H, -1)
         grad_w_hh = torch.bmm(grad_hidden.flatten(1, 2).transpose(1, 2), previous.flatten(1, 2))
         grad_b_ih = grad_bias[:, : 3 * H].contiguous()
         grad_b_hh = torch.cat([grad_bias[:, : 2 * H], grad_bias[:, 3 * H :]], dim=1)
         grad_x: Any = None
         if ctx.needs_input_grad[0]:
             grad_x = (grad_input @ input_weights).float().view(L, B, -1).transpose(0, 1)
-        return grad_x, None, grad_w_ih, grad_w_hh.float(), grad_b_ih, grad_b_hh
+        return grad_x, None, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh
 
 
 def _pointers(x: Tensor) -> range:

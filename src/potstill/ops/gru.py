@@ -25,8 +25,11 @@ def gru(x: Tensor, lengths: Tensor, weights: list[list[Tensor]], dtype: torch.dt
     Returns:
         (B, L, directions · hidden); in the padding, the last state of each direction.
     """
+    fused = fused_gru.supports(x, weights[0][1].shape[1], dtype)
+    if fused:
+        weights = [[w.to(dtype) if w.ndim > 1 else w for w in direction] for direction in weights]
     grouped = [torch.stack(parts) for parts in zip(*weights, strict=True)]
-    if fused_gru.supports(x, weights[0][1].shape[1], dtype):
+    if fused:
         return fused_gru.FusedGRU.apply(x, lengths, *grouped)
     return GRU.apply(x, lengths, dtype, *grouped)
 
