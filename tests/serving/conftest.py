@@ -88,7 +88,7 @@ class Service:
             is_json = response.headers["content-type"] == "application/json"
             return Reply(
                 response.status,
-                json.loads(read) if is_json else read.decode(),
+                json.loads(read) if is_json else read.decode(errors="replace"),
                 {name.lower(): value for name, value in response.headers.items()},
             )
         finally:

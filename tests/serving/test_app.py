@@ -167,7 +167,15 @@ def test_health_info_and_openapi(service: Service, classifier: StudentClassifier
     schema = service.get("/openapi.json").body
     assert {"/predict", "/explain", "/health", "/info", "/metrics"} == set(schema["paths"])
     assert {"413", "422", "429", "503"} < set(schema["paths"]["/predict"]["post"]["responses"])
-    assert service.get("/docs").status == 200
+
+
+def test_the_description_of_the_api_loads_nothing_from_elsewhere(classifier: object) -> None:
+    with running({"student": classifier}, ServeSettings(token="secret")) as service:
+        page = service.get("/docs").body
+        assert "SwaggerUIBundle" in page and "http" not in page.replace(service.url, "")
+        for address in re.findall(r'(?:src|href)="([^"]+)"', page):
+            assert service.get(address).status == 200, address
+        assert service.get("/static-offline-docs/../../predict").status in (401, 404)
 
 
 def test_metrics_count(service: Service) -> None:
