@@ -12,7 +12,7 @@ from pathlib import Path
 
 import potstill
 
-TOTAL, AT_ONCE = 1_000_000, 10_000
+AT_ONCE = 10_000
 
 
 def resident_mb() -> float:
@@ -21,17 +21,18 @@ def resident_mb() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def main() -> None:
-    sentences = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
+def memory(sentences: list[str], total: int = 1_000_000) -> dict[str, list[float]]:
+    """Return the memory after every tenth of `total` sentences."""
     part = (sentences * (AT_ONCE // len(sentences) + 1))[:AT_ONCE]
     student = potstill.load()
     figures = []
-    for done in range(AT_ONCE, TOTAL + 1, AT_ONCE):
+    for done in range(AT_ONCE, total + 1, AT_ONCE):
         student.predict(part)
-        if done % (TOTAL // 10) == 0:
+        if done % (total // 10) == 0:
             figures.append(round(resident_mb(), 1))
-    print(json.dumps({"resident_mb": figures}))
+    return {"resident_mb": figures}
 
 
 if __name__ == "__main__":
-    main()
+    lines = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
+    print(json.dumps(memory(lines)))

@@ -33,6 +33,8 @@ KINDS = {
         *("--epochs", "3", "--batch_size", "4", *NETWORK),
     ],
 }
+# Enough minutes for all that it ever does, so that its plan does not depend on the machine's speed.
+MAKE = ["make", "{toy}", "--gpt_variant", "{base}", "--minutes", "100", "--unlabelled", "{texts}"]
 
 
 @dataclass
@@ -48,9 +50,9 @@ class Server:
         """Run a command in the folder `name`; return its exit code, or minus the signal."""
         work = self.folder / name
         work.mkdir(exist_ok=True)
-        args = [arg.format(**self.paths) for arg in KINDS[kind]]
+        args = MAKE if kind == "make" else [kind, "5", *KINDS[kind], *OFTEN]
         job = {
-            "args": [kind, "5", *args, *OFTEN, "--output", "out"],
+            "args": [*(arg.format(**self.paths) for arg in args), "--output", "out"],
             "folder": str(work),
             # Of its own where the teacher's logits are computed; else kernels are compiled once.
             "env": {"POTSTILL_CACHE": str((work if kind == "distil" else self.folder) / "cache")},
@@ -78,6 +80,13 @@ class Server:
         if kind == "pretrain":
             text = {Path(k).name: v for k, v in bodies(work / "text").items()}
             return weights(work / "out"), text
+        if kind == "make":
+            out = work / "out"
+            rows = json.loads((out / "make.json").read_text())["rows"]
+            for row in rows:
+                del row["sentences_per_second"]
+            models = weights(out / "teacher"), weights(out / "student")
+            return models, (out / "onnx/model.onnx").read_bytes(), rows
         results = json.loads((work / "out/results.json").read_text())
         for clock in ("seconds", "sentences_per_second"):
             del results["last"][clock]
@@ -103,7 +112,9 @@ def server(
         "toy": str(shared_toy_task.toy),
         "teacher": str(shared_toy_task.teacher),
         "set": str(shared_transfer_set),
+        "texts": str(tmp_path_factory.mktemp("texts") / "own.txt"),
     }
+    Path(paths["texts"]).write_text("".join(f"The cat number {i} sleeps.\n" for i in range(60)))
     process = subprocess.Popen(
         [sys.executable, fork_server.__file__, paths["base"]],
         stdin=subprocess.PIPE,
@@ -155,3 +166,8 @@ def test_killed_runs_end_in_the_same_weights(server: Server, kind: str, kills: i
 @pytest.mark.parametrize("kind", KINDS)
 def test_runs_killed_more_often_do_too(server: Server, kind: str, seed: int) -> None:
     kill_and_repeat(server, kind, 6, seed)
+
+
+@pytest.mark.slow
+def test_a_killed_make_does_too(server: Server) -> None:
+    kill_and_repeat(server, "make", 8, seed=4)

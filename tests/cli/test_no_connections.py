@@ -4,10 +4,16 @@ Every process is watched by an audit hook that Python loads before anything else
 is there, all that native code does, too.
 """
 
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,21 +34,49 @@ sys.addaudithook(watch)
 SETTINGS = ("HF_HUB_OFFLINE", "ORT_DISABLE_TELEMETRY", "http_proxy", "https_proxy")
 
 
-def watched(folder: Path, *args: object, before: tuple[str, ...] = ()) -> None:
+def environment(folder: Path) -> dict[str, str]:
+    """Return that of a process which is watched."""
     hook = folder / "hook"
     hook.mkdir(exist_ok=True)
     (hook / "sitecustomize.py").write_text(HOOK)
     path = os.pathsep.join(filter(None, [str(hook), os.environ.get("PYTHONPATH")]))
     own = {"PYTHONPATH": path, "CONNECTIONS": str(folder / "connections"), "OMP_NUM_THREADS": "1"}
+    return {k: v for k, v in os.environ.items() if k not in SETTINGS} | own
+
+
+def watched(folder: Path, *args: object) -> None:
     process = subprocess.run(
-        [*before, sys.executable, RUN, *map(str, args)],
+        [sys.executable, RUN, *map(str, args)],
         cwd=folder,
-        env={k: v for k, v in os.environ.items() if k not in SETTINGS} | own,
+        env=environment(folder),
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert process.returncode == 0, process.stderr
+
+
+@contextmanager
+def watched_service(folder: Path) -> Iterator[int]:
+    """Run `serve` in this context, which gets its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, RUN, "serve", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=folder, env=environment(folder))
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.2)
+        yield port
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) in (0, 143, -15)
 
 
 def connections(folder: Path) -> str:
@@ -76,6 +110,25 @@ def test_a_whole_run_opens_no_connection(tmp_path: Path, tiny_gpt2: Path) -> Non
     watched(tmp_path, "export", "--model_path", "student")
     watched(tmp_path, "predict", "--model_path", "student", "A text.")
     watched(tmp_path, "report", "student")
+    watched(tmp_path, "transfer", 1, "--teacher", "teacher", "--sampled", 20, "--edited", 20)
+    watched(tmp_path, "rnn", 1, "--data", data, "--epochs", 1, "--pretrain_epochs", 0, *SMALL)
+    watched(tmp_path, "pretrain", 1, "--gpt_variant", tiny_gpt2, "--tokens", 600, *SMALL)
+    watched(tmp_path, "check", data)
+    watched(tmp_path, "make", data, "--gpt_variant", tiny_gpt2, "--minutes", 1)
+    assert not connections(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_service_opens_no_connection(tmp_path: Path) -> None:
+    """It answers, and is stopped; its clients are this machine's."""
+    with watched_service(tmp_path) as port:
+        body = json.dumps({"text": "The books is old."}).encode()
+        url = f"http://127.0.0.1:{port}/explain"
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(urllib.request.Request(url, body, {"content-type": "application/json"})):
+            pass
+        with opener.open(f"http://127.0.0.1:{port}/docs"):
+            pass
     assert not connections(tmp_path)
 
 

@@ -160,7 +160,7 @@ class StudentClassifier(Classifier):
         ):
             staging = Path(temporary)
             for left in folder.glob(f"{STAGING}*"):  # by an export that was killed
-                if left != staging:
+                if left.name != staging.name:  # from Python 3.12 on, its path is absolute
                     shutil.rmtree(left, ignore_errors=True)
             write_onnx(self.model, staging / STUDENT_ONNX, int8)
             self.tokenizer.save(str(staging / STUDENT_TOKENIZER), pretty=False)

@@ -1,0 +1,52 @@
+"""Coverage-guided fuzzing of one reader, in a process of its own, which test_guided.py starts:
+
+    python -m tests.fuzz.guided READER FOLDER TINY_GPT2 [FLAGS OF LIBFUZZER]
+
+libFuzzer keeps the cases that reach new code and goes on from them. What it finds lies in FOLDER as
+crash-…; such a file belongs into corpora/.
+"""
+
+import sys
+from pathlib import Path
+from random import Random
+
+import atheris
+
+with atheris.instrument_imports(include=["potstill"]):
+    from potstill.errors import UserError
+    from tests.fuzz.mutation import one_of
+    from tests.fuzz.readers import make_readers
+
+
+def mutated(body: bytes, most: int, seed: int) -> bytes:
+    """Half of the cases are libFuzzer's own, the others those of mutation.py, which knows JSON."""
+    random = Random(seed)
+    if random.random() < 0.5:
+        return atheris.Mutate(body, most)
+    return one_of([body], random)[:most]
+
+
+def main() -> None:
+    name, folder, tiny_gpt2, *flags = sys.argv[1:]
+    reader = make_readers(Path(folder), Path(tiny_gpt2))[name]()
+    seeds = Path(folder) / "seeds"
+    seeds.mkdir()
+    for number, sample in enumerate(reader.samples):
+        (seeds / str(number)).write_bytes(sample)
+
+    def one_input(body: bytes) -> None:
+        try:
+            reader.read(body)
+        except UserError as error:
+            assert "\n" not in str(error).strip(), error
+        except reader.errors:
+            pass
+
+    most = 2 * max(map(len, reader.samples)) + 64
+    own = [f"-max_len={most}", "-timeout=10", f"-artifact_prefix={folder}/"]
+    atheris.Setup([sys.argv[0], *own, *flags, str(seeds)], one_input, custom_mutator=mutated)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
