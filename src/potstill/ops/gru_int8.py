@@ -180,11 +180,12 @@ class CompiledGRU:
         start = np.zeros(len(sentences) + 1, ctypes.c_long)
         np.cumsum(lengths[order], out=start[1:])
         flat = [token for i in order.tolist() for token in sentences[i]]
-        tokens = np.array(flat, np.int32)
+        tokens = np.array(flat, np.int64)
         if len(lengths) and not lengths.min():
             raise ValueError("a sentence has no token")
         if len(tokens) and not 0 <= tokens.min() <= tokens.max() < self._vocabulary:
             raise ValueError(f"a token is not below {self._vocabulary}, the size of the embedding")
+        tokens = tokens.astype(np.int32)
         width = self.directions * self._units
         features = np.empty((len(sentences), 2 * width), np.float32)
         all_states = np.empty((len(tokens), width), np.float32) if states else None
