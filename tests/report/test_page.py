@@ -158,9 +158,15 @@ def test_runs_side_by_side(run_folder: Path, tmp_path: Path) -> None:
     other = make_run(tmp_path / "runs" / "rnn-2", seed=2, lr=0.01)
     page, _ = page_of(run_folder, other)
     assert page.headings == ["Side by side", *SECTIONS, *SECTIONS]
-    assert f"{other} against {run_folder} dev" in page.text
+    assert f"rnn-2 against {run_folder.name} dev" in page.text
     assert "lr 0.002 0.01" in page.text
     assert re.search(r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\] points", page.text)
+
+
+def test_runs_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / kind / "student", seed=n) for n, kind in enumerate(("a", "b"))]
+    page, _ = page_of(*folders)
+    assert "b/student against a/student dev" in page.text
 
 
 def test_runs_on_other_sentences_are_not_compared(run_folder: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
 
 # Sentences that the speed is measured on; of the passes over them the last counts.
 DECODER_SENTENCES, STUDENT_SENTENCES, PASSES = 64, 256, 2
+LABELLED_SENTENCES = 256  # fewer don't fill the batches, and seem to take twice as long
 DECODER_BATCH, STUDENT_BATCH = 32, 64
 
 
@@ -79,16 +80,20 @@ def measure(base_model: BaseModel, split: Split, classes: int, max_length: int) 
     decoder.to(process().device)
     loading = time.perf_counter() - started
 
-    part = _spread(split, DECODER_SENTENCES)
     limit = min(max_length, max_positions(base, default=max_length))
-    tokens, _ = classifier.encode(tokenizer, part.sentences, limit, tokenizer.bos_token_id)
+
+    def encode(part: Split) -> list[list[int]]:
+        return classifier.encode(tokenizer, part.sentences, limit, tokenizer.bos_token_id)[0]
+
+    part = _spread(split, DECODER_SENTENCES)
     tuning = _training_rate(
         decoder,
-        LabelledDataset(tokens, part.labels),
+        LabelledDataset(encode(part), part.labels),
         classification_loss,
         batch_size=DECODER_BATCH,
         microbatch_tokens=classifier.MICROBATCH_TOKENS,
     )
+    tokens = encode(_spread(split, LABELLED_SENTENCES))
     labelling = _rate(len(tokens), lambda: predict_logits(decoder, tokens))
     return Rates(tuning, labelling, _student_rate(split, classes, max_length), loading)
 

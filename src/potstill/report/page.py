@@ -1,6 +1,7 @@
 """The page of a report: what it shows of each run, and of several side by side."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -222,7 +223,7 @@ def _settings(config: dict[str, Any]) -> list[tuple[str, Any, bool]]:
 
 def _describe_several(runs: Sequence[RunRecord]) -> dict[str, Any]:
     """Return what the page says of several runs together."""
-    names = [str(run.folder) for run in runs]
+    names = _short_names([run.folder for run in runs])
     keys = sorted({key for run in runs for key in run.config["settings"]})
     rows = [(key, [run.config["settings"].get(key, "") for run in runs]) for key in keys]
     splits = [s for s in SPLIT_TITLES if any(s in run.results["chosen"] for run in runs)]
@@ -243,17 +244,28 @@ def _describe_several(runs: Sequence[RunRecord]) -> dict[str, Any]:
             (SPLIT_TITLES[split], [run.results["chosen"].get(split) for run in runs])
             for split in splits
         ],
-        "pairs": [_compared(runs[0], run, split) for run in runs[1:] for split in splits],
+        "pairs": [
+            {"first": names[0], "other": name} | _compared(runs[0], run, split)
+            for run, name in zip(runs[1:], names[1:], strict=True)
+            for split in splits
+        ],
         "curves": curves,
         "differences": [(key, values) for key, values in rows if len(set(map(str, values))) > 1],
     }
 
 
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """Return the shortest ends of the paths that tell them apart; what is equal stays whole."""
+    for length in range(1, max(len(folder.parts) for folder in folders)):
+        names = ["/".join(folder.parts[-length:]) for folder in folders]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]
+
+
 def _compared(first: RunRecord, other: RunRecord, split: str) -> dict[str, Any]:
     """Return the paired test of two runs on a split, or why there is none."""
     about = {
-        "first": str(first.folder),
-        "other": str(other.folder),
         "split": SPLIT_TITLES[split],
         "test": None,
         "reason": "",
