@@ -35,13 +35,13 @@ run: install
 browser:
 	command -v chromedriver || (apt-get update -q && apt-get install -y -q chromium chromium-driver)
 
-# What the tests expect to the digit are a CPU's figures. Each process takes one core.
-# Two teachers, their average, five million sentences, the student: ten minutes of a GPU, or weeks of two
-# cores. DATA is CoLA's folder.
+# Two teachers, their average, five million sentences, the student: for a GPU; two cores take weeks.
+# DATA is CoLA's folder.
 DATA ?= auto
 chain: install
 	$(BIN)/python benchmarks/chain.py --data $(DATA)
 
+# What the tests expect to the digit are a CPU's figures. Each process takes one core.
 test: install tests/node/node_modules
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n auto --dist loadfile
 
