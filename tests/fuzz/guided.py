@@ -7,15 +7,15 @@ crash-…; such a file belongs into corpora/.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from random import Random
 
 import atheris
 
 with atheris.instrument_imports(include=["potstill"]):
-    from potstill.errors import UserError
     from tests.fuzz.mutation import one_of
-    from tests.fuzz.readers import make_readers
+    from tests.fuzz.readers import attempt, make_readers
 
 
 def mutated(body: bytes, most: int, seed: int) -> bytes:
@@ -34,17 +34,11 @@ def main() -> None:
     for number, sample in enumerate(reader.samples):
         (seeds / str(number)).write_bytes(sample)
 
-    def one_input(body: bytes) -> None:
-        try:
-            reader.read(body)
-        except UserError as error:
-            assert "\n" not in str(error).strip(), error
-        except reader.errors:
-            pass
-
     most = 2 * max(map(len, reader.samples)) + 64
     own = [f"-max_len={most}", "-timeout=10", f"-artifact_prefix={folder}/"]
-    atheris.Setup([sys.argv[0], *own, *flags, str(seeds)], one_input, custom_mutator=mutated)
+    atheris.Setup(
+        [sys.argv[0], *own, *flags, str(seeds)], partial(attempt, reader), custom_mutator=mutated
+    )
     atheris.Fuzz()
 
 

@@ -19,6 +19,7 @@ from potstill.data.stream import open_source
 from potstill.decoder.adapter import load_adapter, save_adapter
 from potstill.decoder.classifier import build_lora_classifier
 from potstill.decoder.hub import find_base_model
+from potstill.errors import UserError
 from potstill.files import MANIFEST, read_json, write_manifest
 from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.onnx import OnnxClassifier
@@ -56,6 +57,16 @@ class Reader:
     samples: list[bytes]
     read: Callable[[bytes], object]
     errors: tuple[type[Exception], ...] = ()
+
+
+def attempt(reader: Reader, body: bytes) -> None:
+    """Read a file: it is read or refused in a sentence; any other error is the caller's."""
+    try:
+        reader.read(body)
+    except UserError as error:
+        assert "\n" not in str(error).strip(), error
+    except reader.errors:
+        pass
 
 
 def make_readers(folder: Path, tiny_gpt2: Path) -> dict[str, Callable[[], Reader]]:
