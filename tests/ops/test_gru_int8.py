@@ -1,9 +1,11 @@
 """The compiled 8-bit GRU against its plain formula and against torch."""
 
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -181,8 +183,10 @@ def test_tokens_that_the_memory_does_not_have_are_refused(tokens: list[list[int]
 
 @pytest.fixture
 def fresh_kernel_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A cache folder of its own, with nothing compiled yet."""
+    """A cache folder and one for temporary files of its own, with nothing compiled yet."""
     monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     int8_library.load_library.cache_clear()
     yield tmp_path / "cache"
     int8_library.load_library.cache_clear()
@@ -200,6 +204,25 @@ def test_kernels_are_compiled_once(
     assert int8_library.load_library()
 
 
+@pytest.mark.skipif(int8_library.load_library() is None, reason="there are no kernels here")
+@pytest.mark.parametrize("fault", ["no room", "no home"])
+def test_without_a_cache_folder_a_temporary_one_serves(
+    fault: str, fresh_kernel_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fault == "no room":
+        fresh_kernel_cache.write_text("a file where the folder should be")
+    else:
+        for name in ("POTSTILL_CACHE", "XDG_CACHE_HOME", "HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("no home")))
+    assert int8_library.load_library()
+    (folder,) = (fresh_kernel_cache.parent / "temporary").iterdir()
+    assert [file.suffix for file in folder.iterdir()] == [".so"]
+    folder.chmod(0o777)  # now anybody could put something there
+    int8_library.load_library.cache_clear()
+    assert int8_library.load_library() is None
+
+
 @pytest.mark.parametrize("fault", ["no compiler", "it fails", "no room", "another CPU"])
 def test_without_kernels_there_is_no_library(
     fault: str, fresh_kernel_cache: Path, monkeypatch: pytest.MonkeyPatch
@@ -210,6 +233,7 @@ def test_without_kernels_there_is_no_library(
         monkeypatch.setenv("CC", "false")
     elif fault == "no room":
         fresh_kernel_cache.write_text("a file where the folder should be")
+        (fresh_kernel_cache.parent / "temporary").rmdir()
     else:
         monkeypatch.setattr(int8_library.platform, "machine", lambda: "riscv64")
     assert int8_library.load_library() is None

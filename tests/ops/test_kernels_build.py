@@ -1,6 +1,7 @@
 """Compiling the kernels once, and computing without them."""
 
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from tests.ops.conftest import RUNNABLE, FusedLayers, bf16, needed
 
 @pytest.fixture
 def fresh_kernel_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A cache folder of its own, with nothing compiled yet."""
+    """A cache folder and one for temporary files of its own, with nothing compiled yet."""
     monkeypatch.setenv("POTSTILL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     kernels.load_library.cache_clear()
     yield tmp_path
     kernels.load_library.cache_clear()
@@ -44,6 +47,7 @@ def test_without_kernels_pytorchs_operations_are_used(
         monkeypatch.setenv("CC", "false")
     elif fault == "no room":
         (fresh_kernel_cache / "cache").write_text("a file where the folder should be")
+        (fresh_kernel_cache / "temporary").rmdir()
     else:
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     assert kernels.load_library() is None

@@ -1,12 +1,14 @@
-"""Compiling the C files of csrc/ once, into the cache folder."""
+"""Compiling the C files of csrc/ once, into the cache folder, or else into a temporary one."""
 
 import ctypes
 import hashlib
 import os
 import shlex
 import shutil
+import stat
 from pathlib import Path
 
+from potstill.errors import UserError
 from potstill.files import cache_folder, write_bytes
 
 CSRC = Path(__file__).with_name("csrc")
@@ -27,13 +29,31 @@ def load_compiled(name: str, sources: list[Path], flags: list[str]) -> ctypes.CD
     command = [*compiler, *flags, *SHARED]
     code = b"".join(file.read_bytes() for file in sources)
     key = hashlib.sha256(code + " ".join(command).encode()).hexdigest()[:16]
-    file = cache_folder() / f"{name}-{key}.so"
-    try:
-        if not file.is_file():
-            _compile(command, sources, file)
-        return ctypes.CDLL(str(file))
-    except OSError:
-        return None
+    for folder in (cache_folder, _temporary_folder):
+        try:
+            file = folder() / f"{name}-{key}.so"
+            if not file.is_file():
+                _compile(command, sources, file)
+            return ctypes.CDLL(str(file))
+        except (OSError, UserError):  # a container's user may have no home folder
+            continue
+    return None
+
+
+def _temporary_folder() -> Path:
+    """Return this user's own folder among the temporary ones.
+
+    Raises:
+        OSError: It is someone else's, or others can write it: what they put there would be run.
+    """
+    import tempfile
+
+    folder = Path(tempfile.gettempdir()) / f"potstill-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{folder} is not this user's own")
+    return folder
 
 
 def _compile(command: list[str], sources: list[Path], file: Path) -> None:
