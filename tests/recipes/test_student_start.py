@@ -12,7 +12,7 @@ from potstill.errors import UsageError
 from potstill.recipes._run import Task
 from potstill.recipes._student import (
     build_student,
-    log_init,
+    choose_base,
     make_tokenizer,
     match_prevalence,
     resolve_training,
@@ -109,17 +109,30 @@ def test_the_learning_rate_goes_with_the_root_of_a_batch_size_that_is_given() ->
     assert (train.epochs, train.batch_size, train.lr) == (1, 7, 0.5)
 
 
-def test_a_network_of_another_shape_starts_from_random_numbers(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level("INFO")
+ENGLISH = ["The cat sat on the mat, and the dog slept in the old house."]
+RUSSIAN = ["Кошка сидела на ковре, а собака спала в старом доме."]
+
+
+def test_a_network_of_another_shape_starts_from_random_numbers() -> None:
     small = StudentSettings(hidden_size=8)
-    assert load_init(small) is None
-    log_init(None, small)
-    assert "init: none, as DistilRNN-base has a network of another shape" in caplog.text
-    assert load_init(StudentSettings()) is not None
+    assert choose_base(load_init(small), small, ENGLISH) == (
+        None,
+        "none, as DistilRNN-base has a network of another shape",
+    )
     with pytest.raises(UsageError, match="`hidden_size` is 8, but the network in"):
         load_init(StudentSettings(hidden_size=8, init="base"))
+
+
+@pytest.mark.parametrize("init", [None, "base", "none"])
+def test_by_default_the_base_serves_where_it_has_words_for_the_text(init: str | None) -> None:
+    settings = StudentSettings(init=init)
+    base = load_init(settings)
+    assert choose_base(base, settings, ENGLISH)[0] is base
+    chosen, about = choose_base(base, settings, RUSSIAN)
+    if init is None:
+        assert chosen is None and about == "none, as DistilRNN-base has no words for this text"
+    else:
+        assert chosen is base and ("weights" in about) == (init == "base")
 
 
 class Fixed(torch.nn.Module):

@@ -113,3 +113,19 @@ def test_core_and_stems() -> None:
     assert "stop" in possible_stems("stopping") & possible_stems("stops")
     assert "tr" not in possible_stems("tries")
     assert "try" in possible_stems("tried")
+
+
+def test_characters_are_words_where_there_are_no_spaces() -> None:
+    """Edited, Chinese and Japanese stay without spaces, and keep their stops at the end."""
+    sentences = [
+        "猫が古い家で寝る。",
+        "犬が古い庭で寝る。",
+        "猫は新しい家にいる。",
+        "我今天去了学校。",
+    ]
+    lexicon, rng = read_lexicon(sentences), np.random.default_rng(0)
+    for name in ("substitute", "delete", "insert", "swap", "move", "splice"):
+        made = {edit_sentence(s, name, lexicon, rng) for s in sentences for _ in range(20)} - {None}
+        assert len(made) > 3, name
+        assert all(" " not in text and text.index("。") == len(text) - 1 for text in made), name
+    assert edit_sentence("Das ist 猫 .", "delete", lexicon, rng) is not None

@@ -1,4 +1,4 @@
-"""Where the words of a sentence end."""
+"""The words of a sentence, and where they end."""
 
 import re
 from bisect import bisect_right
@@ -7,6 +7,24 @@ from collections.abc import Sequence
 # Chinese and Japanese have no space between words: there, each character counts as one.
 ALONE = "\u3005-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 WORD = re.compile(rf"[{ALONE}]|[^\s{ALONE}]+")
+STANDS_ALONE = re.compile(f"[{ALONE}]")
+# Like WORD, but that punctuation stays with the character before it.
+PUNCTUATED = re.compile(rf"[{ALONE}][^\w\s{ALONE}]*|[^\s{ALONE}]+")
+
+
+def split_words(sentence: str) -> list[str]:
+    """Return the words of a sentence, each with its punctuation; each Chinese or Japanese character
+    is one."""
+    return PUNCTUATED.findall(sentence)
+
+
+def join_words(words: Sequence[str]) -> str:
+    """Return a sentence of words: with spaces, but not beside Chinese or Japanese characters."""
+    text = ""
+    for before, word in zip(["", *words], words, strict=False):
+        beside = STANDS_ALONE.match(before) or STANDS_ALONE.match(word)
+        text += word if beside or not text else f" {word}"
+    return text
 
 
 def word_ends(sentence: str, ends: Sequence[int]) -> list[int]:

@@ -20,6 +20,7 @@ from potstill.decoder.hub import BaseModel
 from potstill.distillation.dataset import labelled_dataset
 from potstill.distillation.losses import distillation_loss
 from potstill.distillation.resident import on_device
+from potstill.recipes._student import choose_base
 from potstill.settings import DistilSettings, LoRASettings, ResolvedTrainSettings, StudentSettings
 from potstill.student import tokenizer as student_tokens
 from potstill.student.base import load_init
@@ -100,7 +101,7 @@ def measure(base_model: BaseModel, split: Split, classes: int, max_length: int) 
 
 def _student_rate(split: Split, classes: int, max_length: int) -> float:
     part = _spread(split, STUDENT_SENTENCES)
-    base = load_init(StudentSettings())
+    base, _ = choose_base(load_init(StudentSettings()), StudentSettings(), split.sentences)
     tokenizer = base.tokenizer if base else student_tokens.train_tokenizer(part.sentences, 8000)
     labelled = LabelledDataset(
         student_tokens.encode(tokenizer, part.sentences, max_length), part.labels

@@ -25,8 +25,8 @@ from potstill.recipes._language import log_foreign_text
 from potstill.recipes._run import Run, Task, fit, read_task
 from potstill.recipes._student import (
     build_student,
+    choose_base,
     encode_splits,
-    log_init,
     make_tokenizer,
     pretrain_student,
     resolve_training,
@@ -117,6 +117,7 @@ def distil(
     check_decisions(decisions, task.corpus.labels, task.scored)
     weights = class_weights(decisions, task.train, task.corpus.labels)
     log_foreign_text(teacher.tokenizer, task.train.sentences)
+    base, init = choose_base(base, student, task.train.sentences)
     if unlabelled:
         check_teacher(unlabelled, teacher.sha256)
     selection = _without_scored(unlabelled, task) if unlabelled else None
@@ -139,7 +140,8 @@ def distil(
     sentences: Iterable[str] = task.train.sentences
     if selection:
         sentences = itertools.chain(sentences, selection.sentences(TOKENIZER_SENTENCES))
-    log_init(base, student)
+    if init:
+        log_choice("init", init)
     tokenizer = make_tokenizer(base, sentences, student.vocab_size)
     max_length = data_settings.max_length
     evaluations = encode_splits(tokenizer, task, max_length)

@@ -16,15 +16,15 @@ from potstill.recipes._description import describe_run
 from potstill.recipes._run import Run, fit, read_task
 from potstill.recipes._student import (
     build_student,
+    choose_base,
     encode_splits,
-    log_init,
     make_tokenizer,
     pretrain_student,
     resolve_training,
     write_student,
 )
 from potstill.recipes._unfinished import alone_in, check_target
-from potstill.recipes.console import format_count
+from potstill.recipes.console import format_count, log_choice
 from potstill.settings import (
     DataSettings,
     DecisionSettings,
@@ -81,6 +81,7 @@ def train_baseline(
     task, data_settings = read_task(data, data_settings, seed)
     check_decisions(decisions, task.corpus.labels, task.scored)
     weights = class_weights(decisions, task.train, task.corpus.labels)
+    base, init = choose_base(base, student, task.train.sentences)
     plan, pretraining = resolve_training(
         train,
         pretraining,
@@ -89,7 +90,8 @@ def train_baseline(
         init=base is not None,
     )
 
-    log_init(base, student)
+    if init:
+        log_choice("init", init)
     tokenizer = make_tokenizer(base, task.train.sentences, student.vocab_size)
     evaluations = encode_splits(tokenizer, task, data_settings.max_length)
     labelled = evaluations.pop("train")

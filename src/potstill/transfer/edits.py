@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from potstill.data.text import join_words, split_words
 from potstill.transfer.lexicon import WORD, Lexicon, core
 from potstill.transfer.sentences import LabelledSentence
 
@@ -126,9 +127,10 @@ def edit_sentence(
 
     A capital letter at the beginning stays at the beginning.
     """
-    words = sentence.split()
+    words = split_words(sentence)
     if not words:
         return None
+    before = join_words(words)
     # A name at the beginning keeps its capital wherever it goes.
     first = words[0]
     if first.lower() in lexicon.after and first != "I":
@@ -138,8 +140,8 @@ def edit_sentence(
         return None
     if first[:1].isupper():
         edited = [edited[0][:1].upper() + edited[0][1:], *edited[1:]]
-    text = " ".join(edited)
-    return text if text != sentence and core(edited[0]) else None
+    text = join_words(edited)
+    return text if text not in (sentence, before) and core(edited[0]) else None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from potstill.data.text import split_words
+
 CLOSED_CLASSES = [
     "a an the this that these those some any no every each all both many much few several most",
     "I you he she it we they one",
@@ -100,7 +102,7 @@ def read_lexicon(sentences: Sequence[str]) -> Lexicon:
     after: dict[str, set[str]] = defaultdict(set)
     before: dict[str, set[str]] = defaultdict(set)
     by_stem: dict[str, set[str]] = defaultdict(set)
-    split = [sentence.split() for sentence in sentences]
+    split = [split_words(sentence) for sentence in sentences]
     for words in split:
         cores = [core(word) for word in words]
         for left, right in itertools.pairwise(cores):
