@@ -42,7 +42,7 @@ from potstill.training.precision import resolve_precision
 EPOCHS, SEEN = 20, 400_000  # passes over a few sentences; sentences that many are passed over
 SMALL = 20_000  # sentences; so few are learnt in smaller batches
 LARGE = 200_000  # from so many on, a GPU takes batches that fill it
-# Tokens of the base for a byte. English takes 0.26 to 0.36; of a language that it does not know each
+# Tokens of the base for a byte. English takes 0.26 to 0.36; of a language that it does not know a
 # letter takes one or two: Russian 0.80, Japanese 0.86.
 FOREIGN = 0.5
 PRETRAIN_EPOCHS = 6
