@@ -42,6 +42,7 @@ def serve(base: str) -> None:
     )
     _shards.LABELLED_AT_ONCE = 5  # several savings to a file
     make.SAVE_MINUTES = 0.001
+    make.PATIENCE = 1000.0  # what is made is not to depend on the machine's speed
     pretrain.pretrain = partial(pretrain.pretrain, shard_texts=15, basis_texts=15)  # type: ignore[assignment]
     for line in sys.stdin:
         job = json.loads(line)

@@ -55,7 +55,11 @@ class Server:
             "args": [*(arg.format(**self.paths) for arg in args), "--output", "out"],
             "folder": str(work),
             # Of its own where the teacher's logits are computed; else kernels are compiled once.
-            "env": {"POTSTILL_CACHE": str((work if kind == "distil" else self.folder) / "cache")},
+            "env": {
+                "POTSTILL_CACHE": str(
+                    (work if kind in ("distil", "make") else self.folder) / "cache"
+                )
+            },
             "out": str(self.folder / f"{name}.out"),
         }
         assert self.process.stdin and self.process.stdout

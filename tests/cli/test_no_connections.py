@@ -4,14 +4,10 @@ Every process is watched by an audit hook that Python loads before anything else
 is there, all that native code does, too.
 """
 
-import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +22,8 @@ def watch(event, args):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
         if event == "socket.connect" and isinstance(args[1], (str, bytes)):
             return  # a socket of this machine
+        if event == "socket.getaddrinfo" and args[0] == "127.0.0.1":
+            return  # what serve listens at; nobody is asked
         with open(os.environ["CONNECTIONS"], "a") as file:
             file.write(f"{event} {args[1:]!r} {sys.argv}\\n")
 sys.addaudithook(watch)
@@ -57,26 +55,22 @@ def watched(folder: Path, *args: object) -> None:
 
 
 @contextmanager
-def watched_service(folder: Path) -> Iterator[int]:
-    """Run `serve` in this context, which gets its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, RUN, "serve", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=folder, env=environment(folder))
+def watched_service(folder: Path) -> Iterator[str]:
+    """Run `serve` in this context, which gets its address."""
+    process = subprocess.Popen(
+        [sys.executable, RUN, "serve", "--port", "0"],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout
     try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline and process.poll() is None
-                time.sleep(0.2)
-        yield port
+        yield next(line.split()[2].rstrip(";") for line in process.stdout if "serving at" in line)
     finally:
         process.terminate()
-        assert process.wait(timeout=30) in (0, 143, -15)
+        process.communicate(timeout=30)
 
 
 def connections(folder: Path) -> str:
@@ -121,14 +115,16 @@ def test_a_whole_run_opens_no_connection(tmp_path: Path, tiny_gpt2: Path) -> Non
 @pytest.mark.slow
 def test_a_service_opens_no_connection(tmp_path: Path) -> None:
     """It answers, and is stopped; its clients are this machine's."""
-    with watched_service(tmp_path) as port:
-        body = json.dumps({"text": "The books is old."}).encode()
-        url = f"http://127.0.0.1:{port}/explain"
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(urllib.request.Request(url, body, {"content-type": "application/json"})):
-            pass
-        with opener.open(f"http://127.0.0.1:{port}/docs"):
-            pass
+    ask = """
+import sys
+from urllib.request import ProxyHandler, Request, build_opener
+address, body = sys.argv[1], b'{"text": "The books is old."}'
+explain = Request(address + "/explain", body, {"content-type": "application/json"})
+for request in (address, address + "/docs", explain):
+    build_opener(ProxyHandler({})).open(request).read()
+"""
+    with watched_service(tmp_path) as address:
+        subprocess.run([sys.executable, "-c", ask, address], check=True, timeout=60)
     assert not connections(tmp_path)
 
 
