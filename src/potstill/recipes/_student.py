@@ -20,6 +20,7 @@ from potstill.distillation.streamed import StreamedText
 from potstill.metrics import score
 from potstill.progress import Progress, no_progress
 from potstill.recipes._decisions import Adjustment, no_bias, temperature_on_holdout
+from potstill.recipes._language import is_foreign_to_base
 from potstill.recipes._run import Run, Task, write_run
 from potstill.recipes._unfinished import saving_state
 from potstill.recipes.console import log_truncated
@@ -42,9 +43,6 @@ from potstill.training.precision import resolve_precision
 EPOCHS, SEEN = 20, 400_000  # passes over a few sentences; sentences that many are passed over
 SMALL = 20_000  # sentences; so few are learnt in smaller batches
 LARGE = 200_000  # from so many on, a GPU takes batches that fill it
-# Tokens of the base for a byte. English takes 0.26 to 0.36; of a language that it does not know a
-# letter takes one or two: Russian 0.80, Japanese 0.86.
-FOREIGN = 0.5
 PRETRAIN_EPOCHS = 6
 PRETRAIN_EPOCHS_WITH_SET = 3
 
@@ -93,7 +91,7 @@ def choose_base(
             the text.
         sentences: The training sentences.
     """
-    if base and settings.init is None and base.tokens_per_byte(sentences) > FOREIGN:
+    if base and settings.init is None and is_foreign_to_base(base, sentences):
         return None, "none, as DistilRNN-base has no words for this text"
     if base:
         return base, f"{base.folder}, weights {base.sha256[:12]}"

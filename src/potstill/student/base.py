@@ -1,7 +1,6 @@
 """The weights and the tokenizer that a student starts from instead of random numbers."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from potstill.files import STUDENT_TOKENIZER, STUDENT_WEIGHTS, read_json, write_
 from potstill.manifest import check_manifest
 from potstill.settings import NetworkSettings, StudentSettings
 from potstill.student.model import DistilRNN, StudentConfig
-from potstill.student.tokenizer import encode_batch, read_tokenizer
+from potstill.student.tokenizer import read_tokenizer
 
 PRETRAINED = Path(__file__).parent / "pretrained"  # DistilRNN-base, which comes with the package
-SAMPLE = 500  # sentences that are looked at
 OF_CLASSES = ("score.", "word_score.")  # what a task begins afresh
 
 
@@ -44,12 +42,6 @@ class Base:
     def describe(self) -> dict[str, str]:
         """Return what a run records of it."""
         return {"path": str(self.folder), "sha256": self.sha256}
-
-    def tokens_per_byte(self, sentences: Sequence[str]) -> float:
-        """Return how many tokens it takes for a byte of text."""
-        sample = list(sentences[:SAMPLE])
-        tokens = sum(len(encoding.ids) for encoding in encode_batch(self.tokenizer, sample))
-        return tokens / max(1, sum(len(sentence.encode()) for sentence in sample))
 
     def misfit(self, settings: StudentSettings) -> str | None:
         """Return the first setting by which the network that `settings` ask for has another shape
