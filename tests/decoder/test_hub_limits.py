@@ -4,14 +4,13 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+
+from tests.http_server import Answer, serving
 
 COMMIT = "a" * 40
 FIND = """
@@ -28,49 +27,6 @@ except hub.UserError as error:
     print("UserError:", error)
 print(time.monotonic() - started)
 """
-Answer = Callable[[BaseHTTPRequestHandler], "tuple[int, dict[str, str], bytes] | None"]
-
-
-@contextmanager
-def serving(answer: Answer) -> Iterator[str]:
-    """A Hub that sends what `answer` returns; where that is None, nothing ever."""
-    over = threading.Event()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_HEAD(self) -> None:
-            self.answer()
-
-        def do_GET(self) -> None:
-            self.answer()
-
-        def answer(self) -> None:
-            sent = answer(self)
-            if sent is None:
-                over.wait(60)
-                self.close_connection = True
-                return
-            status, headers, body = sent
-            self.send_response(status)
-            for key, value in (headers | {"Content-Length": str(len(body))}).items():
-                self.send_header(key, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        over.set()
-        server.shutdown()
-        server.server_close()
 
 
 def find(name: str, address: str, cache: Path, silence: float = 1.0) -> tuple[str, float]:

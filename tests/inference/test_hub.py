@@ -5,11 +5,10 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from potstill.errors import UserError
 from potstill.inference.hub import is_hub_name
 from potstill.inference.load import load
 from potstill.inference.student import StudentClassifier
+from tests.http_server import serving
 
 COMMIT = "a" * 40
 REPOSITORY = "someone/tiny-student"
@@ -50,56 +50,32 @@ def hub(student: Path, tmp_path: Path) -> Iterator[Hub]:
     StudentClassifier(student).export_onnx(student)
     files = {file.name: file.read_bytes() for file in student.iterdir()}
     files |= {"pytorch_model.bin": b"a pickle", "modeling.py": b"raise SystemExit('ran')"}
+    hub = Hub("", files)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        path, status, headers = request.path.split("?")[0], 200, {"X-Repo-Commit": COMMIT}
+        body = b""
+        if path == f"/api/models/{REPOSITORY}/revision/main":
+            body = json.dumps({"id": REPOSITORY, "sha": COMMIT, "siblings": []}).encode()
+        elif path == f"/api/models/{REPOSITORY}/tree/{COMMIT}":
+            tree = [
+                {"type": "file", "path": name, "size": len(content), "oid": "0" * 40}
+                for name, content in hub.files.items()
+            ]
+            body = json.dumps(tree).encode()
+        elif path.startswith(f"/{REPOSITORY}/resolve/{COMMIT}/"):
+            name = path.rsplit("/", 1)[1]
+            hub.asked.append(name)
+            body = hub.files[name]
+            headers["ETag"] = f'"{hashlib.sha1(body).hexdigest()}"'
+        elif path != "/":
+            status, headers = 404, {"X-Error-Code": "RepoNotFound"}
+        if hub.broken and path != "/":
+            status, body, headers = 500, b"", {}
+        return status, headers, body
 
-        def do_HEAD(self) -> None:
-            self.answer()
-
-        def do_GET(self) -> None:
-            self.answer()
-
-        def answer(self) -> None:
-            path, status, headers = self.path.split("?")[0], 200, {"X-Repo-Commit": COMMIT}
-            body = b""
-            if path == f"/api/models/{REPOSITORY}/revision/main":
-                body = json.dumps({"id": REPOSITORY, "sha": COMMIT, "siblings": []}).encode()
-            elif path == f"/api/models/{REPOSITORY}/tree/{COMMIT}":
-                tree = [
-                    {"type": "file", "path": name, "size": len(content), "oid": "0" * 40}
-                    for name, content in hub.files.items()
-                ]
-                body = json.dumps(tree).encode()
-            elif path.startswith(f"/{REPOSITORY}/resolve/{COMMIT}/"):
-                name = path.rsplit("/", 1)[1]
-                hub.asked.append(name)
-                body = hub.files[name]
-                headers["ETag"] = f'"{hashlib.sha1(body).hexdigest()}"'
-            elif path != "/":
-                status, headers = 404, {"X-Error-Code": "RepoNotFound"}
-            if hub.broken and path != "/":
-                status, body, headers = 500, b"", {}
-            self.send_response(status)
-            for key, value in headers.items():
-                self.send_header(key, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command == "GET":
-                for start in range(0, len(body), 4096):
-                    time.sleep(hub.stall)
-                    self.wfile.write(body[start : start + 4096])
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    hub = Hub(f"http://127.0.0.1:{server.server_port}", files)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield hub
-    server.shutdown()
-    server.server_close()
+    with serving(answer, lambda: hub.stall) as hub.address:
+        yield hub
 
 
 def python(script: str, *args: str, folder: Path, env: dict[str, str]) -> str:
