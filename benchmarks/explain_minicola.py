@@ -7,7 +7,7 @@ MiniCoLA's grammar makes unacceptable sentences in pairs with acceptable ones. T
 first in which a sentence differs from its partner; where it has none, because words are missing at
 the end, it is the last. Fresh sentences are drawn, of which none is in MiniCoLA's files.
 
-Beside the student: its own verdicts on the sentence cut after each word (as many readings as there
+Compared with it: its own verdicts on the sentence cut after each word (as many readings as there
 are words), the teacher, and two answers without a model: a word at random, and the last word.
 """
 

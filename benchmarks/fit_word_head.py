@@ -8,8 +8,8 @@ the word loss of `distil` on a transfer set, whose teacher should be the student
 student's file held must be in the new one byte for byte, and its answers must be the same.
 
 Sentences that are held out show how near the layer comes to the teacher, in 8 bits as `explain`
-answers. Beside it: the student's verdicts on the sentence cut after each word, and one probability
-for all words, the median.
+answers. To compare: the student's verdicts on the sentence cut after each word, and one
+probability for all words, the median.
 """
 
 import argparse

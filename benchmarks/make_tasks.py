@@ -1,4 +1,4 @@
-"""`potstill make` on classification sets, beside scikit-learn and fastText: a row for each set.
+"""`potstill make`, scikit-learn and fastText on classification sets: a row for each.
 
     python benchmarks/make_tasks.py FOLDER [SET ...] --minutes 10
 

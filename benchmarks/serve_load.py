@@ -1,4 +1,4 @@
-"""Requests a second of `potstill serve` on this machine, beside a plain FastAPI handler.
+"""Requests a second of `potstill serve` on this machine, compared with a plain FastAPI handler.
 
     python benchmarks/serve_load.py [--model_path FOLDER] [--seconds 10] [--total 100000]
 

@@ -1,4 +1,4 @@
-"""Students of many kinds of tasks, beside their teachers and what a user would take instead.
+"""Students of many kinds of tasks, compared with their teachers and what a user would take instead.
 
     python benchmarks/tasks.py ../shared/tasks --folder runs/tasks [--only trec6 sst2]
         [--sizes 0 1000 300] [--seeds 1 2 3] [--sampled 15000] [--edited 15000]

@@ -19,11 +19,11 @@ def split_words(sentence: str) -> list[str]:
 
 
 def join_words(words: Sequence[str]) -> str:
-    """Return a sentence of words: with spaces, but not beside Chinese or Japanese characters."""
+    """Return a sentence of words: with spaces, but not next to Chinese or Japanese characters."""
     text = ""
     for before, word in zip(["", *words], words, strict=False):
-        beside = STANDS_ALONE.match(before) or STANDS_ALONE.match(word)
-        text += word if beside or not text else f" {word}"
+        joined = STANDS_ALONE.match(before) or STANDS_ALONE.match(word)
+        text += word if joined or not text else f" {word}"
     return text
 
 

@@ -1,4 +1,4 @@
-"""The table at the end of `make`: the student beside what it has to be better than."""
+"""The table at the end of `make`: the student and what it has to be better than."""
 
 import logging
 import time
