@@ -10,8 +10,6 @@ installed, fastText is trained on the same sentences with its autotune, for --fa
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from train_speed import machine
 
 from potstill.data.corpus import Corpus, load_corpus
 from potstill.data.splits import Split, hold_out
@@ -138,9 +137,8 @@ def main() -> None:
             result = made(args.folder / name, args.minutes, args.runs)
             if extra := fasttext_row(corpus, args.fasttext_seconds):
                 result["rows"].insert(2, extra)
-            results[name] = result | {"split": final_split(corpus)}
-            machine = {"cpus": len(os.sched_getaffinity(0)), "platform": platform.platform()}
-            write_json(args.output, {"machine": machine, "sets": results})
+            results[name] = result | {"split": final_split(corpus), "machine": machine()}
+            write_json(args.output, {"sets": results})
         print_set(name, results[name])
 
 

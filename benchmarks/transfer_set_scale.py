@@ -99,7 +99,7 @@ def open_set(folder: Path) -> dict[str, float]:
 
 def tokenise(folder: Path, tokens: Path) -> dict[str, float]:
     """Do what `distil` does with a set before it trains."""
-    from potstill.distillation.tokenised import tokenise_set
+    from potstill.distillation.tokenise import tokenise_set
     from potstill.recipes.distil import TOKENIZER_SENTENCES
     from potstill.student.tokenizer import train_tokenizer
     from potstill.transfer.dataset import read_transfer_set
@@ -137,7 +137,7 @@ def train(folder: Path, tokens: Path, steps: int) -> dict[str, float]:
     from potstill.distillation.losses import distillation_loss
     from potstill.distillation.pretrain import next_token_loss
     from potstill.distillation.streamed import StreamedDataset
-    from potstill.distillation.tokenised import tokenise_set
+    from potstill.distillation.tokenise import tokenise_set
     from potstill.settings import DistilSettings, ResolvedTrainSettings
     from potstill.student.heads import NextTokenHead
     from potstill.student.model import DistilRNN, StudentConfig

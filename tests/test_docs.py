@@ -1,5 +1,6 @@
-"""The examples of docs/api.md and of README, run."""
+"""The examples of docs/api.md and of README, run; the bad inputs of docs/data.md, tried."""
 
+import ast
 import logging
 import re
 import shutil
@@ -8,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from potstill.cli.main import name_flags
+from potstill.data.corpus import load_corpus
+from potstill.errors import UserError
 from potstill.recipes import _student
 
 ROOT = Path(__file__).parents[1]
@@ -63,3 +67,19 @@ def test_the_comments_of_the_examples_are_true(user_folder: Path) -> None:
     assert clf.predict("The books is on the table.") == "unacceptable"
     assert clf.classes_.tolist() == ["unacceptable", "acceptable"]
     assert clf.predict_proba(["The books is on the table."]).shape == (1, 2)
+
+
+REFUSED = re.compile(r"^\| `(x\.[a-z.]+)`(?:: `(.*)`|, empty) \| (.*) \|$", re.MULTILINE)
+
+
+def test_bad_data_gets_the_sentence_that_the_docs_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cases = REFUSED.findall((ROOT / "docs/data.md").read_text().replace(r"\|", "|"))
+    assert len(cases) > 20
+    for name, body, sentence in cases:
+        Path(name).write_bytes(ast.literal_eval(f"b'''{body}'''"))
+        with pytest.raises(UserError) as caught:
+            load_corpus(name)
+        assert name_flags(str(caught.value)) == sentence

@@ -18,5 +18,7 @@ def parse_json(text: str | bytes) -> Any:
 
 def reason(error: Exception) -> str:
     """Return what a parser or a library says, in one line without its full stop."""
-    text = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    text = str(error)
+    if isinstance(error, json.JSONDecodeError):
+        text = f"{error.msg.removesuffix(' at')} at column {error.colno}"
     return " ".join(text.split())[:300].rstrip(".") or type(error).__name__

@@ -13,7 +13,7 @@ from potstill.data.batching import LabelledDataset
 from potstill.distillation import streamed
 from potstill.distillation.dataset import labelled_dataset
 from potstill.distillation.streamed import StreamedDataset
-from potstill.distillation.tokenised import tokenise_set
+from potstill.distillation.tokenise import tokenise_set
 from potstill.student.tokenizer import train_tokenizer
 from potstill.transfer import shards
 from potstill.transfer.dataset import read_transfer_set

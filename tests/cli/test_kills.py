@@ -67,7 +67,7 @@ class Server:
         self.process.stdin.flush()
         pid = json.loads(self.process.stdout.readline())["pid"]
         # Should the command hang, the test fails instead of hanging.
-        after = 120.0 if kill_after is None else kill_after
+        after = 300.0 if kill_after is None else kill_after
         timer = threading.Timer(after, os.kill, (pid, signal.SIGKILL))
         timer.start()
         code = json.loads(self.process.stdout.readline())["code"]
@@ -86,7 +86,9 @@ class Server:
             return weights(work / "out"), text
         if kind == "make":
             out = work / "out"
-            rows = json.loads((out / "make.json").read_text())["rows"]
+            state = json.loads((out / "make.json").read_text())
+            assert set(state["steps"]) == {"teacher", "transfer", "student", "finish"}
+            rows = state["rows"]
             for row in rows:
                 del row["sentences_per_second"]
             models = weights(out / "teacher"), weights(out / "student")

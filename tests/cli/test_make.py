@@ -11,10 +11,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 import potstill
-from potstill.recipes import _student
+from potstill.data.splits import Split
+from potstill.recipes import _budget, _student
 from potstill.recipes import make as recipe
+from potstill.recipes._scoreboard import teacher_pays
 from potstill.recipes._speed import Rates
 from potstill.recipes._work import Work
+from potstill.report.predictions import Prediction
 from tests.cli.conftest import ToyTask, files, interrupt_at, read_json, run, run_ok, weights
 
 NOUNS = ("film", "book", "song", "play", "meal")
@@ -29,6 +32,7 @@ MADE = {"teacher", "transfer", "student", "onnx", "plots", "report.html", "make.
 def known_speed(toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plan for a machine of known speed, in a folder with the data."""
     monkeypatch.setattr(recipe, "measure", lambda *args: Rates(500.0, 1000.0, 500.0, 0.1))
+    monkeypatch.setattr(recipe, "teacher_pays", lambda *args: True)  # the tiny one knows nothing
     monkeypatch.setattr(_student, "EPOCHS", 2)
     rows = [f"{text},{label}" for text, label in zip(TEXTS, LABELS, strict=True)]
     Path("films.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
@@ -187,6 +191,7 @@ def test_too_little_time_takes_fewer_sentences(
     toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipe, "measure", lambda *args: Rates(2.0, 20.0, 50.0, 0.1))
+    monkeypatch.setattr(_budget, "MIN_TEACHER_STEPS", 1)
     rows = [f"A {GOOD[i % 3] if i % 2 else BAD[i % 3]} film number {i}." for i in range(600)]
     data: Any = (rows, ["bad", "good"] * 300)
     potstill.make(data, minutes=0.5, base=str(toy_task.base), output="out")
@@ -194,6 +199,59 @@ def test_too_little_time_takes_fewer_sentences(
     plan = read_json("out/make.json")["plan"]
     assert 200 <= plan["train"] < 300 and plan["train"] <= len(train) < 300
     assert plan["teacher_epochs"] == 1
+
+
+def test_without_time_for_a_teacher_the_labels_teach(
+    toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe, "measure", lambda *args: Rates(1.0, 20.0, 500.0, 0.1))
+    out = run_ok("make", "films.csv", "--gpt_variant", toy_task.base, "--output", "out")
+    assert "too short to tune a teacher: the student learns from the labels alone" in out
+    assert "-- teacher" not in out and "teacher," not in out
+    assert {path.name for path in Path("out").iterdir()} == MADE - {"teacher", "transfer"}
+    assert [row["model"] for row in read_json("out/make.json")["rows"]][2:] == ["student, int8"]
+    config = read_json("out/student/config.json")
+    assert config["command"] == "rnn"
+    assert "fine" in run_ok("predict", "--model_path", "out/onnx", "A fine film.")
+
+
+def test_a_teacher_that_has_learnt_nothing_does_not_teach(
+    toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe, "teacher_pays", lambda *args: False)
+    with interrupt_at("-- student"):
+        assert run(*args(toy_task.base)).code == 130
+    out = run_ok(*args(toy_task.base))
+    assert "out goes on" in out and "-- teacher" not in out and "-- transfer set" not in out
+    assert {path.name for path in Path("out").iterdir()} == MADE - {"transfer"}
+    rows = [row["model"].rpartition(",")[0] for row in read_json("out/make.json")["rows"]]
+    assert rows[2:] == ["teacher, not used", "student"]
+    assert read_json("out/student/config.json")["command"] == "rnn"
+
+
+def answers(texts: list[str], right: int) -> list[Prediction]:
+    """A teacher's, the first so many of which are right."""
+    truth = dict(zip(TEXTS, LABELS, strict=True))
+    other = {"good": "bad", "bad": "good"}
+    return [
+        Prediction(text, truth[text], truth[text] if i < right else other[truth[text]], {})
+        for i, text in enumerate(texts)
+    ]
+
+
+@pytest.mark.parametrize(("right", "pays"), [(20, True), (19, True), (18, False), (0, False)])
+def test_a_teacher_pays_unless_tf_idf_is_surely_better(
+    right: int, pays: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TF-IDF is right about all of them, so that one wrong answer is within a standard error."""
+    caplog.set_level("INFO")
+    labels = ("bad", "good")
+    train = Split(TEXTS, [labels.index(label) for label in LABELS])
+    held = answers([*TEXTS[:10], *TEXTS[-10:]], right)
+    assert teacher_pays(held, train, labels) is pays
+    said = f"the teacher is right about {5 * right:.1f} % of the held-out sentences, TF-IDF"
+    assert (said in caplog.text) is not pays
+    assert teacher_pays([], train, labels)
 
 
 def test_time_is_counted_over_interruptions(tmp_path: Path) -> None:

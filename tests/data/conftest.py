@@ -1,7 +1,11 @@
 """A folder of its own for each test, and CoLA's files made small."""
 
+import bz2
+import gzip
+import lzma
 from pathlib import Path
 
+import pyarrow
 import pytest
 
 from potstill.data import download
@@ -38,3 +42,13 @@ def small_cola(folder: Path) -> Path:
 def write(name: str, text: str | bytes) -> Path:
     Path(name).write_bytes(text.encode() if isinstance(text, str) else text)
     return Path(name)
+
+
+def zst(body: bytes) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(body)
+    return bytes(sink.getvalue())
+
+
+COMPRESS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zst}

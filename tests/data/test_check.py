@@ -97,8 +97,8 @@ def test_everything_that_is_refused_is_listed() -> None:
     assert refused == {
         "label 'nan' is that of a row without a label; remove the row": ("x.csv:42",),
         "label 'NaN' is that of a row without a label; remove the row": ("x.csv:45",),
-        "the sentence is empty": ("x.csv:43", "x.csv:46"),
-        "the label is empty": ("x.csv:44",),
+        "the sentence is empty; write it, or remove the row": ("x.csv:43", "x.csv:46"),
+        "the label is empty; write it, or remove the row": ("x.csv:44",),
     }
     # The others are counted all the same.
     assert sum(report.sentences.values()) == 40
@@ -113,7 +113,7 @@ def test_everything_that_is_refused_is_listed() -> None:
         (table(("One.", "a|b")), "x.csv:42: label 'a|b' is 2 labels, but a row has one"),
         ("text,label\n", "has a header but no sentences"),
         ("text,label\nOne.,a\n", "x.csv has one label only"),
-        ("text,label\nOne.\n", "x.csv:2: 1 columns where the header has 2"),
+        ("text,label\nOne.\n", "x.csv:2: 1 column where the header has 2"),
         ("", "x.csv is empty"),
     ],
 )

@@ -160,7 +160,7 @@ BAD = {
     "header only": ("x.csv", "text,label\n", r"x\.csv has a header but no sentences"),
     "one label": ("x.tsv", "a\t1\t\tOne.\nb\t1\t\tTwo.\n", r"x\.tsv has one label only, '1'"),
     "encoding": ("x.tsv", b"a\t1\t\tOne.\nb\t0\t\t\xe9\0\xff\n", r"x\.tsv:2: not UTF-8"),
-    "CSV columns": ("x.csv", "text,label\nOne.,1\nTwo.\n", r"x\.csv:3: 1 columns where the header"),
+    "CSV columns": ("x.csv", "text,label\nOne.,1\nTwo.\n", r"x\.csv:3: 1 column where the header"),
     "CSV quotes": ("x.csv", 'text,label\n"One.,1\n', r"x\.csv:2: unexpected end of data"),
     "CSV header": ("x.csv", "a,b\nOne.,1\n", r"x\.csv needs `text_column`: one of .* a, b"),
     "CSV label": ("x.csv", "text,label\nOne.,\n", r"x\.csv:2: the label is empty"),

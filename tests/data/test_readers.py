@@ -1,11 +1,8 @@
 """The formats that people have: each gives the same rows as a plain CSV file of them."""
 
-import bz2
 import csv
-import gzip
 import io
 import json
-import lzma
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +17,7 @@ from potstill.data.columns import Columns, Row
 from potstill.data.corpus import load_corpus, load_evaluation
 from potstill.data.readers import Table, read_table
 from potstill.errors import UserError
-from tests.data.conftest import write
+from tests.data.conftest import COMPRESS, write
 
 ROWS = [
     ("One, two; three.", "good"),
@@ -144,16 +141,6 @@ def test_parquet() -> None:
     frame = pandas.DataFrame([(1, *row) for row in ROWS], columns=["id", "text", "label"])
     frame.to_parquet("X.PARQUET")
     assert pairs(read_table(Path("X.PARQUET"))) == ROWS
-
-
-def zst(body: bytes) -> bytes:
-    sink = pyarrow.BufferOutputStream()
-    with pyarrow.CompressedOutputStream(sink, "zstd") as stream:
-        stream.write(body)
-    return bytes(sink.getvalue())
-
-
-COMPRESS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zst}
 
 
 @pytest.mark.parametrize(("suffix", "compress"), COMPRESS.items(), ids=COMPRESS)

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import json
 import lzma
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from potstill.data.lines import BLOCK, Lines
 from potstill.data.stream import LARGEST_CHUNK, Source, open_source, texts_of
 from potstill.errors import UserError
+from tests.data.conftest import COMPRESS
 
 
 class Slow(io.RawIOBase):
@@ -151,6 +153,26 @@ def test_standard_input_is_lines_or_a_table(monkeypatch: pytest.MonkeyPatch) -> 
             assert source.size is None
 
 
+def test_an_array_of_json_is_read_to_its_end(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    rows = [{"text": "One.", "id": 1}, {"text": " ", "id": 2}, {"text": "Two.", "id": 3}]
+    for indent in (None, 1):
+        file.write_text(json.dumps(rows, indent=indent))
+        assert read(file) == (["One.", "", "Two."], rows)
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
+def test_compressed_lines_of_json(suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"a.ndjson{suffix}"
+    rows = [{"text": f"Text {i}."} for i in range(3000)]
+    body = COMPRESS[suffix]("".join(f"{json.dumps(row)}\n" for row in rows).encode())
+    file.write_bytes(body)
+    assert read(file) == ([row["text"] for row in rows], rows)
+    file.write_bytes(body[:-20])
+    with pytest.raises(UserError, match="can't be read: "):
+        read(file)
+
+
 @pytest.mark.parametrize(
     ("name", "body", "words"),
     [
@@ -159,7 +181,7 @@ def test_standard_input_is_lines_or_a_table(monkeypatch: pytest.MonkeyPatch) -> 
         ("a.txt", b"One.\n\xe9\n", "a.txt:2: not UTF-8 text"),
         ("a.csv", b"", "a.csv is empty"),
         ("a.csv", b"text,id\n", "a.csv is empty"),
-        ("a.csv", b"text,id\nOne.\n", "a.csv:2: 1 columns where the header has 2"),
+        ("a.csv", b"text,id\nOne.\n", "a.csv:2: 1 column where the header has 2"),
         ("a.csv", b'text,id\n"One"x,1\n', "a.csv:2: "),
         (
             "a.csv",
@@ -169,7 +191,11 @@ def test_standard_input_is_lines_or_a_table(monkeypatch: pytest.MonkeyPatch) -> 
         ("a.csv", b"text,id,id\nOne.,1,2\n", "a.csv has two columns 'id'; rename one"),
         ("a.jsonl", b'{"text": 1}\n', "a.jsonl:1: the text is not a string"),
         ("a.jsonl", b'{"text": "x"\n', "a.jsonl:1: not a line of JSON"),
-        ("a.jsonl", b'["x"]\n', "a.jsonl:1: not a JSON object; write one on each line"),
+        ("a.jsonl", b'["x"]\n', "a.jsonl:1: not a JSON object; write one for each text"),
+        ("a.jsonl", b'{"text": "x"}\nnull\n', "a.jsonl:2: not a JSON object"),
+        ("a.json", b'[{"text": "x"},\n{]', "a.json:2: not JSON"),
+        ("a.xlsx", b"PK\x03\x04\x14\0", "a.xlsx is a workbook or another ZIP archive"),
+        ("a.txt", b"PAR1\n", "a.txt is a Parquet file; name it .parquet"),
         ("a.jsonl", b'{"text": "\\ud83d"}\n', "a.jsonl:1: "),
         ("no/such.txt", None, r"no/such.txt can't be read: No such file"),
     ],

@@ -11,7 +11,8 @@ from potstill.data.batching import LabelledDataset, length_batches
 from potstill.distillation.dataset import DistillationDataset, labelled_dataset
 from potstill.distillation.lm_targets import LMDataset
 from potstill.distillation.streamed import StreamedDataset
-from potstill.distillation.tokenised import TokenisedSet, tokenise_set
+from potstill.distillation.tokenise import tokenise_set
+from potstill.distillation.tokenised import TokenisedSet
 from potstill.student.tokenizer import encode, train_tokenizer
 from potstill.transfer.dataset import read_transfer_set
 from potstill.transfer.sentences import LabelledSentence, Origin, SourceKind

@@ -8,9 +8,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from potstill.distillation import tokenised
+from potstill.distillation import tokenise as tokenise_module
 from potstill.distillation.lm_targets import map_vocabulary, soft_targets
-from potstill.distillation.tokenised import TokenisedSet, tokenise_set
+from potstill.distillation.tokenise import tokenise_set
+from potstill.distillation.tokenised import TokenisedSet
 from potstill.distillation.word_targets import word_targets
 from potstill.student.tokenizer import encode, train_tokenizer, word_end_positions
 from potstill.transfer.dataset import Selection, read_transfer_set
@@ -155,9 +156,9 @@ def test_files_are_made_once_for_the_same_settings(
     make(selection, tokenizer, folder)
     (folder / "sampled-00001.parquet").unlink()
     made = []
-    tokenise = tokenised._tokenise
+    tokenise = tokenise_module._tokenise
     monkeypatch.setattr(
-        tokenised,
+        tokenise_module,
         "_tokenise",
         lambda shard, *args: made.append(shard.name) or tokenise(shard, *args),
     )

@@ -31,7 +31,8 @@ def test_what_is_planned_fits(rates: Rates, train: int, minutes: int) -> None:
     least = make_plan(1e-3, rates, sizes)
     assert total(plan) <= max(60 * minutes, 1.05 * total(least))
     assert min(train, FEWEST) <= plan.train <= train
-    assert plan.teacher_epochs >= 1 and plan.student_epochs >= 1
+    assert plan.student_epochs >= 1
+    assert (plan.teacher_epochs > 0) == ("teacher" in plan.seconds)
 
 
 def test_more_time_is_used() -> None:
@@ -41,6 +42,17 @@ def test_more_time_is_used() -> None:
     assert [p.transfer for p in plans] == sorted(p.transfer for p in plans)
     assert plans[3].teacher_epochs == 3
     assert total(plans[3]) > 0.6 * 3600
+
+
+def test_a_teacher_needs_enough_steps() -> None:
+    laptop = Rates(tuning=8.0, labelling=28.0, student=180.0, loading=0.7)
+    plan = make_plan(60 * 10, laptop, replace(COLA, train=4400))
+    assert plan.teacher_epochs == 0 and plan.transfer == 0
+    assert plan.train == 4400 and set(plan.seconds) == {"student", "finish"}
+    assert 300 < total(plan) <= 600
+    assert make_plan(60 * 60, laptop, replace(COLA, train=4400)).teacher_epochs > 0
+    # Few sentences have few steps, and a teacher all the same.
+    assert make_plan(60 * 10, laptop, Sizes(train=150, scored=50, final=50)).teacher_epochs == 10
 
 
 def test_sampling_waits_until_it_pays() -> None:

@@ -34,7 +34,7 @@ def read_csv(name: str, text: str, columns: Columns) -> Rows:
         delimiter, skipped = lines[0][1][4], 1
     if not delimiter:
         delimiter, _ = split_header(lines[0][1], columns)
-    reader = csv.reader((line + "\n" for _, line in lines[skipped:]), _Quoted, delimiter=delimiter)
+    reader = csv.reader((line + "\n" for _, line in lines[skipped:]), Quoted, delimiter=delimiter)
     return _read(name, reader, columns, skipped)
 
 
@@ -47,7 +47,7 @@ def read_tsv(name: str, text: str, columns: Columns) -> Rows:
         UserError: A line does not fit the header; it is named as file:line.
     """
     lines = [line + "\n" for _, line in lines_of(text, name)]
-    dialect = _Quoted if _is_quoted(lines) else _Unquoted
+    dialect = Quoted if _is_quoted(lines) else Unquoted
     return _read(name, csv.reader(lines, dialect, delimiter="\t"), columns, 0)
 
 
@@ -65,13 +65,33 @@ def _split(line: str, delimiter: str) -> list[str]:
         return [line]
 
 
-class _Quoted(csv.excel):
+class Quoted(csv.excel):
+    """Fields with quotation marks as spreadsheets write them."""
+
     strict = True
     lineterminator = "\n"
 
 
-class _Unquoted(_Quoted):
+class Unquoted(Quoted):
+    """Fields in which a quotation mark is a character like others."""
+
     quoting = csv.QUOTE_NONE
+
+
+def misfit(columns: int, expected: int, dialect: Any) -> str:
+    """Return what is wrong with a row that has not the columns of the header.
+
+    Args:
+        columns: Number of columns that it has.
+        expected: Number of columns of the header.
+        dialect: That of `csv` by which it was split.
+    """
+    separator = {"\t": "a tab", " ": "a blank"}.get(dialect.delimiter, repr(dialect.delimiter))
+    what = separator if columns > expected else "a line break"
+    hint = f"a text with {what} in it needs quotation marks around it"
+    if dialect.quoting == csv.QUOTE_NONE:
+        hint = f"no text may have {what} in it, unless it is a CSV file with quotation marks"
+    return f"{columns} column{'s' * (columns != 1)} where the header has {expected}; {hint}"
 
 
 def _is_quoted(lines: Sequence[str]) -> bool:
@@ -84,12 +104,12 @@ def _is_quoted(lines: Sequence[str]) -> bool:
         return False
     try:
         with _long_fields():
-            rows = list(csv.reader(lines, _Quoted, delimiter="\t"))
+            rows = list(csv.reader(lines, Quoted, delimiter="\t"))
     except csv.Error:
         return False
     for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
         written = io.StringIO()
-        csv.writer(written, _Quoted, delimiter="\t", quoting=quoting).writerows(rows)
+        csv.writer(written, Quoted, delimiter="\t", quoting=quoting).writerows(rows)
         if written.getvalue() == text:
             return True
     return False
@@ -125,9 +145,7 @@ def _records(
         if not any(map(str.strip, values)):  # as spreadsheets leave them
             continue
         if len(values) != len(header):
-            raise UserError(
-                f"{name}:{line}: {len(values)} columns where the header has {len(header)}."
-            )
+            raise UserError(f"{name}:{line}: {misfit(len(values), len(header), reader.dialect)}.")
         if [value.strip() for value in values] == header:
             raise UserError(
                 f"{name}:{line}: the header again, as where files were joined; remove the line."

@@ -7,14 +7,28 @@ import lzma
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, cast
 
-from potstill.errors import UserError
+from potstill.errors import UserError, missing_extra
+from potstill.parsing import reason
 
 CLEARLY_BETTER = 0.03  # charset-normalizer's coherence, 0 to 1
 # What is decompressed: so many times the size of the file, which text never reaches, or this.
 MOST_TIMES, SURELY_READ = 100, 1 << 26
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+# How files begin that are no text, and what they are.
+NOT_TEXT = {
+    b"PK\x03\x04": "is a workbook or another ZIP archive; save the sheet as CSV",
+    b"\xd0\xcf\x11\xe0": "is a workbook; save the sheet as CSV",
+    b"%PDF-": "is a PDF; save its text, with a label for each, as CSV",
+    b"SQLite format 3\0": "is a database; export the table as CSV",
+    b"PAR1": "is a Parquet file; name it .parquet",
+    b"ARROW1": "is an Arrow file; save it as Parquet",
+    b"\x1f\x8b": "is compressed by gzip; add .gz to its name",
+    b"BZh91AY&SY": "is compressed by bzip2; add .bz2 to its name",
+    b"\xfd7zXZ\0": "is compressed by xz; add .xz to its name",
+    b"\x28\xb5\x2f\xfd": "is compressed by zstd; add .zst to its name",
+}
 
 
 def format_suffix(file: Path) -> str:
@@ -40,15 +54,15 @@ def read_bytes(file: Path) -> bytes:
         raise UserError(f"{file} can't be read: {error.strerror}.") from error
     suffix = file.suffix.lower()
     try:
-        stream = _decompressor(suffix, body)
-        if stream is None:
-            return body
+        stream = decompressed(io.BytesIO(body), suffix)
         # A few bytes can stand for gigabytes.
         most = max(SURELY_READ, MOST_TIMES * len(body))
         with stream:
-            text: bytes = stream.read(most + 1)
+            text = stream.read(most + 1)
     except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
-        raise UserError(f"{file} can't be decompressed: {error}.") from error
+        raise UserError(
+            f"{file} can't be decompressed: {reason(error)}; fetch or compress it again."
+        ) from error
     if len(text) > most:
         raise UserError(
             f"{file} has more than {most} bytes when it is decompressed; where that is right, "
@@ -57,23 +71,37 @@ def read_bytes(file: Path) -> bytes:
     return text
 
 
-def _decompressor(suffix: str, body: bytes) -> Any:
-    """Return a stream of what `body` stands for; None where the suffix is that of no compression.
+def decompressed(stream: BinaryIO, suffix: str) -> BinaryIO:
+    """Return a stream of what a file with this suffix stands for; `stream` itself where the suffix
+    is that of no compression.
 
     Raises:
-        OSError, ValueError: It is damaged.
+        OSError, ValueError: It is damaged; reading raises EOFError, lzma.LZMAError and zlib.error,
+            too.
+        ModuleNotFoundError: .zst without pyarrow.
     """
     if suffix == ".gz":
-        return gzip.open(io.BytesIO(body))
+        return cast(BinaryIO, gzip.open(stream))
     if suffix == ".bz2":
-        return bz2.open(io.BytesIO(body))
+        return cast(BinaryIO, bz2.open(stream))
     if suffix == ".xz":
-        return lzma.open(io.BytesIO(body))
+        return cast(BinaryIO, lzma.open(stream))
     if suffix == ".zst":
-        import pyarrow
+        try:
+            import pyarrow
+        except ModuleNotFoundError as error:
+            raise missing_extra(error) from None
+        return cast(
+            BinaryIO, pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, "r"), "zstd")
+        )
+    return stream
 
-        return pyarrow.CompressedInputStream(pyarrow.BufferReader(body), "zstd")
-    return None
+
+def check_is_text(start: bytes, name: str) -> None:
+    """Raise a `UserError` if a file that begins with `start` is of a known kind that is no text."""
+    for magic, fault in NOT_TEXT.items():
+        if start.startswith(magic):
+            raise UserError(f"{name} {fault}.")
 
 
 def decode(body: bytes, name: str) -> tuple[str, str]:
@@ -86,8 +114,10 @@ def decode(body: bytes, name: str) -> tuple[str, str]:
         name: What errors call the file.
 
     Raises:
-        UserError: It is text in no encoding; the message names its first line that is not UTF-8.
+        UserError: It is text in no encoding; the message names its first line that is not UTF-8,
+            or what else the file is.
     """
+    check_is_text(body, name)
     if body.startswith((b"\xff\xfe", b"\xfe\xff")):
         return _decode_utf16(body, name), ""
     try:

@@ -13,6 +13,8 @@ from potstill.errors import UserError
 WHOLE = re.compile(r"([+-]?\d+)(\.0*)?")
 # How pandas and spreadsheets write a label that is missing.
 MISSING = {"nan", "<na>", "nat", "#n/a"}
+NO_TEXT = "the sentence is empty; write it, or remove the row"
+NO_LABEL = "the label is empty; write it, or remove the row"
 
 
 def as_label(value: Any) -> tuple[str, str]:
@@ -21,7 +23,7 @@ def as_label(value: Any) -> tuple[str, str]:
     1, 1.0 and "1" are one label, and so are True and "true".
     """
     if value is None or str(value) in ("<NA>", "NaT"):
-        return "", "the label is empty"
+        return "", NO_LABEL
     if isinstance(value, bool | np.bool_):
         return str(bool(value)).lower(), ""
     if isinstance(value, numbers.Integral):
@@ -29,7 +31,7 @@ def as_label(value: Any) -> tuple[str, str]:
     if isinstance(value, numbers.Real):
         number = float(value)
         if math.isnan(number):
-            return "", "the label is empty"
+            return "", NO_LABEL
         if math.isinf(number):
             return str(number), f"label {number} is neither a string nor a number"
         return str(int(number)) if number.is_integer() else str(number), ""
@@ -40,7 +42,7 @@ def as_label(value: Any) -> tuple[str, str]:
         )
     label = str(value).strip()
     if not label:
-        return "", "the label is empty"
+        return "", NO_LABEL
     if label.lower() in MISSING:
         return label, f"label {label!r} is that of a row without a label; remove the row"
     return label, _surrogate(label, "label")
@@ -50,11 +52,11 @@ def as_text(value: Any) -> tuple[str, str]:
     """Return a value as a text, and what is wrong with it, or ""."""
     missing = value is None or str(value) in ("<NA>", "NaT")
     if missing or (isinstance(value, float) and math.isnan(value)):
-        return "", "the sentence is empty"
+        return "", NO_TEXT
     if not isinstance(value, str):
         return str(value), "the text is not a string"
     text = value.strip()
-    return text, _surrogate(text, "text") if text else "the sentence is empty"
+    return text, _surrogate(text, "text") if text else NO_TEXT
 
 
 def _surrogate(text: str, what: str) -> str:

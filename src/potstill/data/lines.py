@@ -5,6 +5,7 @@ import zlib
 from collections import deque
 from typing import BinaryIO
 
+from potstill.data.encoding import check_is_text
 from potstill.errors import UserError
 
 BLOCK = 1 << 16  # bytes that are read at once, at most
@@ -36,6 +37,7 @@ class Lines:
         self.number += 1
         line = self.waiting.popleft()
         if self.number == 1:
+            check_is_text(line, self.name)
             line = line.removeprefix(b"\xef\xbb\xbf")
         try:
             return self.number, line.removesuffix(b"\r").decode()
@@ -48,7 +50,7 @@ class Lines:
         try:
             # `read1` waits for the first bytes, and not for more.
             block = self.stream.read1(BLOCK)  # type: ignore[attr-defined]
-        except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UserError(f"{self.name} can't be read: {reason}.") from error
         first, *others = block.split(b"\n")

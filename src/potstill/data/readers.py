@@ -13,11 +13,13 @@ from pathlib import Path
 from potstill.data.columns import DEFAULT_COLUMNS, Columns, Located, Row, table_rows
 from potstill.data.delimited import read_csv, read_tsv, split_header
 from potstill.data.encoding import decode, format_suffix, lines_of, read_bytes
-from potstill.data.labels import as_label
+from potstill.data.labels import NO_TEXT, as_label
 from potstill.errors import UserError
 from potstill.parsing import parse_json, reason
 
 FASTTEXT_LABEL = "__label__"
+EACH_ROW = 'write {"text": …, "label": …} for each row'
+WEB_PAGE = re.compile(r"\s*<(!doctype html|html)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def read_table(file: Path, columns: Columns = Columns()) -> Table:
         return read_parquet(file, columns)
     text, guessed = decode(read_bytes(file), name)
     first = next(lines_of(text, name))[1]
+    if WEB_PAGE.match(first):
+        raise UserError(f"{name} is a web page, as a login leaves in place of a download.")
     reader = READERS.get(suffix, _read_plain)
     if FASTTEXT_LINE.match(first + " "):
         reader = _read_fasttext
@@ -130,7 +134,7 @@ def _cola_rows(name: str, text: str) -> Iterator[Row]:
             hint = " A file with a header needs `text_column`." if number == 1 else ""
             raise UserError(f"{name}:{number}: label {values[1]!r} is neither 0 nor 1.{hint}")
         sentence = values[-1].strip()
-        fault = "" if sentence else "the sentence is empty"
+        fault = "" if sentence else NO_TEXT
         yield Row(number, sentence, values[1], values[0], fault=fault)
 
 
@@ -145,25 +149,28 @@ def _read_fasttext(name: str, text: str, columns: Columns) -> Table:
             continue
         match = FASTTEXT_LINE.match(line + " ")
         if not match:
-            raise UserError(f"{name}:{number}: the line does not begin with {FASTTEXT_LABEL}.")
+            raise UserError(
+                f"{name}:{number}: the line does not begin with {FASTTEXT_LABEL}; write "
+                f"{FASTTEXT_LABEL}NAME before its text."
+            )
         sentence = match[2].strip()
         label, fault = as_label(match[1])
         if sentence.startswith(FASTTEXT_LABEL):
             _, fault = as_label(re.findall(rf"{FASTTEXT_LABEL}(\S+)", line))
-        fault = fault or ("" if sentence else "the sentence is empty")
+        fault = fault or ("" if sentence else NO_TEXT)
         rows.append(Row(number, sentence, label, fault=fault))
     return Table(name, rows)
 
 
 def _read_json(name: str, text: str, columns: Columns) -> Table:
     """Read JSON lines, or an array of objects."""
-    objects = _json_array(name, text) if text.lstrip().startswith("[") else _json_lines(name, text)
+    objects = json_array(name, text) if text.lstrip().startswith("[") else _json_lines(name, text)
     rows: list[Row] = []
     notes: tuple[str, ...] = ()
     located: dict[tuple[str, ...], Located] = {}
     for number, value in objects:
         if not isinstance(value, dict):
-            raise UserError(f"{name}:{number}: not a JSON object.")
+            raise UserError(f"{name}:{number}: not a JSON object; {EACH_ROW}.")
         keys = tuple(value)
         if keys not in located:
             located[keys] = columns.locate(f"{name}:{number}", keys)
@@ -172,12 +179,20 @@ def _read_json(name: str, text: str, columns: Columns) -> Table:
     return Table(name, rows, notes)
 
 
-def _json_array(name: str, text: str) -> Iterator[tuple[int, object]]:
+def json_array(name: str, text: str) -> Iterator[tuple[int, object]]:
+    """Yield the values of a JSON array with their numbers, from 1.
+
+    Raises:
+        UserError: It is no JSON; the line is named.
+    """
     try:
         yield from enumerate(parse_json(text), 1)
     except ValueError as error:
         line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
-        raise UserError(f"{name}:{line}: not JSON ({reason(error)}).") from error
+        hint = ""
+        if reason(error).startswith("Extra data"):  # lists in JSON lines
+            hint = f"; {EACH_ROW}"
+        raise UserError(f"{name}:{line}: not JSON ({reason(error)}){hint}.") from error
 
 
 def _json_lines(name: str, text: str) -> Iterator[tuple[int, object]]:

@@ -1,9 +1,6 @@
 """Texts of any number, in chunks as they come: the lines of a stream, or a column of a table."""
 
-import bz2
 import csv
-import gzip
-import lzma
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,18 +9,22 @@ from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 from potstill.data.columns import Columns, joined_text
-from potstill.data.delimited import LONGEST_FIELD, split_header
-from potstill.data.encoding import format_suffix
+from potstill.data.delimited import LONGEST_FIELD, Quoted, Unquoted, misfit, split_header
+from potstill.data.encoding import decompressed, format_suffix
 from potstill.data.lines import Lines
+from potstill.data.readers import json_array
 from potstill.errors import UserError, missing_extra
 from potstill.parsing import parse_json, reason
 
 FIRST_CHUNK, LARGEST_CHUNK = 16, 1024  # texts: few at first, so that there is an answer at once
 Record = tuple[str, dict[str, Any] | None]  # a text, and of a table its row
-DECOMPRESSORS: dict[str, Callable[..., Any]] = {
-    ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
+KINDS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".parquet": "parquet",
 }
 
 
@@ -101,15 +102,13 @@ def open_source(file: str, text_column: str | Sequence[str] | None) -> Iterator[
     except OSError as error:
         raise UserError(f"{file} can't be read: {error.strerror}.") from error
     with raw:
-        decompress = DECOMPRESSORS.get(path.suffix.lower())
-        stream: Any = decompress(raw) if decompress else raw
+        stream = decompressed(raw, path.suffix.lower())
         size = path.stat().st_size if path.is_file() else None
         yield _open(stream, str(path), kind, columns, size=size, position=raw.tell)
 
 
 def _kind(file: Path, named: bool) -> str:
-    kinds = {".csv": "csv", ".tsv": "tsv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-    return kinds.get(format_suffix(file), "csv" if named else "lines")
+    return KINDS.get(format_suffix(file), "csv" if named else "lines")
 
 
 def _open(
@@ -166,7 +165,7 @@ def _delimited(
     if not first.strip():
         raise UserError(f"{lines.name} is empty.")
     delimiter = delimiter or split_header(first, columns)[0]
-    dialect = _Unquoted if kind == "tsv" else _Quoted
+    dialect = Unquoted if kind == "tsv" else Quoted
     start = lines.number
     csv.field_size_limit(LONGEST_FIELD)
     try:
@@ -185,9 +184,8 @@ def _delimited(
                 where = f"{lines.name}:{start + reader.line_num}"
                 if len(values) != len(names):
                     if any(map(str.strip, values)):
-                        raise UserError(
-                            f"{where}: {len(values)} columns where the header has {len(names)}."
-                        )
+                        fault = misfit(len(values), len(names), reader.dialect)
+                        raise UserError(f"{where}: {fault}.")
                     values = [""] * len(names)
                 yield joined_text(where, values, at), dict(zip(names, values, strict=True))
         except csv.Error as error:
@@ -196,29 +194,32 @@ def _delimited(
     return delimiter, names, rows()
 
 
-class _Quoted(csv.excel):
-    strict = True
-
-
-class _Unquoted(_Quoted):
-    quoting = csv.QUOTE_NONE
-
-
 def _json_rows(lines: Lines, columns: Columns) -> Iterator[Record]:
+    """Yield the object of each line; or those of an array, which is read to its end before."""
+    begun = False
     for number, line in lines:
         where = f"{lines.name}:{number}"
         if not line.strip():
             yield "", {}
             continue
+        if not begun and line.lstrip().startswith("["):
+            text = "\n" * (number - 1) + "\n".join([line, *(line for _, line in lines)])
+            for row, value in json_array(lines.name, text):
+                yield _json_row(f"{lines.name}:{row}", value, columns)
+            return
+        begun = True
         try:
-            row = parse_json(line)
+            value = parse_json(line)
         except ValueError as error:
             raise UserError(f"{where}: not a line of JSON ({reason(error)}).") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: not a JSON object; write one on each line.")
-        keys = list(row)
-        at = columns.locate_text(where, keys)
-        yield joined_text(where, list(row.values()), at), row
+        yield _json_row(where, value, columns)
+
+
+def _json_row(where: str, row: Any, columns: Columns) -> Record:
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: not a JSON object; write one for each text.")
+    at = columns.locate_text(where, list(row))
+    return joined_text(where, list(row.values()), at), row
 
 
 def _open_parquet(file: Path, columns: Columns) -> Source:

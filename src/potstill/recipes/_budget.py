@@ -10,6 +10,9 @@ SAFE = 0.9  # of the time is planned for; the rest is for what is slower than it
 TEACHER_SHARE = 0.5  # at most, of what can be planned
 TEACHER_EPOCHS, TEACHER_STEPS, MAX_TEACHER_EPOCHS = 3, 200, 10  # more epochs for few sentences
 TEACHER_BATCH = 32
+# Steps of the teacher, where the data has so many: after fewer it knows less than the labels alone
+# teach a student.
+MIN_TEACHER_STEPS = 100
 MIN_STUDENT_EPOCHS = 4
 FEWEST = 200  # sentences that are trained on even where the time is too short for them
 PER_SENTENCE = 10  # sentences of a transfer set for each labelled one, at most
@@ -37,7 +40,7 @@ class Plan:
 
     Args:
         train: Labelled sentences that are trained on.
-        teacher_epochs: Passes of LoRA over them.
+        teacher_epochs: Passes of LoRA over them; 0 without a teacher.
         student_epochs: Passes of the student over them and the transfer set.
         user, sampled, edited: Sentences of the transfer set, by kind.
         seconds: What each step is expected to take.
@@ -60,21 +63,38 @@ def make_plan(budget: float, rates: Rates, sizes: Sizes) -> Plan:
     """Return what fits into `budget` seconds.
 
     First comes what can't be left out: one pass of the teacher, its logits, MIN_STUDENT_EPOCHS of
-    the student. Where that is too long, fewer sentences are trained on. Then the teacher gets more
-    passes, then the student, and what is left is for a transfer set.
+    the student. Where that is too long, fewer sentences are trained on; where these are too few for
+    a teacher, there is none. Then the teacher gets more passes, then the student, and what is left
+    is for a transfer set.
     """
     scoring = sizes.scored / rates.labelling  # after every epoch
     plannable = SAFE * budget - _reserve(rates, sizes) - scoring
     minimum = 1 / rates.tuning + 1 / rates.labelling + MIN_STUDENT_EPOCHS / rates.student
     used = min(sizes.train, max(FEWEST, int(max(plannable, 0.0) / minimum)))
-    wanted = round(TEACHER_STEPS * TEACHER_BATCH / used)
-    wanted = max(TEACHER_EPOCHS, min(MAX_TEACHER_EPOCHS, wanted))
+    wanted = _wanted_epochs(used)
     epoch = used / rates.tuning + scoring
     epochs = max(1, min(wanted, int(TEACHER_SHARE * plannable / epoch)))
+    worthwhile = min(MIN_TEACHER_STEPS * TEACHER_BATCH, sizes.train * _wanted_epochs(sizes.train))
+    if used * epochs < worthwhile:
+        return plan_without_teacher(budget, rates, sizes)
     tuning = epochs * epoch + rates.loading
     sizes = replace(sizes, train=used)
     rest = plan_student(budget - tuning / SAFE, rates, sizes, epochs)
     return replace(rest, seconds={"teacher": tuning} | rest.seconds)
+
+
+def _wanted_epochs(sentences: int) -> int:
+    wanted = round(TEACHER_STEPS * TEACHER_BATCH / sentences)
+    return max(TEACHER_EPOCHS, min(MAX_TEACHER_EPOCHS, wanted))
+
+
+def plan_without_teacher(budget: float, rates: Rates, sizes: Sizes) -> Plan:
+    """Return what fits into `budget` seconds where the student learns from the labels alone."""
+    left = SAFE * budget - FINISHING
+    used = min(sizes.train, max(FEWEST, int(left * rates.student / MIN_STUDENT_EPOCHS)))
+    epochs = student_epochs(left, rates, used, transfer_set=False)
+    seconds = {"student": epochs * used / rates.student, "finish": FINISHING}
+    return Plan(used, 0, epochs, 0, 0, 0, seconds)
 
 
 def plan_student(budget: float, rates: Rates, sizes: Sizes, teacher_epochs: int) -> Plan:

@@ -1,10 +1,11 @@
-"""Whether a base decoder, or DistilRNN-base, can know the language of a task."""
+"""Whether a base decoder, or the tokenizer of DistilRNN-base, can know the language of a task."""
 
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from potstill.student.base import Base
+from tokenizers import Tokenizer
+
 from potstill.student.tokenizer import encode_batch
 
 SAMPLE = 500  # sentences that are looked at
@@ -18,11 +19,11 @@ FOREIGN_TO_BASE = 0.5
 logger = logging.getLogger(__name__)
 
 
-def is_foreign_to_base(base: Base, sentences: Sequence[str]) -> bool:
-    """Return whether the tokenizer of `base` has no words for the text of a task."""
+def is_foreign_to_base(tokenizer: Tokenizer, sentences: Sequence[str]) -> bool:
+    """Return whether the tokenizer of DistilRNN-base has no words for the text of a task."""
 
     def count(sample: Sequence[str]) -> int:
-        return sum(len(encoding.ids) for encoding in encode_batch(base.tokenizer, list(sample)))
+        return sum(len(encoding.ids) for encoding in encode_batch(tokenizer, list(sample)))
 
     return _tokens_per_byte(count, sentences[:SAMPLE]) > FOREIGN_TO_BASE
 

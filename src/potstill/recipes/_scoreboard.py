@@ -1,6 +1,7 @@
 """The table at the end of `make`: the student and what it has to be better than."""
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from potstill.data.corpus import Corpus
 from potstill.data.splits import Split
 from potstill.inference.classifier import Classifier
 from potstill.metrics import evaluation
+from potstill.report.predictions import Prediction
 
 MEASURES = ("accuracy", "macro_f1", "mcc", "ece")
 
@@ -29,20 +31,12 @@ def baseline_rows(corpus: Corpus) -> list[dict[str, Any]]:
     The latter has words and pairs of words, otherwise scikit-learn's defaults, and learns from all
     of train.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
     train, scored = corpus.splits["train"], corpus.splits[final_split(corpus)]
     frequencies = np.bincount(train.labels, minlength=len(corpus.labels)) / len(train)
     with np.errstate(divide="ignore"):
         majority = np.log(np.maximum(np.tile(frequencies, (len(scored), 1)), 1e-12))
     rows = [row("majority class", evaluation(majority, scored.labels))]
-    model = make_pipeline(
-        # scikit-learn's own pattern leaves out words of one letter, and with them all of Japanese.
-        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b"),
-        LogisticRegression(max_iter=1000),
-    )
+    model = tf_idf_with_logistic_regression()
     try:
         model.fit(train.sentences, train.labels)
     except ValueError as error:  # texts without a single word
@@ -55,6 +49,53 @@ def baseline_rows(corpus: Corpus) -> list[dict[str, Any]]:
     scores = evaluation(logits, scored.labels)
     rows.append(row("TF-IDF + logistic regression", scores, megabytes=size / 1e6, speed=speed))
     return rows
+
+
+def tf_idf_with_logistic_regression() -> Any:
+    """Return a pipeline of scikit-learn that is not fitted yet."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    return make_pipeline(
+        # scikit-learn's own pattern leaves out words of one letter, and with them all of Japanese.
+        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b"),
+        LogisticRegression(max_iter=1000),
+    )
+
+
+def teacher_pays(predictions: Sequence[Prediction], train: Split, labels: Sequence[str]) -> bool:
+    """Return whether a teacher has learnt more than TF-IDF with logistic regression would; log it
+    where it has not.
+
+    It has not if, of the held-out sentences that one of them alone is right about, it is right
+    about fewer than TF-IDF by more than a standard error (McNemar 1947).
+
+    Args:
+        predictions: The teacher's, for held-out sentences.
+        train: All training sentences, the held-out ones among them.
+        labels: The names of the classes.
+    """
+    held = {prediction.text for prediction in predictions}
+    rest = train.take([i for i, text in enumerate(train.sentences) if text not in held])
+    model = tf_idf_with_logistic_regression()
+    try:
+        model.fit(rest.sentences, rest.labels)
+        predicted = model.predict([prediction.text for prediction in predictions])
+    except ValueError:  # texts without a single word, or none
+        return True
+    answers = [labels[i] for i in predicted]
+    right = np.array([prediction.predicted == prediction.label for prediction in predictions])
+    rival = np.array([answer == p.label for answer, p in zip(answers, predictions, strict=True)])
+    ahead, behind = int((right & ~rival).sum()), int((rival & ~right).sum())
+    pays = behind - ahead <= math.sqrt(ahead + behind)
+    if not pays:
+        logger.warning(
+            f"the teacher is right about {100 * right.mean():.1f} % of the held-out sentences, "
+            f"TF-IDF + logistic regression about {100 * rival.mean():.1f} %: the student learns "
+            "from the labels alone"
+        )
+    return bool(pays)
 
 
 def model_row(

@@ -91,7 +91,7 @@ def choose_base(
             the text.
         sentences: The training sentences.
     """
-    if base and settings.init is None and is_foreign_to_base(base, sentences):
+    if base and settings.init is None and is_foreign_to_base(base.tokenizer, sentences):
         return None, "none, as DistilRNN-base has no words for this text"
     if base:
         return base, f"{base.folder}, weights {base.sha256[:12]}"

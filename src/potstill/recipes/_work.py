@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from typing import Any
 from potstill.errors import UserError
 from potstill.files import check_writable, read_json, write_json
 from potstill.recipes._budget import Plan
+from potstill.recipes._scoreboard import table_lines
 from potstill.recipes._speed import Rates
+from potstill.report.page import REPORT
 
 STATE = "make.json"
 # What the names of all files and folders there begin with.
@@ -136,6 +139,10 @@ def log_plan(work: Work, train: int) -> None:
         "student": f"{passes(plan.student_epochs)} over {plan.train + plan.transfer:,} sentences",
         "finish": "export, scores and report",
     }
+    if not plan.teacher_epochs:
+        logger.info(
+            "the time is too short to tune a teacher: the student learns from the labels alone"
+        )
     for step, seconds in plan.seconds.items():
         logger.info(f"  {step:<9} {minutes_text(seconds):>9}   {what[step]}")
     logger.info(f"  in all    {minutes_text(total):>9}   of {minutes_text(asked)}")
@@ -145,6 +152,23 @@ def log_plan(work: Work, train: int) -> None:
         )
     if total > asked:
         logger.warning("warning: this takes longer than `minutes`, even with the least of all")
+
+
+def log_end(work: Work) -> None:
+    """Log the table, and what to do next."""
+    folder, rows = work.folder, work.state["rows"]
+    logger.info("")
+    for line in table_lines(rows):
+        logger.info(line)
+    simpler = [row for row in rows[:-1] if not row["model"].startswith("teacher")]
+    better = [row["model"] for row in simpler if row["mcc"] > rows[-1]["mcc"]]
+    if better:
+        logger.info(f"{better[-1]} has a higher MCC here than the student")
+    minutes = work.state["seconds"] / 60
+    logger.info(f"{minutes:.1f} minutes of {work.state['settings']['minutes']:g}")
+    logger.info(f"report: {folder / REPORT}")
+    example = shlex.quote(str(folder / "onnx"))
+    logger.info(f'next: potstill predict --model_path {example} "A text of yours."')
 
 
 def passes(epochs: int) -> str:

@@ -13,7 +13,7 @@ from potstill.distillation.dataset import DistillationDataset, labelled_dataset
 from potstill.distillation.losses import distillation_loss
 from potstill.distillation.resident import on_device
 from potstill.distillation.streamed import StreamedDataset
-from potstill.distillation.tokenised import tokenise_set
+from potstill.distillation.tokenise import tokenise_set
 from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.student import StudentClassifier
 from potstill.inference.teacher import load_teacher

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,17 +19,30 @@ from potstill.inference.onnx import OnnxClassifier
 from potstill.inference.student import StudentClassifier
 from potstill.locks import exclusive
 from potstill.progress import Progress, no_progress
-from potstill.recipes._budget import Sizes, make_plan, plan_student, student_epochs
+from potstill.recipes._budget import (
+    Sizes,
+    make_plan,
+    plan_student,
+    plan_without_teacher,
+    student_epochs,
+)
 from potstill.recipes._decisions import check_decisions
 from potstill.recipes._inputs import checked_corpus, user_sentences, write_corpus
-from potstill.recipes._scoreboard import baseline_rows, final_split, model_row, table_lines
+from potstill.recipes._scoreboard import (
+    baseline_rows,
+    final_split,
+    model_row,
+    teacher_pays,
+)
 from potstill.recipes._speed import measure
-from potstill.recipes._work import Work, log_plan, open_work, passes
+from potstill.recipes._work import Work, log_end, log_plan, open_work, passes
 from potstill.recipes.console import log_choice
 from potstill.recipes.distil import distil
 from potstill.recipes.lora import train_adapter
+from potstill.recipes.rnn import train_baseline
 from potstill.recipes.transfer import make_transfer_set
 from potstill.report.page import REPORT, report_html
+from potstill.report.predictions import read_predictions
 from potstill.report.run import read_run
 from potstill.report.words import explainer
 from potstill.settings import (
@@ -69,7 +81,9 @@ def make(
 
     It checks the data, measures how fast this machine is, tunes a teacher, makes a transfer set
     where the time allows one, distils, exports the student in 8-bit arithmetic, scores it beside
-    simpler classifiers and writes a report. Interrupted, the same call goes on.
+    simpler classifiers and writes a report. Where the time is too short for a teacher, or it learns
+    no more than TF-IDF with logistic regression, the student learns from the labels alone.
+    Interrupted, the same call goes on.
 
     Args:
         data: A corpus, or what `load_corpus` makes one of.
@@ -124,7 +138,7 @@ def make(
                 raise
             finally:
                 work.save()
-    _log_end(work)
+    log_end(work)
     return OnnxClassifier(folder / "onnx")
 
 
@@ -164,19 +178,32 @@ def _make(
             data_settings, text_column=None, label_column=None, group_column=group
         )
     data_settings = replace(data_settings, data=str(data))
-    if not work.is_done("teacher"):
-        _tune(work, base_model, data_settings, progress)
+    if work.plan.teacher_epochs and "teacher_pays" not in work.state:
+        if not work.is_done("teacher"):
+            _tune(work, base_model, data_settings, progress)
         # How fast the machine was then says more than the few steps before.
         rates = work.rates.slower(work.rates.tuning / _tuning_rate(folder))
         sizes = replace(sizes, train=work.plan.train)
-        rest = plan_student(work.left(), rates, sizes, work.plan.teacher_epochs)
-        work.decide(replace(rest, seconds=work.plan.seconds | rest.seconds), rates)
+        held = read_predictions(folder / "teacher").get("holdout", [])
+        work.state["teacher_pays"] = teacher_pays(held, corpus.splits["train"], corpus.labels)
+        if work.state["teacher_pays"]:
+            rest = plan_student(work.left(), rates, sizes, work.plan.teacher_epochs)
+        else:
+            rest = plan_without_teacher(work.left(), rates, sizes)
+        work.decide(
+            replace(
+                rest,
+                teacher_epochs=work.plan.teacher_epochs,
+                seconds=work.plan.seconds | rest.seconds,
+            ),
+            rates,
+        )
     if work.plan.transfer and not work.is_done("transfer"):
         _collect(work, own)
     if not work.is_done("student"):
-        _distil(work, data_settings, progress)
+        _train_student(work, data_settings, progress)
     with work.step("finish", "export, scores and report"):
-        work.state["rows"] = _finish(folder, corpus, base_model, work.state["baselines"])
+        work.state["rows"] = _finish(work, corpus, base_model)
 
 
 def _tune(
@@ -224,62 +251,50 @@ def _collect(work: Work, own: list[str]) -> None:
         )
 
 
-def _distil(work: Work, data_settings: DataSettings, progress: Progress) -> None:
-    """Distil, for as many epochs as there is time for now."""
+def _train_student(work: Work, data_settings: DataSettings, progress: Progress) -> None:
+    """Distil, or train on the labels alone, for as many epochs as there is time for now."""
     folder, settings = work.folder, work.state["settings"]
+    pays = work.state.get("teacher_pays", False)
     if "student" not in work.state["steps"]:
         plan, rates = work.plan, work.rates
-        seconds = work.left() - plan.seconds["finish"] - plan.train / rates.labelling
+        labelling = plan.train / rates.labelling if pays else 0.0
+        seconds = work.left() - plan.seconds["finish"] - labelling
         sentences = plan.train + plan.transfer
         epochs = student_epochs(seconds, rates, sentences, plan.transfer > 0)
         work.decide(replace(plan, student_epochs=epochs), rates)
     plan = work.plan
+    common: dict[str, Any] = {
+        "seed": settings["seed"],
+        "data_settings": data_settings,
+        "train": TrainSettings(epochs=plan.student_epochs, save_minutes=SAVE_MINUTES),
+        "decisions": DecisionSettings(goal=settings["goal"]),
+        "output": folder / "student",
+        "plots_path": folder / "plots",
+        "progress": progress,
+    }
     with work.step("student", f"student: {passes(plan.student_epochs)}"):
-        distil(
-            folder / "teacher",
-            data_settings.data,
-            seed=settings["seed"],
-            transfer_set=folder / "transfer" if plan.transfer else None,
-            data_settings=data_settings,
-            train=TrainSettings(epochs=plan.student_epochs, save_minutes=SAVE_MINUTES),
-            decisions=DecisionSettings(goal=settings["goal"]),
-            output=folder / "student",
-            plots_path=folder / "plots",
-            progress=progress,
-        )
+        if pays:
+            transfer_set = folder / "transfer" if plan.transfer else None
+            distil(folder / "teacher", data_settings.data, transfer_set=transfer_set, **common)
+        else:
+            train_baseline(data_settings.data, **common)
 
 
-def _finish(
-    folder: Path, corpus: Corpus, base_model: BaseModel, baselines: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def _finish(work: Work, corpus: Corpus, base_model: BaseModel) -> list[dict[str, Any]]:
     """Export the student and write the report; return the rows of the final table."""
+    folder, rows = work.folder, [*work.state["baselines"]]
     texts = [text for split in corpus.splits.values() for text in split.sentences]
     student = StudentClassifier(folder / "student")
     exported = student.export_onnx(folder / "onnx", int8=True, texts=texts)
-    teacher = load(folder / "teacher")
-    weights = [*base_model.folder.glob("*.safetensors"), folder / "teacher" / ADAPTER_WEIGHTS]
-    rows = [
-        *baselines,
-        model_row(f"teacher, {teacher.title}", teacher, corpus, weights),
-        model_row("student, int8", exported, corpus, [folder / "onnx" / STUDENT_ONNX]),
-    ]
-    runs = [read_run(folder / name) for name in ("student", "teacher")]
+    runs = [read_run(folder / "student")]
+    if work.plan.teacher_epochs:
+        teacher = load(folder / "teacher")
+        weights = [*base_model.folder.glob("*.safetensors"), folder / "teacher" / ADAPTER_WEIGHTS]
+        unused = "" if work.state["teacher_pays"] else ", not used"
+        rows.append(model_row(f"teacher{unused}, {teacher.title}", teacher, corpus, weights))
+        runs.append(read_run(folder / "teacher"))
+    rows.append(model_row("student, int8", exported, corpus, [folder / "onnx" / STUDENT_ONNX]))
     # Its words are coloured by the student alone, which answers at once.
-    write_text(folder / REPORT, report_html(runs, [explainer(folder / "student"), None]))
+    explainers = [explainer(folder / "student"), *[None] * (len(runs) - 1)]
+    write_text(folder / REPORT, report_html(runs, explainers))
     return rows
-
-
-def _log_end(work: Work) -> None:
-    """Log the table, and what to do next."""
-    folder, rows = work.folder, work.state["rows"]
-    logger.info("")
-    for line in table_lines(rows):
-        logger.info(line)
-    better = [r["model"] for r in rows[:-2] if r["mcc"] > rows[-1]["mcc"]]
-    if better:
-        logger.info(f"{better[-1]} has a higher MCC here than the student")
-    minutes = work.state["seconds"] / 60
-    logger.info(f"{minutes:.1f} minutes of {work.state['settings']['minutes']:g}")
-    logger.info(f"report: {folder / REPORT}")
-    example = shlex.quote(str(folder / "onnx"))
-    logger.info(f'next: potstill predict --model_path {example} "A text of yours."')

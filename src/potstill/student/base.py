@@ -15,9 +15,8 @@ from potstill.files import STUDENT_TOKENIZER, STUDENT_WEIGHTS, read_json, write_
 from potstill.manifest import check_manifest
 from potstill.settings import NetworkSettings, StudentSettings
 from potstill.student.model import DistilRNN, StudentConfig
-from potstill.student.tokenizer import read_tokenizer
+from potstill.student.tokenizer import PRETRAINED, read_tokenizer
 
-PRETRAINED = Path(__file__).parent / "pretrained"  # DistilRNN-base, which comes with the package
 OF_CLASSES = ("score.", "word_score.")  # what a task begins afresh
 
 
