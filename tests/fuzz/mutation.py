@@ -2,10 +2,13 @@
 
 import copy
 import json
+import os
 from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
+
+CASES = int(os.environ.get("POTSTILL_FUZZ_CASES", "100000"))  # of each slow test
 
 # What has confused readers of text, JSON, numbers and paths.
 TOKENS = [

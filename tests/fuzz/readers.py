@@ -5,6 +5,7 @@ import copy
 import gzip
 import json
 import lzma
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,7 +206,7 @@ def make_readers(folder: Path, tiny_gpt2: Path) -> dict[str, Callable[[], Reader
         "8-bit weights": onnx_file,
         "manifest": manifest,
         "any json": any_json,
-        "config of an adapter": adapter_config,
+        "adapter, config.json": adapter_config,
     }
     for suffix, compress in COMPRESS.items():
         body = compress(CSV.encode())
@@ -222,6 +223,13 @@ def make_readers(folder: Path, tiny_gpt2: Path) -> dict[str, Callable[[], Reader
     for name in ("state.json", "state.safetensors"):
         readers[f"state, {name}"] = lambda name=name: state(name)
     return readers
+
+
+def cases_of(names: list[str], cases: int) -> dict[str, int]:
+    """Return how many cases each reader gets: `cases`, which the files of one folder share; these
+    are named "folder, file"."""
+    folders = Counter(name.partition(",")[0] for name in names)
+    return {name: -(-cases // folders[name.partition(",")[0]]) for name in names}
 
 
 def write_student_with_manifest(folder: Path) -> Path:

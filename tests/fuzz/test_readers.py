@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.fuzz.mutation import damaged
-from tests.fuzz.readers import Reader, attempt, make_readers
+from tests.fuzz.mutation import CASES, damaged
+from tests.fuzz.readers import Reader, attempt, cases_of, make_readers
 
 CORPORA = Path(__file__).parent / "corpora"
-MODELS = ("student", "adapter", "exported", "transfer set", "state")  # milliseconds a case, not one
 SECONDS = 10
 MEMORY = 1 << 20  # kB that the process may grow by
 NAMES = list(make_readers(Path(), Path()))
@@ -50,15 +49,15 @@ def fuzz(reader: Reader, cases: int) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MEMORY
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_rubbish_is_refused_in_a_sentence(name: str, makers: Makers) -> None:
-    fuzz(makers[name](), 200 if any(model in name for model in MODELS) else 2_000)
+@pytest.mark.parametrize(("name", "cases"), cases_of(NAMES, 2_000).items())
+def test_rubbish_is_refused_in_a_sentence(name: str, cases: int, makers: Makers) -> None:
+    fuzz(makers[name](), cases)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_rubbish_in_quantity(name: str, makers: Makers) -> None:
-    fuzz(makers[name](), 100_000)
+@pytest.mark.parametrize(("name", "cases"), cases_of(NAMES, CASES).items())
+def test_rubbish_in_quantity(name: str, cases: int, makers: Makers) -> None:
+    fuzz(makers[name](), cases)
 
 
 def failed_once() -> list[tuple[str, Path]]:

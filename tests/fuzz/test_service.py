@@ -17,7 +17,7 @@ from potstill.inference.locate import PRETRAINED
 from potstill.inference.onnx import OnnxClassifier
 from potstill.serving.app import make_app
 from potstill.serving.settings import ServeSettings
-from tests.fuzz.mutation import damaged
+from tests.fuzz.mutation import CASES, damaged
 from tests.serving.conftest import running
 
 QUICK = settings(
@@ -60,7 +60,7 @@ def test_bodies_of_rubbish(client: Any, path: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ["/predict", "/explain"])
 def test_bodies_of_rubbish_in_quantity(client: Any, path: str) -> None:
-    @settings(QUICK, max_examples=100_000)
+    @settings(QUICK, max_examples=CASES)
     @given(damaged([json.dumps(body).encode() for body in BODIES]))
     def case(body: bytes) -> None:
         check_answer(client.post(path, content=body, headers={"content-type": "application/json"}))

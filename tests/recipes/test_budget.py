@@ -3,7 +3,6 @@
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,8 +12,9 @@ from potstill.recipes import _budget
 from potstill.recipes._budget import FEWEST, Plan, Sizes, make_plan, student_epochs
 from potstill.recipes._speed import Rates, measure
 
-CPU = Rates(tuning=70.0, labelling=150.0, student=1400.0, loading=6.0)
-GPU = Rates(tuning=3000.0, labelling=9000.0, student=100_000.0, loading=4.0)
+CPU = Rates(tuning=70.0, labelling=150.0, student=1400.0, student_alone=2000.0, loading=6.0)
+GPU = Rates(tuning=3e3, labelling=9e3, student=1e5, student_alone=1.2e5, loading=4.0)
+LAPTOP = Rates(tuning=8.0, labelling=28.0, student=180.0, student_alone=300.0, loading=0.7)
 COLA = Sizes(train=8123, scored=1471, final=527)
 
 
@@ -45,14 +45,13 @@ def test_more_time_is_used() -> None:
 
 
 def test_a_teacher_needs_enough_steps() -> None:
-    laptop = Rates(tuning=8.0, labelling=28.0, student=180.0, loading=0.7)
-    plan = make_plan(60 * 10, laptop, replace(COLA, train=4400))
+    plan = make_plan(60 * 10, LAPTOP, replace(COLA, train=4400))
     assert plan.teacher_epochs == 0 and plan.transfer == 0
     assert plan.train == 4400 and set(plan.seconds) == {"student", "finish"}
     assert 300 < total(plan) <= 600
-    assert make_plan(60 * 60, laptop, replace(COLA, train=4400)).teacher_epochs > 0
+    assert make_plan(60 * 60, LAPTOP, replace(COLA, train=4400)).teacher_epochs > 0
     # Few sentences have few steps, and a teacher all the same.
-    assert make_plan(60 * 10, laptop, Sizes(train=150, scored=50, final=50)).teacher_epochs == 10
+    assert make_plan(60 * 10, LAPTOP, Sizes(train=150, scored=50, final=50)).teacher_epochs == 10
 
 
 def test_sampling_waits_until_it_pays() -> None:
@@ -70,8 +69,18 @@ def test_the_sentences_of_the_user_come_first() -> None:
 
 def test_few_sentences_get_more_passes() -> None:
     assert make_plan(900, CPU, replace(COLA, train=100)).teacher_epochs == 10
-    assert student_epochs(1e6, CPU, 100, False) == 20
-    assert student_epochs(0.0, CPU, 100, False) == 4
+    assert student_epochs(1e6, 1400.0, 100) == 20
+    assert student_epochs(0.0, 1400.0, 100) == 4
+
+
+def test_a_language_model_before_takes_time_too() -> None:
+    """Text that DistilRNN-base has no words for is learnt as a language model first."""
+    plans = [make_plan(600, LAPTOP, replace(COLA, init=init)) for init in (True, False)]
+    assert plans[0].student_epochs > plans[1].student_epochs >= _budget.MIN_STUDENT_EPOCHS
+    assert all(total(plan) <= 600 for plan in plans)
+    lm = 6 * _budget.LM_EPOCH * COLA.train / LAPTOP.student_alone
+    lost = (plans[0].student_epochs - plans[1].student_epochs) * COLA.train / LAPTOP.student_alone
+    assert abs(lost - lm) < COLA.train / LAPTOP.student_alone
 
 
 def test_a_machine_is_measured_with_the_real_models(tiny_gpt2: Path) -> None:
@@ -82,9 +91,9 @@ def test_a_machine_is_measured_with_the_real_models(tiny_gpt2: Path) -> None:
     assert 0 < rates.loading < seconds
     # A pass over its sentences took no longer than all of it.
     assert rates.tuning > 64 / seconds and rates.labelling > 64 / seconds
-    assert rates.student > 256 / seconds
+    assert rates.student > 256 / seconds and rates.student_alone > 256 / seconds
 
 
 def test_a_slower_machine_has_lower_rates() -> None:
-    slow: Any = CPU.slower(2)
-    assert (slow.tuning, slow.labelling, slow.student, slow.loading) == (35, 75, 700, 12)
+    slow = CPU.slower(2)
+    assert slow == Rates(35, 75, 700, 1000, 12)

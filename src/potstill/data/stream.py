@@ -18,7 +18,7 @@ from potstill.parsing import parse_json, reason
 
 FIRST_CHUNK, LARGEST_CHUNK = 16, 1024  # texts: few at first, so that there is an answer at once
 Record = tuple[str, dict[str, Any] | None]  # a text, and of a table its row
-KINDS = {
+KINDS = {  # of a table, by its suffix
     ".csv": "csv",
     ".tsv": "tsv",
     ".jsonl": "json",

@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from potstill.data.stream import Chunk, Source
+from potstill.data.stream import KINDS, Chunk, Source
 from potstill.errors import UsageError, UserError, missing_extra
 from potstill.files import atomic_file
 from potstill.inference.explain import Explanation, by_label, explanation_json
 from potstill.recipes.console import Shown, console, to_json
 from potstill.recipes.explanation import explanation_text
 
-FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 ANSWER_COLUMNS = ("prediction", "probability")
 DIGITS = 4
 SEPARATORS = str.maketrans("\t\r\n", "   ")
@@ -61,7 +60,7 @@ def answer_format(source: Source, output: Path | None, *, as_json: bool, as_tsv:
         raise UsageError("give `json` or `tsv`, not both.")
     kind = "text" if source.kind == "lines" else source.kind
     if output:
-        kind = FORMATS.get(output.suffix.lower(), kind)
+        kind = KINDS.get(output.suffix.lower(), kind)
     kind = "json" if as_json else "tsv" if as_tsv else kind
     if kind == "parquet" and not output:
         raise UsageError("a Parquet file is not written to standard output: name it with `output`.")

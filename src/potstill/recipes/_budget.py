@@ -19,6 +19,7 @@ PER_SENTENCE = 10  # sentences of a transfer set for each labelled one, at most
 MIN_EDITED = 1000  # fewer don't pay for loading the teacher once more
 MIN_SAMPLED = 5000  # fewer don't pay for tuning a language model
 SAMPLING = 5.0  # times as long as labelling; with its soft targets it took 3 to 5 times
+LM_EPOCH = 1.3  # times as long as learning from the labels: an epoch as a language model
 LABELLING_EDITS = 1.25  # times as long as labelling: edits are made and compared, too
 FINISHING = 15.0  # seconds for the export, the scores and the report, apart from the teacher's
 
@@ -26,12 +27,14 @@ FINISHING = 15.0  # seconds for the export, the scores and the report, apart fro
 @dataclass(frozen=True)
 class Sizes:
     """How many sentences there are: to train on, to choose by or score in training, to score in the
-    end, and unlabelled ones of the user."""
+    end, and unlabelled ones of the user; and whether the student starts from pretrained weights, so
+    that it need not be a language model first."""
 
     train: int
     scored: int
     final: int
     unlabelled: int = 0
+    init: bool = True
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,10 @@ def _wanted_epochs(sentences: int) -> int:
 def plan_without_teacher(budget: float, rates: Rates, sizes: Sizes) -> Plan:
     """Return what fits into `budget` seconds where the student learns from the labels alone."""
     left = SAFE * budget - FINISHING
-    used = min(sizes.train, max(FEWEST, int(left * rates.student / MIN_STUDENT_EPOCHS)))
-    epochs = student_epochs(left, rates, used, transfer_set=False)
-    seconds = {"student": epochs * used / rates.student, "finish": FINISHING}
-    return Plan(used, 0, epochs, 0, 0, 0, seconds)
+    used = min(sizes.train, max(FEWEST, int(left * rates.student_alone / MIN_STUDENT_EPOCHS)))
+    epochs = student_epochs(left, rates.student_alone, used, init=sizes.init)
+    training = seconds_of_student(epochs, rates.student_alone, used, init=sizes.init)
+    return Plan(used, 0, epochs, 0, 0, 0, {"student": training, "finish": FINISHING})
 
 
 def plan_student(budget: float, rates: Rates, sizes: Sizes, teacher_epochs: int) -> Plan:
@@ -104,10 +107,12 @@ def plan_student(budget: float, rates: Rates, sizes: Sizes, teacher_epochs: int)
     transfer = user + sampled + edited
     made = _seconds_of_set(user, sampled, edited, rates, sizes.train)
     total = sizes.train + transfer
-    epochs = student_epochs(left - made, rates, total, transfer > 0)
+    how = {"transfer_set": transfer > 0, "init": sizes.init}
+    epochs = student_epochs(left - made, rates.student, total, **how)
+    training = seconds_of_student(epochs, rates.student, total, **how)
     seconds = {
         "transfer": made,
-        "student": sizes.train / rates.labelling + rates.loading + epochs * total / rates.student,
+        "student": sizes.train / rates.labelling + rates.loading + training,
         "finish": FINISHING + rates.loading + sizes.final / rates.labelling,
     }
     if not transfer:
@@ -115,22 +120,35 @@ def plan_student(budget: float, rates: Rates, sizes: Sizes, teacher_epochs: int)
     return Plan(sizes.train, teacher_epochs, epochs, user, sampled, edited, seconds)
 
 
-def student_epochs(seconds: float, rates: Rates, sentences: int, transfer_set: bool) -> int:
-    """Return how many passes over `sentences` fit into the time, at most those of `distil`."""
-    affordable = int(max(seconds, 0.0) * rates.student / sentences)
-    usual = _usual_epochs(sentences, transfer_set)
+def student_epochs(
+    seconds: float, rate: float, sentences: int, *, transfer_set: bool = False, init: bool = True
+) -> int:
+    """Return how many passes over `sentences`, of which it learns from `rate` a second, fit into
+    the time, at most those of `distil`."""
+    seconds -= seconds_of_student(0, rate, sentences, transfer_set=transfer_set, init=init)
+    affordable = int(max(seconds, 0.0) * rate / sentences)
+    usual, _ = _usual_epochs(sentences, transfer_set, init)
     return min(usual, max(MIN_STUDENT_EPOCHS, affordable))
 
 
-def _usual_epochs(sentences: int, transfer_set: bool) -> int:
-    settings, _ = resolve_training(
+def seconds_of_student(
+    epochs: int, rate: float, sentences: int, *, transfer_set: bool = False, init: bool = True
+) -> float:
+    """Return how long so many passes take, and those before them as a language model, if any."""
+    _, pretrain = _usual_epochs(sentences, transfer_set, init)
+    return (epochs + LM_EPOCH * pretrain) * sentences / rate
+
+
+def _usual_epochs(sentences: int, transfer_set: bool, init: bool) -> tuple[int, int]:
+    """Return the epochs that `distil` or `rnn` trains for, and those as a language model before."""
+    settings, pretraining = resolve_training(
         TrainSettings(),
         PretrainSettings(),
         sentences=sentences,
         transfer_set=transfer_set,
-        init=True,
+        init=init,
     )
-    return settings.epochs
+    return settings.epochs, pretraining.pretrain_epochs or 0
 
 
 def _reserve(rates: Rates, sizes: Sizes) -> float:
@@ -146,7 +164,9 @@ def _set_that_fits(left: float, rates: Rates, sizes: Sizes) -> tuple[int, int, i
         middle = (low + high) / 2
         contents = _contents(middle, rates, sizes)
         total = sizes.train + sum(contents)
-        learnt = _usual_epochs(total, any(contents)) * total / rates.student
+        how = {"transfer_set": any(contents), "init": sizes.init}
+        usual, _ = _usual_epochs(total, **how)
+        learnt = seconds_of_student(usual, rates.student, total, **how)
         made = _seconds_of_set(*contents, rates, sizes.train)
         low, high = (middle, high) if made + learnt <= left else (low, middle)
     return _contents(low, rates, sizes)

@@ -1,5 +1,6 @@
 """How fast this machine is, measured with a few steps of the real models."""
 
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -44,13 +45,15 @@ class Rates:
     Args:
         tuning: Sentences a second that LoRA learns from.
         labelling: Sentences a second that the decoder scores.
-        student: Sentences a second that the student learns from.
+        student: Sentences a second that the student learns from, and from a teacher's answers.
+        student_alone: The same without a teacher.
         loading: Seconds that it takes to load the decoder.
     """
 
     tuning: float
     labelling: float
     student: float
+    student_alone: float
     loading: float
 
     def slower(self, factor: float) -> "Rates":
@@ -59,6 +62,7 @@ class Rates:
             self.tuning / factor,
             self.labelling / factor,
             self.student / factor,
+            self.student_alone / factor,
             self.loading * factor,
         )
 
@@ -96,10 +100,17 @@ def measure(base_model: BaseModel, split: Split, classes: int, max_length: int) 
     )
     tokens = encode(_spread(split, LABELLED_SENTENCES))
     labelling = _rate(len(tokens), lambda: predict_logits(decoder, tokens))
-    return Rates(tuning, labelling, _student_rate(split, classes, max_length), loading)
+    return Rates(tuning, labelling, *_student_rates(split, classes, max_length), loading)
 
 
-def _student_rate(split: Split, classes: int, max_length: int) -> float:
+def rate_of_run(folder: Path) -> float:
+    """Return the sentences a second that a finished run learnt from in its last epoch."""
+    last = (folder / "metrics.jsonl").read_text().splitlines()[-1]
+    return float(json.loads(last)["sentences_per_second"])
+
+
+def _student_rates(split: Split, classes: int, max_length: int) -> tuple[float, float]:
+    """Return how fast the student learns from a teacher too, and from the labels alone."""
     part = _spread(split, STUDENT_SENTENCES)
     base, _ = choose_base(load_init(StudentSettings()), StudentSettings(), split.sentences)
     tokenizer = base.tokenizer if base else student_tokens.train_tokenizer(part.sentences, 8000)
@@ -116,11 +127,18 @@ def _student_rate(split: Split, classes: int, max_length: int) -> float:
         max_length=max_length,
     )
     sizes = {"vocab_size": tokenizer.get_vocab_size(), "classes": classes}
-    config = StudentConfig(**StudentSettings().model_kwargs() | sizes, word_head=True)
-    model = DistilRNN(config, product_dtype=resolve_precision("auto"))
-    model.to(process().device)
+
+    def rate(data: Any, loss: LossFunction, *, word_head: bool) -> float:
+        config = StudentConfig(**StudentSettings().model_kwargs() | sizes, word_head=word_head)
+        model = DistilRNN(config, product_dtype=resolve_precision("auto"))
+        model.to(process().device)
+        return _training_rate(model, on_device(model, data), loss, batch_size=STUDENT_BATCH)
+
     loss = partial(distillation_loss, settings=DistilSettings())
-    return _training_rate(model, on_device(model, dataset), loss, batch_size=STUDENT_BATCH)
+    return (
+        rate(dataset, loss, word_head=True),
+        rate(labelled, classification_loss, word_head=False),
+    )
 
 
 def _spread(split: Split, most: int) -> Split:

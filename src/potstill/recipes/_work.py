@@ -128,9 +128,10 @@ def log_plan(work: Work, train: int) -> None:
     plan, rates = work.plan, work.rates
     total = sum(plan.seconds.values()) + work.elapsed()
     asked = 60 * float(work.state["settings"]["minutes"])
+    student = rates.student if plan.teacher_epochs else rates.student_alone
     logger.info(
         f"this machine: {rates.tuning:,.0f} sentences/s tuned, {rates.labelling:,.0f} labelled, "
-        f"{rates.student:,.0f} by the student"
+        f"{student:,.0f} by the student"
     )
     what = {
         "teacher": f"{passes(plan.teacher_epochs)} over {plan.train:,} sentences",

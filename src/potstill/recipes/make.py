@@ -1,7 +1,6 @@
 """The command make: labelled data in, a small student and what it is worth out."""
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -34,7 +33,8 @@ from potstill.recipes._scoreboard import (
     model_row,
     teacher_pays,
 )
-from potstill.recipes._speed import measure
+from potstill.recipes._speed import measure, rate_of_run
+from potstill.recipes._student import starts_from_base
 from potstill.recipes._work import Work, log_end, log_plan, open_work, passes
 from potstill.recipes.console import log_choice
 from potstill.recipes.distil import distil
@@ -160,6 +160,7 @@ def _make(
         scored=held_out + sum(len(corpus.splits.get(name, ())) for name in ("dev", "ood")),
         final=len(corpus.splits[final_split(corpus)]),
         unlabelled=len(own),
+        init=starts_from_base(corpus.splits["train"].sentences),
     )
     if "plan" not in work.state:
         log_choice("data", corpus.name, corpus.reason)
@@ -182,7 +183,7 @@ def _make(
         if not work.is_done("teacher"):
             _tune(work, base_model, data_settings, progress)
         # How fast the machine was then says more than the few steps before.
-        rates = work.rates.slower(work.rates.tuning / _tuning_rate(folder))
+        rates = work.rates.slower(work.rates.tuning / rate_of_run(folder / "teacher"))
         sizes = replace(sizes, train=work.plan.train)
         held = read_predictions(folder / "teacher").get("holdout", [])
         work.state["teacher_pays"] = teacher_pays(held, corpus.splits["train"], corpus.labels)
@@ -201,7 +202,7 @@ def _make(
     if work.plan.transfer and not work.is_done("transfer"):
         _collect(work, own)
     if not work.is_done("student"):
-        _train_student(work, data_settings, progress)
+        _train_student(work, data_settings, sizes.init, progress)
     with work.step("finish", "export, scores and report"):
         work.state["rows"] = _finish(work, corpus, base_model)
 
@@ -226,11 +227,6 @@ def _tune(
         )
 
 
-def _tuning_rate(folder: Path) -> float:
-    last = (folder / "teacher" / "metrics.jsonl").read_text().splitlines()[-1]
-    return float(json.loads(last)["sentences_per_second"])
-
-
 def _collect(work: Work, own: list[str]) -> None:
     """Make the transfer set; where that takes longer than was planned, a smaller one."""
     plan, folder = work.plan, work.folder
@@ -251,7 +247,7 @@ def _collect(work: Work, own: list[str]) -> None:
         )
 
 
-def _train_student(work: Work, data_settings: DataSettings, progress: Progress) -> None:
+def _train_student(work: Work, data_settings: DataSettings, init: bool, progress: Progress) -> None:
     """Distil, or train on the labels alone, for as many epochs as there is time for now."""
     folder, settings = work.folder, work.state["settings"]
     pays = work.state.get("teacher_pays", False)
@@ -260,7 +256,13 @@ def _train_student(work: Work, data_settings: DataSettings, progress: Progress) 
         labelling = plan.train / rates.labelling if pays else 0.0
         seconds = work.left() - plan.seconds["finish"] - labelling
         sentences = plan.train + plan.transfer
-        epochs = student_epochs(seconds, rates, sentences, plan.transfer > 0)
+        epochs = student_epochs(
+            seconds,
+            rates.student if pays else rates.student_alone,
+            sentences,
+            transfer_set=plan.transfer > 0,
+            init=init,
+        )
         work.decide(replace(plan, student_epochs=epochs), rates)
     plan = work.plan
     common: dict[str, Any] = {
