@@ -95,7 +95,7 @@ class TestLines:
         assert result.err.splitlines()[-1] == f"answers: {output}, 3 texts"
         assert output.read_text() == run_ok(*model_args("--file", file))
         before = output.read_bytes()
-        file.write_bytes("\n".join(TEXTS * 500).encode() + b"\n\xe9\n")
+        file.write_bytes("\n".join(TEXTS * 500).encode() + b"\n\xe9\0\n")
         result = run(*model_args("--file", file, "--output", output))
         assert result.code == 1 and "texts.txt:1501: not UTF-8" in result.err
         assert output.read_bytes() == before

@@ -161,6 +161,35 @@ def test_an_array_of_json_is_read_to_its_end(tmp_path: Path) -> None:
         assert read(file) == (["One.", "", "Two."], rows)
 
 
+WORDS = "Où est le garçon ? Là-bas, déjà à l'école, bien sûr. Ça va très bien."
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig"])
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_a_file_is_read_in_the_encoding_of_its_beginning(
+    encoding: str, suffix: str, tmp_path: Path
+) -> None:
+    file = tmp_path / f"a{suffix}"
+    rows = [{"text": f"{WORDS} {i}", "n": str(i)} for i in range(30_000)]
+    text = "text,n\n" + "".join(f'"{row["text"]}",{row["n"]}\n' for row in rows)
+    body = text.encode(encoding)
+    file.write_bytes(gzip.compress(body, 1) if suffix == ".csv.gz" else body)
+    assert read(file) == ([row["text"] for row in rows], rows)
+    note = f"{file} is not UTF-8; it is read as cp1252, a guess: check its letters"
+    with open_source(str(file), None) as source:
+        assert source.note == (note if encoding == "cp1252" else "")
+
+
+def test_another_encoding_after_the_beginning_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes(b"One.\n" * 300_000 + b"\xe9\n")
+    with pytest.raises(UserError, match=r"a\.txt:300001: not UTF-8 text; save it as UTF-8"):
+        read(file)
+    file.write_bytes("Ein Satz.\n".encode("utf-16") + b"\0")
+    with pytest.raises(UserError, match=r"a\.txt can't be read: .*utf-16"):
+        read(file)
+
+
 @pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
 def test_compressed_lines_of_json(suffix: str, tmp_path: Path) -> None:
     file = tmp_path / f"a.ndjson{suffix}"
@@ -178,7 +207,6 @@ def test_compressed_lines_of_json(suffix: str, tmp_path: Path) -> None:
     [
         ("a.txt", b"", "a.txt is empty"),
         ("a.txt", b" \n\n", "a.txt is empty"),
-        ("a.txt", b"One.\n\xe9\n", "a.txt:2: not UTF-8 text"),
         ("a.csv", b"", "a.csv is empty"),
         ("a.csv", b"text,id\n", "a.csv is empty"),
         ("a.csv", b"text,id\nOne.\n", "a.csv:2: 1 column where the header has 2"),

@@ -88,14 +88,27 @@ def test_one_text_gives_one_explanation_and_none_an_empty_list(folder: Path) -> 
 
 
 @pytest.mark.parametrize("student", [False], indirect=True)
-def test_a_student_without_a_word_layer_says_so(student: Path, tmp_path: Path) -> None:
+def test_a_student_without_a_word_layer_reads_the_text_up_to_each_word(
+    student: Path, tmp_path: Path
+) -> None:
     classifier = StudentClassifier(student)
     exported = classifier.export_onnx(tmp_path / "exported")
     assert isinstance(exported, OnnxClassifier)
+    long = " ".join(["word"] * 40)
     for each in (classifier, exported):
-        assert len(each.predict(["One two."])) == 1
-        with pytest.raises(UserError, match=r"no layer that judges words.*`word_loss_weight`"):
-            each.explain("One two.")
+        one, two, cut = each.explain(["The birds  sing.", "本は", long])
+        assert (one.words, two.words) == (["The", "birds", "sing."], ["本", "は"])
+        for text, row in zip(["The", "The birds", one.text], one.word_probabilities, strict=True):
+            np.testing.assert_allclose(row, each.predict_proba([text])[0], atol=1e-6)
+        np.testing.assert_allclose(one.probabilities, each.predict_proba([one.text])[0], atol=1e-6)
+        assert one.label == each.predict(one.text)
+        # Words beyond the maximum length are left out.
+        assert 0 < len(cut.words) < 40 == len(long.split())
+        assert each.explain([]) == []
+    for ours, theirs in zip(
+        classifier.word_logits([long]), exported.word_logits([long]), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def explanation(*scores: float, whole: float = 0.2) -> Explanation:

@@ -162,7 +162,6 @@ def test_health_info_and_openapi(service: Service, classifier: StudentClassifier
         "parameters": classifier.n_parameters,
         "labels": LABELS,
         "max_input_length": 64,
-        "explains": True,
     }
     schema = service.get("/openapi.json").body
     assert {"/predict", "/explain", "/health", "/info", "/metrics"} == set(schema["paths"])
@@ -207,14 +206,12 @@ def test_a_token_is_asked_for(classifier: StudentClassifier) -> None:
         assert service.get("/health").status == service.get("/").status == 200
 
 
-def test_a_model_that_judges_no_words_says_so(wordless_student: Path, tmp_path: Path) -> None:
+def test_a_model_without_a_word_layer_explains_too(wordless_student: Path, tmp_path: Path) -> None:
     exported = StudentClassifier(wordless_student).export_onnx(tmp_path / "exported")
     assert isinstance(exported, OnnxClassifier)
     with running({"student": exported}) as service:
-        assert service.get("/info").body["models"]["student"]["explains"] is False
         reply = service.post("/explain", {"text": "The birds sing."})
-        assert (reply.status, reply.body["error_type"]) == (501, "NotSupported")
-        assert service.post("/predict", {"text": "The birds sing."}).status == 200
+        assert [word["word"] for word in reply.body["words"]] == ["The", "birds", "sing."]
 
 
 def test_a_teacher_answers_beside_the_student(

@@ -16,6 +16,7 @@ CLEARLY_BETTER = 0.03  # charset-normalizer's coherence, 0 to 1
 # What is decompressed: so many times the size of the file, which text never reaches, or this.
 MOST_TIMES, SURELY_READ = 100, 1 << 26
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 # How files begin that are no text, and what they are.
 NOT_TEXT = {
     b"PK\x03\x04": "is a workbook or another ZIP archive; save the sheet as CSV",
@@ -118,27 +119,54 @@ def decode(body: bytes, name: str) -> tuple[str, str]:
             or what else the file is.
     """
     check_is_text(body, name)
-    if body.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if body.startswith(UTF16_MARKS):
         return _decode_utf16(body, name), ""
     try:
         return body.decode("utf-8-sig"), ""
     except UnicodeDecodeError as error:
         line = body[: error.start].count(b"\n") + 1
-        try:
-            from charset_normalizer import from_bytes
-        except ModuleNotFoundError:
+        encoding = _guess(body)
+        if not encoding:
             raise UserError(f"{name}:{line}: not UTF-8 text; save it as UTF-8.") from error
-        matches = [] if b"\0" in body else list(from_bytes(body))
-        if not matches:
-            raise UserError(f"{name}:{line}: not UTF-8 text; save it as UTF-8.") from error
-        best = matches[0]
-        # The letters of Western Europe pass for those of its neighbours: it is that of spreadsheets
-        # there unless the words speak for another.
-        for match in matches:
-            western = "cp1252" in (match.encoding, *match.could_be_from_charset)
-            if western and best.coherence - match.coherence < CLEARLY_BETTER:
-                return body.decode("cp1252"), "cp1252"
-        return str(best), str(best.encoding)
+        return body.decode(encoding), encoding
+
+
+def encoding_of(start: bytes) -> tuple[str, bool]:
+    """Return the encoding of a text that begins with `start`, and whether that is a guess; it is
+    UTF-8 where nothing speaks for another."""
+    if start.startswith(UTF16_MARKS):
+        return "utf-16", False
+    lines = start[: start.rfind(b"\n") + 1] or start
+    try:
+        lines.decode()
+    except UnicodeDecodeError:
+        if encoding := _guess(lines):
+            return encoding, True
+    return "utf-8", False
+
+
+def guess_note(name: str, encoding: str) -> str:
+    """Return what to say of a file whose encoding is a guess."""
+    return f"{name} is not UTF-8; it is read as {encoding}, a guess: check its letters"
+
+
+def _guess(body: bytes) -> str:
+    """Return charset-normalizer's guess at the encoding of a text that is not UTF-8, or ""."""
+    try:
+        from charset_normalizer import from_bytes
+    except ModuleNotFoundError:
+        return ""
+    matches = [] if b"\0" in body else list(from_bytes(body))
+    if not matches:
+        return ""
+    best = matches[0]
+    # The letters of Western Europe pass for those of its neighbours: it is that of spreadsheets
+    # there unless the words speak for another.
+    for match in matches:
+        western = "cp1252" in (match.encoding, *match.could_be_from_charset)
+        if western and best.coherence - match.coherence < CLEARLY_BETTER:
+            return "cp1252"
+    return str(best.encoding)
 
 
 def lines_of(text: str, name: str) -> Iterator[tuple[int, str]]:

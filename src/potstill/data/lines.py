@@ -1,14 +1,41 @@
 """The lines of a stream, as soon as they come."""
 
+import codecs
 import lzma
 import zlib
 from collections import deque
-from typing import BinaryIO
+from typing import Protocol
 
 from potstill.data.encoding import check_is_text
 from potstill.errors import UserError
 
 BLOCK = 1 << 16  # bytes that are read at once, at most
+
+
+class Readable(Protocol):
+    """A stream of bytes, such as a file; `read1` waits for the first of them, and not for more."""
+
+    def read1(self, size: int, /) -> bytes: ...
+
+
+class Recoded:
+    """A stream of text in another encoding, as one of UTF-8."""
+
+    def __init__(self, stream: Readable, encoding: str):
+        self.stream = stream
+        self.decoder = codecs.getincrementaldecoder(encoding)()
+
+    def read1(self, size: int, /) -> bytes:
+        """Return what has come, b"" at the end.
+
+        Raises:
+            ValueError: It is not in that encoding.
+        """
+        while True:
+            block = self.stream.read1(size)
+            text = self.decoder.decode(block, final=not block)
+            if text or not block:
+                return text.encode()
 
 
 class Lines:
@@ -19,7 +46,7 @@ class Lines:
         UserError: One is not UTF-8, or the stream is empty.
     """
 
-    def __init__(self, stream: BinaryIO, name: str):
+    def __init__(self, stream: Readable, name: str):
         self.stream, self.name = stream, name
         self.waiting: deque[bytes] = deque()
         self.number = 0
@@ -48,8 +75,7 @@ class Lines:
 
     def _read(self) -> None:
         try:
-            # `read1` waits for the first bytes, and not for more.
-            block = self.stream.read1(BLOCK)  # type: ignore[attr-defined]
+            block = self.stream.read1(BLOCK)
         except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UserError(f"{self.name} can't be read: {reason}.") from error

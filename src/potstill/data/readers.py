@@ -12,7 +12,7 @@ from pathlib import Path
 
 from potstill.data.columns import DEFAULT_COLUMNS, Columns, Located, Row, table_rows
 from potstill.data.delimited import read_csv, read_tsv, split_header
-from potstill.data.encoding import decode, format_suffix, lines_of, read_bytes
+from potstill.data.encoding import decode, format_suffix, guess_note, lines_of, read_bytes
 from potstill.data.labels import NO_TEXT, as_label
 from potstill.errors import UserError
 from potstill.parsing import parse_json, reason
@@ -101,8 +101,7 @@ def read_table(file: Path, columns: Columns = Columns()) -> Table:
         reader = _read_fasttext
     table = reader(name, text, columns)
     if guessed:
-        note = f"{name} is not UTF-8; it is read as {guessed}, a guess: check its letters"
-        table = replace(table, notes=(note, *table.notes))
+        table = replace(table, notes=(guess_note(name, guessed), *table.notes))
     return table
 
 

@@ -1,23 +1,26 @@
 """Texts of any number, in chunks as they come: the lines of a stream, or a column of a table."""
 
 import csv
+import lzma
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 from potstill.data.columns import Columns, joined_text
 from potstill.data.delimited import LONGEST_FIELD, Quoted, Unquoted, misfit, split_header
-from potstill.data.encoding import decompressed, format_suffix
-from potstill.data.lines import Lines
+from potstill.data.encoding import decompressed, encoding_of, format_suffix, guess_note
+from potstill.data.lines import Lines, Recoded
 from potstill.data.readers import json_array
 from potstill.errors import UserError, missing_extra
 from potstill.parsing import parse_json, reason
 
 FIRST_CHUNK, LARGEST_CHUNK = 16, 1024  # texts: few at first, so that there is an answer at once
 Record = tuple[str, dict[str, Any] | None]  # a text, and of a table its row
+START = 1 << 20  # bytes by which the encoding of a file is told
 KINDS = {  # of a table, by its suffix
     ".csv": "csv",
     ".tsv": "tsv",
@@ -59,6 +62,7 @@ class Source:
         schema: A Parquet file's own.
         size: Bytes in all, or rows of a Parquet file; None if that is not known.
         position: Returns how many of these have been read.
+        note: What is worth saying about how it is read, or "".
     """
 
     name: str
@@ -69,6 +73,7 @@ class Source:
     schema: Any = None
     size: int | None = None
     position: Callable[[], int] = lambda: 0
+    note: str = ""
 
 
 def texts_of(sentences: list[str]) -> Source:
@@ -81,7 +86,8 @@ def texts_of(sentences: list[str]) -> Source:
 def open_source(file: str, text_column: str | Sequence[str] | None) -> Iterator[Source]:
     """Open a file, or with "-" standard input.
 
-    It is a table if its suffix is that of one or `text_column` is given, else lines of text.
+    It is a table if its suffix is that of one or `text_column` is given, else lines of text. The
+    beginning of a file tells its encoding; standard input is UTF-8.
 
     Raises:
         UserError: It can't be read, or has not the column. Reading its chunks raises it for a line
@@ -102,9 +108,27 @@ def open_source(file: str, text_column: str | Sequence[str] | None) -> Iterator[
     except OSError as error:
         raise UserError(f"{file} can't be read: {error.strerror}.") from error
     with raw:
-        stream = decompressed(raw, path.suffix.lower())
-        size = path.stat().st_size if path.is_file() else None
-        yield _open(stream, str(path), kind, columns, size=size, position=raw.tell)
+        stream: Any = decompressed(raw, path.suffix.lower())
+        size, note = None, ""
+        if path.is_file():
+            size = path.stat().st_size
+            encoding, guessed = encoding_of(_start(path))
+            if encoding != "utf-8":
+                stream = Recoded(stream, encoding)
+            if guessed:
+                note = guess_note(file, encoding)
+        source = _open(stream, str(path), kind, columns, size=size, position=raw.tell)
+        yield replace(source, note=note)
+
+
+def _start(file: Path) -> bytes:
+    """Return what a file begins with, decompressed; of a damaged one nothing, as whoever reads it
+    says so."""
+    try:
+        with file.open("rb") as raw:
+            return decompressed(raw, file.suffix.lower()).read(START)
+    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error):
+        return b""
 
 
 def _kind(file: Path, named: bool) -> str:
@@ -112,7 +136,7 @@ def _kind(file: Path, named: bool) -> str:
 
 
 def _open(
-    stream: BinaryIO,
+    stream: Any,
     name: str,
     kind: str,
     columns: Columns,

@@ -15,10 +15,6 @@ from potstill.progress import Progress, no_progress
 if TYPE_CHECKING:
     from potstill.inference.evaluation import Scores
 
-NO_WORD_HEAD = (
-    "this student has no layer that judges words, so it can't be explained; distil it again, with "
-    "`word_loss_weight` above 0."
-)
 Threshold = float | Literal["goal"] | None
 UNSURE = "unsure"  # the answer where a class has a lower probability than the threshold
 
@@ -54,8 +50,9 @@ class Classifier(Protocol):
     def word_logits(self, texts: str | Iterable[str]) -> list[np.ndarray]:
         """Return the logits of each text after each of its W words, and of the whole text.
 
-        A decoder gives those of the text cut after the word. A student gives its estimate of them,
-        from one reading of the whole.
+        A decoder gives those of the text cut after the word, and so does a student without a word
+        head. One with it, as `distil` makes it, gives its estimate of them, from one reading of the
+        whole.
 
         Args:
             texts: One string, or a list, an array or a column of a table with N strings.
@@ -65,7 +62,7 @@ class Classifier(Protocol):
             maximum length are left out.
 
         Raises:
-            UserError: A text is empty or not a string, or the model can't judge words.
+            UserError: A text is empty or not a string.
         """
         ...
 
@@ -179,8 +176,7 @@ class Classifier(Protocol):
             One `Explanation` for one string, else a list of N.
 
         Raises:
-            UserError: A text is empty or not a string, or the model is a student that has not
-                learnt to judge words.
+            UserError: A text is empty or not a string.
         """
         checked = check_texts(texts)
         explanations = []
@@ -197,6 +193,21 @@ class Classifier(Protocol):
                 )
             )
         return explanations[0] if isinstance(texts, str) else explanations
+
+    def _logits_of_beginnings(self, texts: list[str], counts: list[int]) -> list[np.ndarray]:
+        """Return what `word_logits` does, by reading each text once for each of its first words.
+
+        Args:
+            counts: How many words of each text are within the maximum length.
+        """
+        if not texts:
+            return []
+        beginnings = [
+            [*(text[:end] for _, end in word_spans(text)[:count]), text]
+            for text, count in zip(texts, counts, strict=True)
+        ]
+        logits = self.logits([part for parts in beginnings for part in parts])
+        return np.split(logits, np.cumsum([len(parts) for parts in beginnings])[:-1])
 
     def evaluate(
         self,

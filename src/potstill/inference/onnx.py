@@ -8,12 +8,18 @@ import numpy as np
 from potstill.data.text import word_ends
 from potstill.errors import UserError
 from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER
-from potstill.inference.classifier import NO_WORD_HEAD, Classifier, check_finite, check_texts
+from potstill.inference.classifier import Classifier, check_finite, check_texts
 from potstill.inference.engines import load_engine
 from potstill.manifest import check_manifest
 from potstill.model_config import read_model_config
 from potstill.ops.int8_library import cpus
-from potstill.student.tokenizer import encode, encode_batch, read_tokenizer, truncated
+from potstill.student.tokenizer import (
+    encode,
+    encode_batch,
+    read_tokenizer,
+    truncated,
+    word_end_positions,
+)
 
 # Texts at a time: their encodings take ten times the memory of the texts.
 TEXTS = 8192
@@ -68,9 +74,10 @@ class OnnxClassifier(Classifier):
 
     def word_logits(self, texts: str | Iterable[str]) -> list[np.ndarray]:
         """See `Classifier`."""
-        if not self.engine.judges_words:
-            raise UserError(NO_WORD_HEAD)
         texts = check_texts(texts)
+        if not self.engine.judges_words:
+            positions = word_end_positions(self._tokenizer, texts, self.max_length)
+            return self._logits_of_beginnings(texts, [len(ends) for ends in positions])
         logits = [np.empty(0, np.float32)] * len(texts)
 
         def answer(part: slice) -> None:

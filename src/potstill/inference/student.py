@@ -27,7 +27,7 @@ from potstill.files import (
     read_results,
     write_json,
 )
-from potstill.inference.classifier import NO_WORD_HEAD, Classifier, check_finite, check_texts
+from potstill.inference.classifier import Classifier, check_finite, check_texts
 from potstill.inference.onnx import OnnxClassifier
 from potstill.locks import exclusive
 from potstill.model_card import CARD, Kind, write_card
@@ -93,11 +93,11 @@ class StudentClassifier(Classifier):
 
     def word_logits(self, texts: str | Iterable[str], *, together: bool = True) -> list[np.ndarray]:
         """See `Classifier`; `together` is as in `logits`."""
-        if self.model.word_score is None:
-            raise UserError(NO_WORD_HEAD)
         texts = check_texts(texts)
-        tokens = encode(self.tokenizer, texts, self.max_length)
         positions = word_end_positions(self.tokenizer, texts, self.max_length)
+        if self.model.word_score is None:
+            return self._logits_of_beginnings(texts, [len(ends) for ends in positions])
+        tokens = encode(self.tokenizer, texts, self.max_length)
 
         def after_each_word(batch: Batch) -> list[Tensor]:
             whole, after = self.model.word_logits(batch.input_ids, batch.lengths)

@@ -32,9 +32,11 @@ from potstill.training.loop import train
 from potstill.training.losses import LossFunction, classification_loss
 from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
 
-# Sentences that the speed is measured on; of the passes over them the last counts.
-DECODER_SENTENCES, STUDENT_SENTENCES, PASSES = 64, 256, 2
-LABELLED_SENTENCES = 256  # fewer don't fill the batches, and seem to take twice as long
+# Sentences that the speed is measured on: on a slow machine few. More fill the batches, and the
+# caches and threads are warm by then.
+TUNED, LABELLED, LEARNT = (16, 64), (64, 256), (64, 256)
+PATIENCE = 3.0  # seconds that measuring on the more may take
+PASSES = 2  # over training sentences, of which the last counts
 DECODER_BATCH, STUDENT_BATCH = 32, 64
 
 
@@ -90,17 +92,27 @@ def measure(base_model: BaseModel, split: Split, classes: int, max_length: int) 
     def encode(part: Split) -> list[list[int]]:
         return classifier.encode(tokenizer, part.sentences, limit, tokenizer.bos_token_id)[0]
 
-    part = _spread(split, DECODER_SENTENCES)
-    tuning = _training_rate(
-        decoder,
-        LabelledDataset(encode(part), part.labels),
-        classification_loss,
-        batch_size=DECODER_BATCH,
-        microbatch_tokens=classifier.MICROBATCH_TOKENS,
+    def tuning(part: Split) -> float:
+        return _training_rate(
+            decoder,
+            LabelledDataset(encode(part), part.labels),
+            classification_loss,
+            batch_size=DECODER_BATCH,
+            microbatch_tokens=classifier.MICROBATCH_TOKENS,
+        )
+
+    def labelling(part: Split) -> float:
+        tokens = encode(part)
+        started = time.perf_counter()
+        predict_logits(decoder, tokens)
+        return len(part) / (time.perf_counter() - started)
+
+    return Rates(
+        _rate(tuning, split, *TUNED),
+        _rate(labelling, split, *LABELLED),
+        *_student_rates(split, classes, max_length),
+        loading,
     )
-    tokens = encode(_spread(split, LABELLED_SENTENCES))
-    labelling = _rate(len(tokens), lambda: predict_logits(decoder, tokens))
-    return Rates(tuning, labelling, *_student_rates(split, classes, max_length), loading)
 
 
 def rate_of_run(folder: Path) -> float:
@@ -111,34 +123,38 @@ def rate_of_run(folder: Path) -> float:
 
 def _student_rates(split: Split, classes: int, max_length: int) -> tuple[float, float]:
     """Return how fast the student learns from a teacher too, and from the labels alone."""
-    part = _spread(split, STUDENT_SENTENCES)
+    some = _spread(split, LEARNT[1]).sentences
     base, _ = choose_base(load_init(StudentSettings()), StudentSettings(), split.sentences)
-    tokenizer = base.tokenizer if base else student_tokens.train_tokenizer(part.sentences, 8000)
-    labelled = LabelledDataset(
-        student_tokens.encode(tokenizer, part.sentences, max_length), part.labels
-    )
-    words = student_tokens.word_end_positions(tokenizer, part.sentences, max_length)
-    dataset = labelled_dataset(
-        tokenizer,
-        part.sentences,
-        labelled,
-        teacher_logits=torch.zeros(len(part), classes),
-        word_logits=[np.zeros((len(ends), classes), np.float32) for ends in words],
-        max_length=max_length,
-    )
+    tokenizer = base.tokenizer if base else student_tokens.train_tokenizer(some, 8000)
     sizes = {"vocab_size": tokenizer.get_vocab_size(), "classes": classes}
 
-    def rate(data: Any, loss: LossFunction, *, word_head: bool) -> float:
+    def encode(part: Split) -> LabelledDataset:
+        tokens = student_tokens.encode(tokenizer, part.sentences, max_length)
+        return LabelledDataset(tokens, part.labels)
+
+    def learning(data: Any, loss: LossFunction, *, word_head: bool) -> float:
         config = StudentConfig(**StudentSettings().model_kwargs() | sizes, word_head=word_head)
         model = DistilRNN(config, product_dtype=resolve_precision("auto"))
         model.to(process().device)
         return _training_rate(model, on_device(model, data), loss, batch_size=STUDENT_BATCH)
 
-    loss = partial(distillation_loss, settings=DistilSettings())
-    return (
-        rate(dataset, loss, word_head=True),
-        rate(labelled, classification_loss, word_head=False),
-    )
+    def taught(part: Split) -> float:
+        words = student_tokens.word_end_positions(tokenizer, part.sentences, max_length)
+        dataset = labelled_dataset(
+            tokenizer,
+            part.sentences,
+            encode(part),
+            teacher_logits=torch.zeros(len(part), classes),
+            word_logits=[np.zeros((len(ends), classes), np.float32) for ends in words],
+            max_length=max_length,
+        )
+        loss = partial(distillation_loss, settings=DistilSettings())
+        return learning(dataset, loss, word_head=True)
+
+    def alone(part: Split) -> float:
+        return learning(encode(part), classification_loss, word_head=False)
+
+    return _rate(taught, split, *LEARNT), _rate(alone, split, *LEARNT)
 
 
 def _spread(split: Split, most: int) -> Split:
@@ -173,8 +189,8 @@ def _training_rate(
     return float(result.history[-1]["sentences_per_second"])
 
 
-def _rate(count: int, work: Callable[[], object]) -> float:
-    work()  # warms up
-    started = time.perf_counter()
-    work()
-    return count / (time.perf_counter() - started)
+def _rate(measure: Callable[[Split], float], split: Split, few: int, many: int) -> float:
+    """Return the sentences a second of `many` sentences of `split`, or of `few`, where `many` would
+    take longer than PATIENCE."""
+    rate = measure(_spread(split, few))
+    return rate if many / rate > PATIENCE else measure(_spread(split, many))

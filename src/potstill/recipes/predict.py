@@ -55,6 +55,8 @@ def predict(
                     # Only the answers go to standard output, for whoever pipes them on.
                     line = choice_line("model", f"{classifier.title} in {folder}", reason)
                     note(line)
+                    if source.note:
+                        note(source.note)
                 write(chunk, answers)
                 if output is None:
                     sys.stdout.flush()

@@ -32,7 +32,7 @@ def explainer(folder: Path) -> Explain | None:
     try:
         classifier = load(folder)
         classifier.explain("One.")
-    except UserError:  # a base that is not here, a student that judges no words
+    except UserError:  # a base that is not here
         return None
     return classifier.explain
 

@@ -18,7 +18,6 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from potstill import __version__
-from potstill.errors import UserError
 from potstill.inference.classifier import Classifier
 from potstill.serving.batching import Batcher, OverloadedError, Prediction
 from potstill.serving.gate import Gate, RefusedError, error_body
@@ -48,9 +47,6 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         429: "too many texts wait; try again",
         503: "no answer in time",
     }.items()
-}
-NOT_SUPPORTED: dict[int | str, dict[str, Any]] = {
-    501: {"model": ErrorAnswer, "description": "the model has no layer that judges words"}
 }
 PredictAnswer = Answer | list[Answer] | list[LabelScore] | list[list[LabelScore]]
 ExplainAnswer = ExplainedAnswer | list[ExplainedAnswer]
@@ -101,8 +97,6 @@ def make_app(models: dict[str, Classifier], settings: ServeSettings = ServeSetti
         texts = check_request(request.all_texts(), settings)
         if request.model not in batchers:
             raise RefusedError(422, f"model: there is {' and '.join(batchers)} here")
-        if explain and not described[request.model]["explains"]:
-            raise RefusedError(501, "this model has no layer that judges words")
         if explain and len(texts) > MAX_EXPLAINED:
             raise RefusedError(
                 413,
@@ -130,7 +124,7 @@ def make_app(models: dict[str, Classifier], settings: ServeSettings = ServeSetti
             body = [to_label_scores(each, labels, request.raw_scores) for each in predictions]
         return _timed(body[0] if request.single else body, started)
 
-    @app.post("/explain", response_model=ExplainAnswer, responses=ERRORS | NOT_SUPPORTED)
+    @app.post("/explain", response_model=ExplainAnswer, responses=ERRORS)
     async def explain(request: TextRequest) -> Response:
         """Classify one text or several, and say what the classes would be after each word."""
         started = time.perf_counter()
@@ -166,18 +160,12 @@ def make_app(models: dict[str, Classifier], settings: ServeSettings = ServeSetti
 
 def describe(classifier: Classifier) -> dict[str, Any]:
     """Return what `/info` says of a model; this is the first text that it reads, too."""
-    try:
-        classifier.explain("A first text.")
-        explains = True
-    except UserError:
-        classifier.predict("A first text.")
-        explains = False
+    classifier.explain("A first text.")
     return {
         "title": classifier.title,
         "parameters": classifier.n_parameters,
         "labels": classifier.classes_.tolist(),
         "max_input_length": classifier.max_length,
-        "explains": explains,
     }
 
 

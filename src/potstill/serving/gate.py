@@ -23,7 +23,6 @@ ERROR_TYPES = {
     413: "Validation",
     422: "Validation",
     429: "Overloaded",
-    501: "NotSupported",
     503: "Timeout",
 }
 
