@@ -22,4 +22,6 @@ def test_word_end_positions():
     # Not of the emoji: a letter of several tokens counts with its first.
     short = word_end_positions(tokenizer, SENTENCES, 4)
     del short[2], positions[2]
-    assert short == [[position for position in each if position < 4] for each in positions]
+    within = [[position for position in each if position < 4] for each in positions]
+    # The last token stands for a first word that is cut off.
+    assert short == [each or [3] for each in within]

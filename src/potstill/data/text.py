@@ -36,8 +36,10 @@ def word_ends(sentence: str, ends: Sequence[int]) -> list[int]:
         ends: for each token, the offset in `sentence` of the character after its last.
 
     Returns:
-        Positions of the words that the tokens reach; later words are left out.
+        Positions of the words that the tokens reach; later words are left out, but for the first:
+        where that is cut off, the last token stands for its end, so that a text has a word.
     """
     last = max(ends, default=0)
     words = [match.end() for match in WORD.finditer(sentence)]
-    return [max(bisect_right(ends, word) - 1, 0) for word in words if word <= last]
+    reached = [max(bisect_right(ends, word) - 1, 0) for word in words if word <= last]
+    return reached or [len(ends) - 1] * bool(words and ends)

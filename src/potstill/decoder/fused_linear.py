@@ -28,7 +28,10 @@ class FrozenWeights:
         ]
         self.like: Tensor = self._layers[0].weight.detach()
         device, dtype = self.like.device, self.like.dtype
-        mkldnn = torch.backends.mkldnn.is_available()
+        # Without AVX-512 a processor has PyTorch's own products of bf16, and no packed ones.
+        mkldnn = torch.backends.mkldnn.is_available() and (
+            torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        )
         self._packs = device.type == "cpu" and dtype == torch.bfloat16 and mkldnn
         biases = [getattr(layer, "bias", None) for layer in self._layers]
         self.bias: Tensor | None = None
