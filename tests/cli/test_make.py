@@ -220,7 +220,11 @@ def test_a_teacher_that_has_learnt_nothing_does_not_teach(
 ) -> None:
     monkeypatch.setattr(recipe, "teacher_pays", lambda *args: False)
     with interrupt_at("-- student"):
-        assert run(*args(toy_task.base)).code == 130
+        stopped = run(*args(toy_task.base))
+    said = (
+        "so the teacher is not used: the student learns from the labels alone, not from --unlabel"
+    )
+    assert stopped.code == 130 and said in stopped.out
     out = run_ok(*args(toy_task.base))
     assert "out goes on" in out and "-- teacher" not in out and "-- transfer set" not in out
     assert {path.name for path in Path("out").iterdir()} == MADE - {"transfer"}

@@ -70,6 +70,11 @@ class Work:
             self.state["steps"][name] = {"seconds": seconds, "done": done}
             self.save()
 
+    def labels_alone(self) -> str:
+        """Return what is said of a student that no teacher teaches."""
+        unused = ", not from `unlabelled`" if self.state["settings"]["unlabelled"] else ""
+        return f"the student learns from the labels alone{unused}"
+
     @property
     def plan(self) -> Plan:
         return Plan(**self.state["plan"])
@@ -141,9 +146,7 @@ def log_plan(work: Work, train: int) -> None:
         "finish": "export, scores and report",
     }
     if not plan.teacher_epochs:
-        logger.info(
-            "the time is too short to tune a teacher: the student learns from the labels alone"
-        )
+        logger.info(f"the time is too short to tune a teacher: {work.labels_alone()}")
     for step, seconds in plan.seconds.items():
         logger.info(f"  {step:<9} {minutes_text(seconds):>9}   {what[step]}")
     logger.info(f"  in all    {minutes_text(total):>9}   of {minutes_text(asked)}")

@@ -27,12 +27,7 @@ from potstill.recipes._budget import (
 )
 from potstill.recipes._decisions import check_decisions
 from potstill.recipes._inputs import checked_corpus, user_sentences, write_corpus
-from potstill.recipes._scoreboard import (
-    baseline_rows,
-    final_split,
-    model_row,
-    teacher_pays,
-)
+from potstill.recipes._scoreboard import baseline_rows, final_split, model_row, teacher_pays
 from potstill.recipes._speed import measure, rate_of_run
 from potstill.recipes._student import starts_from_base
 from potstill.recipes._work import Work, log_end, log_plan, open_work, passes
@@ -190,6 +185,7 @@ def _make(
         if work.state["teacher_pays"]:
             rest = plan_student(work.left(), rates, sizes, work.plan.teacher_epochs)
         else:
+            logger.warning(f"so the teacher is not used: {work.labels_alone()}")
             rest = plan_without_teacher(work.left(), rates, sizes)
         work.decide(
             replace(
