@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import student_memory
 import student_speed
 import student_speed_rivals as rivals
@@ -32,6 +33,7 @@ def test_the_table_compares_with_the_student() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_memory_is_measured() -> None:
     figures = student_memory.memory(["The books is old.", "The books are old."], total=100_000)
     assert len(figures["resident_mb"]) == 10 and min(figures["resident_mb"]) > 10

@@ -120,14 +120,20 @@ def write_toy(folder: Path, train: int = 60) -> Path:
     return folder
 
 
-@pytest.fixture(scope="package", autouse=True)
-def no_network() -> Iterator[None]:
+@contextlib.contextmanager
+def without_network() -> Iterator[None]:
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", refuse)
         patch.setattr(socket, "getaddrinfo", refuse)
+        yield
+
+
+@pytest.fixture(scope="package", autouse=True)
+def no_network() -> Iterator[None]:
+    with without_network():
         yield
 
 
@@ -139,11 +145,12 @@ class TrainedRuns:
     stdout: dict[str, str]
 
 
-@pytest.fixture(scope="package")
+# Of the session: files of other packages run between those of this one.
+@pytest.fixture(scope="session")
 def shared_runs(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Path) -> TrainedRuns:
     folder = tmp_path_factory.mktemp("runs")
     shape = ("--hidden_size", 16, "--embedding_size", 16, "--epochs", 1)
-    with contextlib.chdir(folder):
+    with contextlib.chdir(folder), without_network():
         stdout = {
             "LoRA": run_ok("LoRA", 7, "--gpt_variant", tiny_gpt2),
             "distil": run_ok("distil", 7, *shape),
@@ -178,7 +185,7 @@ class ToyTask:
         return [command, SR, *flags, "--data", self.toy, "--epochs", 3, *more]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def shared_toy_task(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Path) -> ToyTask:
     folder = tmp_path_factory.mktemp("toy-task")
     toy_task = ToyTask(tiny_gpt2, write_toy(folder / "toy"), folder / "teacher")
@@ -209,7 +216,7 @@ def use_small_shards(patch: pytest.MonkeyPatch, base: Path) -> None:
     patch.setattr(transfer, "make_transfer_set", make)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def shared_transfer_set(shared_toy_task: ToyTask, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("transfer")
     with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:

@@ -65,7 +65,7 @@ def test_the_seed_determines_the_weights(toy_task: ToyTask) -> None:
     assert weights("one") == weights("same") != weights("other")
 
 
-@pytest.mark.parametrize("moment", ["epoch 1:", "epoch 3:"])
+@pytest.mark.parametrize("moment", ["epoch 1:", pytest.param("epoch 3:", marks=pytest.mark.slow)])
 def test_an_interrupted_training_resumes_to_the_same_weights(
     moment: str, toy_task: ToyTask
 ) -> None:

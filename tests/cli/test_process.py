@@ -52,7 +52,10 @@ class TestProcess:
 
     @pytest.mark.parametrize(
         ("number", "code", "word"),
-        [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+        [
+            pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow),
+            (signal.SIGTERM, 143, "terminated"),
+        ],
     )
     def test_a_signal_saves_first_and_the_command_goes_on(
         self, number: int, code: int, word: str, toy_task: ToyTask

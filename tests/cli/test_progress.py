@@ -61,6 +61,7 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left(rnn: list[object]) -> Non
     assert written.count(b"\x1b[?25l") == written.count(b"\x1b[?25h")  # the cursor is back
 
 
+@pytest.mark.slow
 def test_no_color_is_honoured(rnn: list[object]) -> None:
     written = on_terminal(*rnn, NO_COLOR="1")
     assert BAR.search(written)
@@ -73,6 +74,7 @@ def test_no_color_is_honoured_by_help_and_errors(args: tuple[object, ...], tmp_p
     assert not COLOURS.findall(on_terminal(*args, NO_COLOR="1"))
 
 
+@pytest.mark.slow
 def test_a_terminal_that_can_do_nothing_gets_no_codes(rnn: list[object]) -> None:
     assert b"\x1b" not in on_terminal(*rnn, TERM="dumb")
 

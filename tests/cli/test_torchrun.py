@@ -101,6 +101,7 @@ def test_two_processes_share_a_transfer_set(folders: list[Path]) -> None:
         assert 4208 - 20 <= len(transfer_set.select(without=[])) <= 4208
 
 
+@pytest.mark.slow
 def test_two_processes_learn_from_a_set_as_one(folders: list[Path]) -> None:
     """Each writes some of the set's files in the student's tokens."""
     words = ["distil", "5", "--transfer_set", "runs/transfer-5", "--epochs", "1"]
@@ -172,7 +173,13 @@ def test_processes_have_the_loss_curve_of_one(
     assert round(train * 57, 6) % 1 == 0  # no sentence twice
 
 
-@pytest.mark.parametrize("sentences", [["One sentence is."], ["One is.", "Two are.", "Three am."]])
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["One sentence is."],
+        pytest.param(["One is.", "Two are.", "Three am."], marks=pytest.mark.slow),
+    ],
+)
 def test_processes_answer_once(toy: Path, tiny_gpt2: Path, sentences: list[str]) -> None:
     if not (toy / "one").exists():
         launch(lora(tiny_gpt2, "one"), toy, 1)
