@@ -20,6 +20,7 @@ from potstill.data.stream import open_source
 from potstill.decoder.adapter import load_adapter, save_adapter
 from potstill.decoder.classifier import build_lora_classifier
 from potstill.decoder.hub import find_base_model
+from potstill.decoder.lora import LoRALinear
 from potstill.errors import UserError
 from potstill.files import MANIFEST, read_json, write_manifest
 from potstill.inference.decoder import DecoderClassifier
@@ -146,8 +147,18 @@ def make_readers(folder: Path, tiny_gpt2: Path) -> dict[str, Callable[[], Reader
 
     def adapter(name: str) -> Reader:
         model = folder / f"adapter-{name}"
-        base = write_adapter(model)
-        return file_of(model, name, lambda model: load_adapter(copy.deepcopy(base), model))
+        original = write_adapter(model)
+        untouched = []  # copies, each ten times as slow to make as to read an adapter
+
+        def load(model: Path) -> None:
+            base = untouched.pop() if untouched else copy.deepcopy(original)
+            try:
+                load_adapter(base, model)
+            finally:
+                if not any(isinstance(module, LoRALinear) for module in base.modules()):
+                    untouched.append(base)
+
+        return file_of(model, name, load)
 
     def adapter_config() -> Reader:
         model = folder / "adapter-classifier"
