@@ -194,21 +194,6 @@ class Classifier(Protocol):
             )
         return explanations[0] if isinstance(texts, str) else explanations
 
-    def _logits_of_beginnings(self, texts: list[str], counts: list[int]) -> list[np.ndarray]:
-        """Return what `word_logits` does, by reading each text once for each of its first words.
-
-        Args:
-            counts: How many words of each text are within the maximum length.
-        """
-        if not texts:
-            return []
-        beginnings = [
-            [*(text[:end] for _, end in word_spans(text)[:count]), text]
-            for text, count in zip(texts, counts, strict=True)
-        ]
-        logits = self.logits([part for parts in beginnings for part in parts])
-        return np.split(logits, np.cumsum([len(parts) for parts in beginnings])[:-1])
-
     def evaluate(
         self,
         data: Any,

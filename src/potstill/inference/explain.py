@@ -1,6 +1,6 @@
 """Where a model makes up its mind about a text: its probabilities after each word."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,27 @@ def word_spans(text: str) -> list[tuple[int, int]]:
     """Return start and end of each word of `text`: of what is between white space, or of a Chinese
     or Japanese character."""
     return [match.span() for match in WORD.finditer(text)]
+
+
+def logits_of_beginnings(
+    logits: Callable[[list[str]], np.ndarray], texts: list[str], counts: list[int]
+) -> list[np.ndarray]:
+    """Return what `Classifier.word_logits` does, by reading each text once for each of its first
+    words.
+
+    Args:
+        logits: Returns the (N, classes) logits of N texts.
+        texts: The texts.
+        counts: How many words of each are within the maximum length.
+    """
+    if not texts:
+        return []
+    beginnings = [
+        [*(text[:end] for _, end in word_spans(text)[:count]), text]
+        for text, count in zip(texts, counts, strict=True)
+    ]
+    flat = logits([part for parts in beginnings for part in parts])
+    return np.split(flat, np.cumsum([len(parts) for parts in beginnings])[:-1])
 
 
 def explanation_json(explanation: Explanation) -> dict[str, Any]:

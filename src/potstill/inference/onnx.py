@@ -10,6 +10,7 @@ from potstill.errors import UserError
 from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER
 from potstill.inference.classifier import Classifier, check_finite, check_texts
 from potstill.inference.engines import load_engine
+from potstill.inference.explain import logits_of_beginnings
 from potstill.manifest import check_manifest
 from potstill.model_config import read_model_config
 from potstill.ops.int8_library import cpus
@@ -77,7 +78,7 @@ class OnnxClassifier(Classifier):
         texts = check_texts(texts)
         if not self.engine.judges_words:
             positions = word_end_positions(self._tokenizer, texts, self.max_length)
-            return self._logits_of_beginnings(texts, [len(ends) for ends in positions])
+            return logits_of_beginnings(self.logits, texts, [len(ends) for ends in positions])
         logits = [np.empty(0, np.float32)] * len(texts)
 
         def answer(part: slice) -> None:

@@ -28,6 +28,7 @@ from potstill.files import (
     write_json,
 )
 from potstill.inference.classifier import Classifier, check_finite, check_texts
+from potstill.inference.explain import logits_of_beginnings
 from potstill.inference.onnx import OnnxClassifier
 from potstill.locks import exclusive
 from potstill.model_card import CARD, Kind, write_card
@@ -96,7 +97,7 @@ class StudentClassifier(Classifier):
         texts = check_texts(texts)
         positions = word_end_positions(self.tokenizer, texts, self.max_length)
         if self.model.word_score is None:
-            return self._logits_of_beginnings(texts, [len(ends) for ends in positions])
+            return logits_of_beginnings(self.logits, texts, [len(ends) for ends in positions])
         tokens = encode(self.tokenizer, texts, self.max_length)
 
         def after_each_word(batch: Batch) -> list[Tensor]:

@@ -32,7 +32,7 @@ from potstill.settings import (
     StudentSettings,
     TrainSettings,
 )
-from potstill.student.base import Base, load_init
+from potstill.student.base import Base
 from potstill.student.io import save_student
 from potstill.student.model import DistilRNN, StudentConfig
 from potstill.student.tokenizer import encode, train_tokenizer, truncated
@@ -98,12 +98,6 @@ def choose_base(
     if settings.init is None:
         return None, "none, as DistilRNN-base has a network of another shape"
     return None, ""
-
-
-def starts_from_base(sentences: Sequence[str]) -> bool:
-    """Return whether a student of these training sentences starts from the base by default."""
-    settings = StudentSettings()
-    return choose_base(load_init(settings), settings, sentences)[0] is not None
 
 
 def make_tokenizer(base: Base | None, sentences: Iterable[str], vocab_size: int) -> Tokenizer:

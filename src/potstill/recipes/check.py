@@ -8,11 +8,10 @@ from typing import Any
 from potstill.data.check import DataReport, check_data
 from potstill.data.columns import Columns
 from potstill.data.corpus import Corpus
-from potstill.files import STUDENT_TOKENIZER
-from potstill.recipes._language import is_foreign_to_base
+from potstill.recipes._language import base_tokenizer
 from potstill.recipes.console import echo, to_json
 from potstill.settings import DataSettings, StudentSettings
-from potstill.student.tokenizer import PRETRAINED, read_tokenizer, train_tokenizer, truncated
+from potstill.student.tokenizer import train_tokenizer, truncated
 
 TOKENIZER_SENTENCES = 50_000  # that the tokens are counted with
 SHOWN_CLASSES = 6
@@ -111,9 +110,7 @@ def log_report(report: DataReport) -> None:
 
 def _cut(corpus: Corpus, max_length: int) -> dict[str, int]:
     sentences = corpus.splits["train"].sentences[:TOKENIZER_SENTENCES]
-    tokenizer = read_tokenizer(PRETRAINED / STUDENT_TOKENIZER)
-    if is_foreign_to_base(tokenizer, sentences):
-        tokenizer = train_tokenizer(sentences, StudentSettings.vocab_size)
+    tokenizer = base_tokenizer(sentences) or train_tokenizer(sentences, StudentSettings.vocab_size)
     return {
         name: sum(truncated(tokenizer, split.sentences, max_length))
         for name, split in corpus.splits.items()

@@ -27,9 +27,9 @@ from potstill.recipes._budget import (
 )
 from potstill.recipes._decisions import check_decisions
 from potstill.recipes._inputs import checked_corpus, user_sentences, write_corpus
+from potstill.recipes._language import base_tokenizer
 from potstill.recipes._scoreboard import baseline_rows, final_split, model_row, teacher_pays
 from potstill.recipes._speed import measure, rate_of_run
-from potstill.recipes._student import starts_from_base
 from potstill.recipes._work import Work, log_end, log_plan, open_work, passes
 from potstill.recipes.console import log_choice
 from potstill.recipes.distil import distil
@@ -155,7 +155,7 @@ def _make(
         scored=held_out + sum(len(corpus.splits.get(name, ())) for name in ("dev", "ood")),
         final=len(corpus.splits[final_split(corpus)]),
         unlabelled=len(own),
-        init=starts_from_base(corpus.splits["train"].sentences),
+        init=base_tokenizer(corpus.splits["train"].sentences) is not None,
     )
     if "plan" not in work.state:
         log_choice("data", corpus.name, corpus.reason)
