@@ -1,6 +1,12 @@
 """The ends of words, by hand."""
 
-from potstill.data.text import WORD, word_ends
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from potstill.data.text import WORD, ragged_word_ends, word_ends
+from potstill.data.token_array import TokenArray
+
+CHARACTERS = st.sampled_from("ab.,\n\t \u3000\u2028\x1c本のー々éй책\U0002f800\U00031350\U0001f600")
 
 
 def test_ends_by_hand():
@@ -20,3 +26,19 @@ def test_characters_without_spaces_between_are_words():
         "Книга", "책은", "café", "don't",
     ]  # fmt: skip
     assert word_ends("本はここ", [1, 1, 1, 2, 4]) == [2, 3, 3, 4]  # three tokens for the first
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(
+        st.tuples(st.text(CHARACTERS, max_size=12), st.lists(st.integers(0, 12), max_size=8)),
+        max_size=5,
+    )
+)
+def test_many_sentences_at_once(drawn):
+    """Whatever the tokens: cut off, none at all, several of one letter, one of several words."""
+    sentences = [sentence for sentence, _ in drawn]
+    ends = [sorted(min(end, len(sentence)) for end in each) for sentence, each in drawn]
+    found = ragged_word_ends(sentences, TokenArray.of(ends))
+    expected = [word_ends(s, e) for s, e in zip(sentences, ends, strict=True)]
+    assert [each.tolist() for each in found] == expected

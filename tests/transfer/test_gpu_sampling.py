@@ -10,6 +10,7 @@ from potstill.decoder.hub import BaseModel
 from potstill.decoder.language_model import LanguageModel
 from potstill.errors import UserError
 from potstill.transfer.gpu_sampling import sample_blocks
+from potstill.transfer.sampling import block_sentences
 from potstill.transfer.slots import Outbox, SampledBlock, Slots
 from potstill.transfer.top_k import TOP_K
 from tests.transfer.language_models import greedy_tokens, most_probable_first_token
@@ -174,3 +175,17 @@ class TestTooLittleMemory:
         monkeypatch.setattr(Slots, "new", full)
         with pytest.raises(UserError, match="even one sentence"):
             draw(model, 10, slots=4)
+
+
+def test_sentences_of_a_block(model: LanguageModel) -> None:
+    """With their targets, which lead to no other sentences."""
+    (block,) = draw(model, 60)
+    sampled = block_sentences(block)
+    assert [each.tokens for each in sampled] == sentences_of([block])
+    for row, each in enumerate(sampled):
+        assert each.top_k
+        for found, whole in zip(each.top_k, (block.token_ids, block.probs), strict=True):
+            torch.testing.assert_close(found, whole[row, : len(each.tokens) - 1])
+    (hard,) = draw(model, 60, soft_targets=False)
+    assert [each.tokens for each in block_sentences(hard)] == sentences_of([block])
+    assert not any(each.top_k for each in block_sentences(hard))

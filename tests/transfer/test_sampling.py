@@ -11,7 +11,14 @@ from potstill.decoder.language_model import LanguageModel
 from potstill.decoder.lora import lora_layers
 from potstill.training.precision import cast_frozen_to_bf16
 from potstill.transfer import sampling
-from potstill.transfer.sampling import Sampled, draw, draw_and_top_k, sample, top_k_next
+from potstill.transfer.sampling import (
+    Sampled,
+    draw,
+    draw_and_top_k,
+    sample,
+    sample_parts,
+    top_k_next,
+)
 from potstill.transfer.top_k import TOP_K
 from tests.transfer.language_models import greedy_tokens, language_model, most_probable_first_token
 
@@ -120,6 +127,18 @@ def test_seed_determines_the_sentences(model: LanguageModel) -> None:
     assert first != tokens_of(sample(model, 40, 8, temperature=1.0, max_tokens=MAX_TOKENS))
 
 
+def test_sentences_without_soft_targets_are_the_same(model: LanguageModel) -> None:
+    settings = {"temperature": 1.0, "max_tokens": MAX_TOKENS}
+    soft, hard = (
+        list(sample(model, 40, 7, soft_targets=soft_targets, **settings))
+        for soft_targets in (True, False)
+    )
+    assert tokens_of(soft) == tokens_of(hard)
+    assert all(each.top_k for each in soft) and not any(each.top_k for each in hard)
+    parts = list(sample_parts(model, 40, 7, **settings))
+    assert tokens_of(each for part in parts for each in part) == tokens_of(soft)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("slots", [3, 64])
 def test_top_k_targets_are_those_of_transformers(
@@ -173,7 +192,8 @@ def test_decoder_that_is_not_fused(tiny_gpt2: str) -> None:
     torch.testing.assert_close(
         model(torch.tensor([[1, 2, 3]])).float(), expected, rtol=0.1, atol=0.1
     )
-    sampled = tokens_of(sample(model, 20, 1, temperature=1.0, max_tokens=MAX_TOKENS))
+    parts = sample_parts(model, 20, 1, temperature=1.0, max_tokens=MAX_TOKENS)
+    sampled = tokens_of(each for part in parts for each in part)
     assert sampled
     assert all(len(tokens) <= MAX_TOKENS and model.end not in tokens for tokens in sampled)
 

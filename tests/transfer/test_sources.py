@@ -94,14 +94,14 @@ def test_edits_of_a_shard_depend_on_nothing_but_it(tmp_path: Path, others: list[
 
 def test_edits_that_lead_to_the_rare_label_become_more_probable() -> None:
     stats = EditStats.zero(2)
-    np.testing.assert_allclose(stats.probs(), 1 / len(EDITS))
+    np.testing.assert_allclose(stats.probs, 1 / len(EDITS))
     swaps = [labelled("Is it.", "edited:swap", "It is.", [1.0, 0.0])] * 2
     deletions = [labelled("Is.", "edited:delete swap", "It is.", [0.0, 1.0])] * 6
     after = stats.add(swaps).add(deletions)
     assert stats.counts.sum() == 0  # the first is as it was
     counts = dict(zip(EDITS, after.counts.tolist(), strict=True))
     assert counts["swap"] == [2, 6] and counts["delete"] == [0, 6]
-    probs = dict(zip(EDITS, after.probs().tolist(), strict=True))
+    probs = dict(zip(EDITS, after.probs.tolist(), strict=True))
     assert sum(probs.values()) == pytest.approx(1)
     # The first label is the rare one; where nothing is known, both are as probable.
     assert probs["delete"] == pytest.approx(probs["move"] * (1 / 8) / (1 / 2))
@@ -109,6 +109,14 @@ def test_edits_that_lead_to_the_rare_label_become_more_probable() -> None:
     # Edits of another version don't count.
     again = stats.add([labelled("It.", "edited:once", "It is.", [1.0, 0.0])])
     assert again.counts.sum() == 0
+
+
+def test_edits_are_drawn_as_numpy_chooses() -> None:
+    stats = EditStats.zero(2).add([labelled("Is it.", "edited:swap", "It is.", [1.0, 0.0])] * 9)
+    ours, numpys = np.random.default_rng(3), np.random.default_rng(3)
+    for size in (1, 2) * 50:
+        assert stats.draw(size, ours) == numpys.choice(list(EDITS), size, p=stats.probs).tolist()
+    assert ours.random() == numpys.random()
 
 
 def test_edits_of_a_text_that_has_none_end(tmp_path: Path) -> None:

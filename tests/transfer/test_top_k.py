@@ -62,7 +62,8 @@ def test_targets_from_sampling_equal_those_of_another_pass(tiny_decoder: BaseMod
         tokenizer.decode(each.tokens): each
         for each in sample(model, 200, 1, temperature=1.0, max_tokens=6)
     }
-    sampled = {text: sampled_top_k(tokenizer, text, each) for text, each in drawn.items()}
+    targets = sampled_top_k(tokenizer, list(drawn), list(drawn.values()))
+    sampled = dict(zip(drawn, targets, strict=True))
     texts = [text for text, targets in sampled.items() if targets and len(targets.offsets)]
     assert len(texts) > 3
     for text, expected in zip(texts, top_k_targets(model, tokenizer, texts), strict=True):
@@ -81,8 +82,10 @@ def test_sampling_gives_no_targets_for_other_tokens(tiny_decoder: BaseModel) -> 
     pair = next(t for t in sorted(tokenizer.get_vocab()) if len(t) == 2 and t.isascii())
     letters = tokenizer.convert_tokens_to_ids(list(pair))
     assert tokenizer.decode(letters) == pair and tokenizer(pair)["input_ids"] != letters
-    assert sampled_top_k(tokenizer, pair, Sampled(letters, (probs, probs))) is None
-    assert sampled_top_k(tokenizer, pair, Sampled(tokenizer(pair)["input_ids"])) is None
+    drawn = [Sampled(letters, (probs, probs)), Sampled(tokenizer(pair)["input_ids"])]
+    for each in drawn:
+        assert sampled_top_k(tokenizer, [pair], [each]) == [None]
+    assert sampled_top_k(tokenizer, [pair, pair], drawn) == [None, None]
 
 
 def test_tokens_of_other_tokenizers_are_spelt_in_bytes(tiny_decoder: BaseModel) -> None:

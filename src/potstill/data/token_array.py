@@ -52,6 +52,13 @@ class TokenArray:
             np.concatenate([self.values, other.values]), join_offsets(self.offsets, other.offsets)
         )
 
+    def append(self, last: np.ndarray) -> "TokenArray":
+        """Return the sentences with one value more at the end of each, (N,)."""
+        return TokenArray(
+            np.insert(self.values, self.offsets[1:], last),
+            self.offsets + np.arange(len(self.offsets)),
+        )
+
 
 Tokens = Sequence[Sequence[int]] | TokenArray
 

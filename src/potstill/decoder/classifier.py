@@ -2,15 +2,19 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from potstill.data.text import word_ends
+from potstill.data.text import ragged_word_ends
+from potstill.data.token_array import TokenArray, positions_of
 from potstill.decoder.base import hidden_states
 from potstill.decoder.fused_decoder import FusedDecoder, fuse_decoder
 from potstill.decoder.lora import LOCK, apply_lora, lora_layers
+from potstill.errors import UserError
 
 MICROBATCH_TOKENS = 256  # that a thread passes through a decoder at once, in training
+MOST_PADDING = 0.1  # fraction of a sentence's positions, in `logits_at`
 
 
 class Classifier(nn.Module):
@@ -126,17 +130,87 @@ def encode(
     return [t[:max_length] for t in tokens], cut
 
 
-def word_end_positions(
-    tokenizer: Any, sentences: list[str], max_length: int, start: int | None = None
-) -> list[list[int]]:
-    """Return, for each sentence, the positions of the last token of each of its words.
+def encode_spans(
+    tokenizer: Any, sentences: list[str]
+) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
+    """Return the tokens of each sentence and which of its characters each stands for."""
+    if len(sentences) > 1 and getattr(tokenizer, "backend_tokenizer", None):
+        # Through transformers a sentence takes twice as long, but that sets the backend up.
+        tokenizer(sentences[:1], add_special_tokens=False)
+        encodings = tokenizer.backend_tokenizer.encode_batch(sentences, add_special_tokens=False)
+        return [each.ids for each in encodings], [each.offsets for each in encodings]
+    encoded = tokenizer(sentences, add_special_tokens=False, return_offsets_mapping=True)
+    return encoded["input_ids"], encoded["offset_mapping"]
 
-    The arguments and the positions are those of `encode`; words that were cut off are left out.
+
+def encode_words(
+    tokenizer: Any, sentences: list[str], max_length: int, start: int | None = None
+) -> tuple[TokenArray, TokenArray]:
+    """Return the tokens of each sentence, and the positions of the last token of each of its words.
+
+    The arguments and the tokens are those of `encode`; words that were cut off are left out, as in
+    `word_ends`.
     """
     shift = int(start is not None)
-    offsets = tokenizer(sentences, add_special_tokens=False, return_offsets_mapping=True)
-    positions = []
-    for sentence, spans in zip(sentences, offsets["offset_mapping"], strict=True):
-        ends = [end for _, end in spans[: max_length - shift]]
-        positions.append([position + shift for position in word_ends(sentence, ends)])
-    return positions
+    token_ids, spans = encode_spans(tokenizer, sentences)
+    most = max_length - shift
+    ends = TokenArray.of([[end for _, end in each[:most]] for each in spans])
+    positions = ragged_word_ends(sentences, ends)
+    if start is not None:
+        token_ids = [[start, *ids[:most]] for ids in token_ids]
+    return (
+        TokenArray.of([ids[:max_length] for ids in token_ids]),
+        TokenArray(positions.values + shift, positions.offsets),
+    )
+
+
+@torch.no_grad()
+def logits_at(
+    model: Classifier, tokens: TokenArray, positions: TokenArray, *, batch_tokens: int
+) -> np.ndarray:
+    """Return the logits of each sentence cut after the tokens at some positions, fp32.
+
+    A batch has sentences of nearly one length, so that little of it is padding, and nothing is
+    fetched from the device before all is computed.
+
+    Args:
+        model: In evaluation mode, on any device.
+        tokens: N sentences.
+        positions: Of each sentence, positions of its tokens.
+        batch_tokens: Tokens of a batch, about; halved where the device's memory is too small.
+
+    Returns:
+        (total positions, classes), one sentence's after the other's.
+
+    Raises:
+        UserError: The device's memory is too small for a single sentence.
+    """
+    device = model.score.weight.device
+    values = torch.from_numpy(tokens.values.astype(np.int64)).to(device)
+    lengths = tokens.lengths
+    order = np.argsort(-lengths, kind="stable")
+    result = torch.empty(len(positions.values), model.score.out_features, device=device)
+    while len(order):
+        longest = lengths[order[0]]
+        fit = np.searchsorted(-lengths[order], -(1 - MOST_PADDING) * longest, side="right")
+        rows = order[: max(1, min(int(fit), batch_tokens // longest))]
+        at = (
+            np.minimum(np.arange(longest), lengths[rows][:, None] - 1)
+            + tokens.offsets[rows][:, None]
+        )
+        wanted = positions_of(positions.offsets, rows)
+        owners = np.repeat(np.arange(len(rows)), positions.lengths[rows])
+        try:
+            logits = model.logits_after_each_token(values[torch.from_numpy(at).to(device)])
+            where = torch.from_numpy(owners * longest + positions.values[wanted]).to(device)
+            result[torch.from_numpy(wanted).to(device)] = logits.flatten(0, 1)[where].float()
+        except torch.OutOfMemoryError as error:
+            if len(rows) == 1:
+                raise UserError(
+                    "the GPU has too little memory for a single sentence; stop what else uses it, "
+                    "or take a smaller base decoder (`gpt_variant`)."
+                ) from error
+            batch_tokens = len(rows) * int(longest) // 2
+            continue
+        order = order[len(rows) :]
+    return result.cpu().numpy()

@@ -13,7 +13,7 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from potstill.data.text import word_ends
+from potstill.data.text import ragged_word_ends
 from potstill.data.token_array import TokenArray
 from potstill.distillation.lm_targets import map_vocabulary, soft_targets
 from potstill.distillation.tokenised import TokenisedSet, TokenShard
@@ -112,10 +112,9 @@ def _tokenise(
         "tokens": list_column(tokens.values, tokens.offsets, token_type),
     }
     if words:
-        pairs = zip(sentences, encodings, strict=True)
-        positions = [word_ends(s, [end for _, end in e.offsets[:max_length]]) for s, e in pairs]
-        flat = TokenArray.of(positions)
-        result["word_positions"] = list_column(flat.values, flat.offsets, pa.int32())
+        ends = [[end for _, end in each.offsets[:max_length]] for each in encodings]
+        words_at = ragged_word_ends(sentences, TokenArray.of(ends))
+        result["word_positions"] = list_column(words_at.values, words_at.offsets, pa.int32())
     n_soft = 0
     if soft and student_ids is not None:
         targets = soft_targets(encodings, tokens, top_k=table_top_k(table), student_ids=student_ids)

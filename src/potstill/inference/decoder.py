@@ -37,7 +37,13 @@ from potstill.manifest import check_manifest
 from potstill.model_card import write_card
 from potstill.model_config import read_model_config
 from potstill.settings import DataSettings, Precision, check_choice
-from potstill.training.distributed import predict, predict_logits, process
+from potstill.training.distributed import (
+    BATCH_TOKENS,
+    GPU_BATCH,
+    predict,
+    predict_logits,
+    process,
+)
 from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
 
 # As far as merging may take a logit: fp32 rounds the sum of a weight and its update.
@@ -160,20 +166,28 @@ class DecoderClassifier(Classifier):
         texts = check_texts(texts)
         if not texts:
             return []
-        tokens = self._encode(texts)
-        positions = classifier.word_end_positions(
+        tokens, ends = classifier.encode_words(
             self.tokenizer, texts, self.max_length, self._start_token
         )
+        # The last token is the whole text's, whether a word ends there or not.
+        positions = ends.append(tokens.lengths - 1)
+        alone = not together or process().num_processes == 1
+        if process().device.type != "cpu" and alone:
+            self.model.eval()
+            flat = classifier.logits_at(
+                self.model, tokens, positions, batch_tokens=GPU_BATCH * BATCH_TOKENS
+            )
+            arrays = np.split(flat, positions.offsets[1:-1])
+        else:
 
-        def after_each_word(batch: Batch) -> list[Tensor]:
-            logits = self.model.logits_after_each_token(batch.input_ids).float().cpu()
-            ends = [[*positions[i], len(tokens[i]) - 1] for i in batch.indices.tolist()]
-            return [logits[row, row_ends] for row, row_ends in enumerate(ends)]
+            def after_each_word(batch: Batch) -> list[Tensor]:
+                logits = self.model.logits_after_each_token(batch.input_ids).float().cpu()
+                return [logits[row, positions[i]] for row, i in enumerate(batch.indices.tolist())]
 
-        logits = predict(self.model, tokens, after_each_word, together=together)
-        arrays = [text_logits.numpy() for text_logits in logits]
-        for array in arrays:
-            check_finite(array, self.folder)
+            logits = predict(self.model, tokens, after_each_word, together=together)
+            arrays = [text_logits.numpy() for text_logits in logits]
+            flat = np.concatenate(arrays)
+        check_finite(flat, self.folder)
         return arrays
 
     def truncated(self, texts: str | Iterable[str]) -> np.ndarray:

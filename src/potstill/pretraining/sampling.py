@@ -213,12 +213,14 @@ class Writer:
         model = self._model
         start = self._tokenizer.get_vocab().get("<|endoftext|>", model.start)
         seed = int(np.random.default_rng([self.seed, number]).integers(2**31))
-        size = {"slots": SLOTS, "block": texts}
+        slots, block = SLOTS, texts
         if process().device.type == "cpu":
-            size = {"slots": CPU_SLOTS, "block": CPU_BLOCK}
+            slots, block = CPU_SLOTS, CPU_BLOCK
         limit = min(MAX_TOKENS, max_positions(model.whole, default=MAX_TOKENS + 1) - 1)
         free_text = FreeText(start, self._beginnings, states)
-        yield from sample_blocks(model, texts, seed, 1.0, limit, free_text=free_text, **size)
+        yield from sample_blocks(
+            model, texts, seed, 1.0, limit, free_text=free_text, slots=slots, block=block
+        )
 
     def _shard(self, number: int) -> GeneralText:
         basis = self._basis

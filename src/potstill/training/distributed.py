@@ -12,7 +12,10 @@ from potstill.data.batching import Batch, collate
 from potstill.data.token_array import Tokens
 from potstill.ops.threads import map_in_threads
 
-GPU_BATCH = 256  # of a few tokens, a GPU computes faster than its operations can be launched
+BATCH_TOKENS = 1024  # passed through a model at once
+GPU_BATCH = (
+    256  # times as many: of a few tokens, a GPU computes faster than its operations can be launched
+)
 
 
 def process() -> PartialState:
@@ -35,7 +38,7 @@ def predict_logits(
     model: nn.Module,
     tokens: Tokens,
     *,
-    batch_tokens: int = 1024,
+    batch_tokens: int = BATCH_TOKENS,
     together: bool = True,
 ) -> Tensor:
     """Return (N, classes) logits of N sentences in order, fp32, on the CPU, by
@@ -52,7 +55,7 @@ def predict(
     tokens: Tokens,
     answer: Callable[[Batch], Iterable[Any]],
     *,
-    batch_tokens: int = 1024,
+    batch_tokens: int = BATCH_TOKENS,
     together: bool = True,
 ) -> list[Any]:
     """Return what `answer` returns for each sentence, in order; it gets batches on the device of

@@ -266,6 +266,6 @@ def check_top_k(transfer_set: TransferSet) -> None:
     if without:
         raise UserError(
             f"{without} sampled sentences of the transfer set in {transfer_set.folder} lack the "
-            "decoder's next-token probabilities; repeat the command that made it, which adds them, "
-            "or set `pretrain_targets` hard."
+            "decoder's next-token probabilities; repeat the command that made it, with "
+            "`soft_targets`, which adds them, or set `pretrain_targets` hard."
         )

@@ -4,8 +4,9 @@ What an edit puts in comes from the given sentences themselves or from the close
 English (`lexicon.py`); in another language those never match and the other edits remain.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -15,6 +16,11 @@ from potstill.transfer.sentences import LabelledSentence
 
 Words = list[str]
 Edit = Callable[[Words, Lexicon, np.random.Generator], Words | None]
+
+
+def _choose(items: Sequence[str], rng: np.random.Generator) -> str:
+    """Return what `rng.choice` returns, which first makes an array of all items."""
+    return items[int(rng.integers(len(items)))]
 
 
 def _replace(words: Words, position: int, new: str) -> Words:
@@ -30,8 +36,8 @@ def _replace_any(
     positions = [i for i, word in enumerate(words) if core(word) in alternatives]
     if not positions:
         return None
-    position = int(rng.choice(positions))
-    return _replace(words, position, str(rng.choice(alternatives[core(words[position])])))
+    position = positions[int(rng.integers(len(positions)))]
+    return _replace(words, position, _choose(alternatives[core(words[position])], rng))
 
 
 def change_form(words: Words, lexicon: Lexicon, rng: np.random.Generator) -> Words | None:
@@ -49,10 +55,12 @@ def substitute(words: Words, lexicon: Lexicon, rng: np.random.Generator) -> Word
     position = int(rng.integers(len(words)))
     left = core(words[position - 1]) if position else ""
     right = core(words[position + 1]) if position + 1 < len(words) else ""
-    after, before = lexicon.after.get(left, []), lexicon.before.get(right, [])
-    fitting = sorted(set(after) & set(before)) or after or before
+    after, before = lexicon.after.get(left, {}), lexicon.before.get(right, {})
+    # Both are in alphabetical order, and some have tens of thousands of words.
+    few, many = sorted((after, before), key=len)
+    fitting = [word for word in few if word in many] or list(after or before)
     fitting = [word for word in fitting if word and word != core(words[position])]
-    return _replace(words, position, str(rng.choice(fitting))) if fitting else None
+    return _replace(words, position, _choose(fitting, rng)) if fitting else None
 
 
 def delete(words: Words, lexicon: Lexicon, rng: np.random.Generator) -> Words | None:
@@ -70,10 +78,10 @@ def delete(words: Words, lexicon: Lexicon, rng: np.random.Generator) -> Words | 
 def insert(words: Words, lexicon: Lexicon, rng: np.random.Generator) -> Words | None:
     """Insert a word that was seen after the one before it."""
     position = int(rng.integers(len(words)))
-    fitting = lexicon.after.get(core(words[position]), [])
+    fitting = lexicon.after.get(core(words[position]), {})
     if not fitting or position == len(words) - 1:
         return None
-    return [*words[: position + 1], str(rng.choice(fitting)), *words[position + 1 :]]
+    return [*words[: position + 1], _choose(list(fitting), rng), *words[position + 1 :]]
 
 
 def swap(words: Words, lexicon: Lexicon, rng: np.random.Generator) -> Words | None:
@@ -118,6 +126,7 @@ EDITS: dict[str, Edit] = {
         splice,
     )
 }
+_NAMES = list(EDITS)
 
 
 def edit_sentence(
@@ -168,11 +177,20 @@ class EditStats:
                     counts[index[name], int(np.argmax(row.logits))] += 1
         return EditStats(counts)
 
+    @cached_property
     def probs(self) -> np.ndarray:
-        """Return the probability to draw each edit, (edits,).
-
-        It is proportional to how often the edit led to the label that is rare so far.
-        """
+        """The probability to draw each edit, (edits,), proportional to how often the edit led to
+        the label that is rare so far."""
         counts = self.counts + 1.0
         rates = counts[:, counts.sum(0).argmin()] / counts.sum(1)
         return rates / rates.sum()
+
+    def draw(self, size: int, rng: np.random.Generator) -> list[str]:
+        """Return the names of `size` edits, drawn with these probabilities as `rng.choice` does."""
+        drawn = np.searchsorted(self._sums, rng.random(size), side="right")
+        return [_NAMES[i] for i in drawn]
+
+    @cached_property
+    def _sums(self) -> np.ndarray:
+        sums = self.probs.cumsum()
+        return sums / sums[-1]

@@ -41,6 +41,7 @@ def sample_blocks(
     temperature: float,
     max_tokens: int,
     *,
+    soft_targets: bool = True,
     free_text: FreeText | None = None,
     slots: int = SLOTS,
     block: int = BLOCK,
@@ -56,8 +57,9 @@ def sample_blocks(
         seed: Of all draws.
         temperature: Of the softmax that tokens are drawn from.
         max_tokens: Longest sentence; a longer one is dropped, of `free_text` cut there.
-        free_text: How to sample general text; tokens are then drawn among the TOP_K most probable
-            and the end.
+        soft_targets: Whether to keep the most probable next tokens.
+        free_text: How to sample general text, with soft targets; tokens are then drawn among the
+            TOP_K most probable and the end.
         slots: Sentences at the same time.
         block: Sentences that are yielded together, about.
     """
@@ -73,6 +75,7 @@ def sample_blocks(
                 seed,
                 temperature,
                 max_tokens,
+                soft_targets=soft_targets or free_text is not None,
                 free_text=free_text,
                 slots=slots,
                 block=max(1, block >> attempt),
@@ -104,6 +107,7 @@ def _sample_blocks(
     temperature: float,
     max_tokens: int,
     *,
+    soft_targets: bool,
     free_text: FreeText | None,
     slots: int,
     block: int,
@@ -115,7 +119,8 @@ def _sample_blocks(
     start = free_text.start if free_text else model.start
     keep = free_text.states if free_text else None
     width = keep.width if keep else 0
-    state = Slots.new(n_slots, max_tokens, start, width=width, device=device)
+    n_top = TOP_K if soft_targets else 0
+    state = Slots.new(n_slots, max_tokens, start, top_k=n_top, width=width, device=device)
     beginnings = Beginnings(free_text, max_tokens, seed, device) if free_text else None
     if beginnings:
         state.beginnings = beginnings.choose(n_slots)
@@ -131,8 +136,9 @@ def _sample_blocks(
         rows = torch.arange(len(logits), device=device)
         # What stands behind the token just read; behind the start token, nobody asks for it.
         at = (state.positions - 1).clamp(min=0)
-        token_ids, state.probs[rows, at] = top_k(logits, model.end)
-        state.token_ids[rows, at] = token_ids
+        if soft_targets:
+            token_ids, state.probs[rows, at] = top_k(logits, model.end)
+            state.token_ids[rows, at] = token_ids
         if keep:
             state.states[rows, at] = compute.kept
         if beginnings:

@@ -84,15 +84,15 @@ class Lexicon:
 
     Attributes:
         sentences: The given sentences, split into words.
-        after: The words that follow each word.
-        before: The words that precede each word.
+        after: The words that follow each word, in alphabetical order; the keys alone matter.
+        before: The words that precede each word, like `after`.
         forms: The other forms of each word.
         classes: The other words of the function word classes that each word is in.
     """
 
     sentences: list[list[str]]
-    after: dict[str, list[str]]
-    before: dict[str, list[str]]
+    after: dict[str, dict[str, None]]
+    before: dict[str, dict[str, None]]
     forms: dict[str, list[str]]
     classes: dict[str, list[str]]
 
@@ -102,16 +102,18 @@ def read_lexicon(sentences: Sequence[str]) -> Lexicon:
     after: dict[str, set[str]] = defaultdict(set)
     before: dict[str, set[str]] = defaultdict(set)
     by_stem: dict[str, set[str]] = defaultdict(set)
+    distinct: set[str] = set()
     split = [split_words(sentence) for sentence in sentences]
     for words in split:
         cores = [core(word) for word in words]
         for left, right in itertools.pairwise(cores):
             after[left].add(right)
             before[right].add(left)
-        for word in cores:
-            if word.islower():
-                for stem in possible_stems(word):
-                    by_stem[stem].add(word)
+        distinct.update(cores)
+    for word in distinct:
+        if word.islower():
+            for stem in possible_stems(word):
+                by_stem[stem].add(word)
     forms: dict[str, set[str]] = defaultdict(set)
     for group in [*map(str.split, IRREGULAR), *by_stem.values()]:
         for word in group:
@@ -120,8 +122,9 @@ def read_lexicon(sentences: Sequence[str]) -> Lexicon:
     for group in map(str.split, CLOSED_CLASSES):
         for word in group:
             classes[word] |= set(group) - {word}
-    tables = (after, before, forms, classes)
-    return Lexicon(split, *({k: sorted(v) for k, v in t.items() if v} for t in tables))
+    neighbours = ({k: dict.fromkeys(sorted(v)) for k, v in t.items()} for t in (after, before))
+    others = ({k: sorted(v) for k, v in t.items() if v} for t in (forms, classes))
+    return Lexicon(split, *neighbours, *others)
 
 
 def core(word: str) -> str:

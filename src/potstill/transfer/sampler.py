@@ -31,7 +31,7 @@ from potstill.training.checkpoint import Checkpoint
 from potstill.training.distributed import process
 from potstill.training.lm_loop import fit_language_model
 from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
-from potstill.transfer.sampling import Sampled, sample
+from potstill.transfer.sampling import Sampled, sample_parts
 from potstill.transfer.teacher_lm import sampled_top_k, top_k_targets
 from potstill.transfer.top_k import TopKTargets
 
@@ -51,25 +51,36 @@ class Sampler:
     tokenizer: Any
 
     def sample(
-        self, sentences: int, seed: int, temperature: float
+        self, sentences: int, seed: int, temperature: float, *, soft_targets: bool = True
     ) -> Iterator[tuple[str, TopKTargets | None]]:
         """Begin as many `sentences`; yield the text of each that ends in time, and its targets.
 
-        The targets are None where sampling doesn't give them; `top_k_targets` does then.
+        The targets are None where sampling doesn't give them, as it does for `soft_targets` in most
+        cases; `top_k_targets` does then.
         """
-        limit = max_tokens(self.model)
-        for sampled in sample(
-            self.model, sentences, seed, temperature=temperature, max_tokens=limit
+        for part in sample_parts(
+            self.model,
+            sentences,
+            seed,
+            temperature=temperature,
+            max_tokens=max_tokens(self.model),
+            soft_targets=soft_targets,
         ):
-            text = self._decode(sampled)
-            yield text, sampled_top_k(self.tokenizer, text, sampled)
+            texts = self._decode(part)
+            yield from zip(texts, sampled_top_k(self.tokenizer, texts, part), strict=True)
 
     def top_k_targets(self, sentences: list[str]) -> list[TopKTargets]:
         """Return the targets of given sentences."""
         return top_k_targets(self.model, self.tokenizer, sentences)
 
-    def _decode(self, sampled: Sampled) -> str:
-        return " ".join(self.tokenizer.decode(sampled.tokens, skip_special_tokens=True).split())
+    def _decode(self, part: list[Sampled]) -> list[str]:
+        tokens, tokenizer = [sampled.tokens for sampled in part], self.tokenizer
+        # What transformers does with one text after the other, where it leaves the text as it is.
+        if len(part) > 1 and not getattr(tokenizer, "clean_up_tokenization_spaces", True):
+            texts = tokenizer.backend_tokenizer.decode_batch(tokens, skip_special_tokens=True)
+        else:
+            texts = [tokenizer.decode(each, skip_special_tokens=True) for each in tokens]
+        return [" ".join(text.split()) for text in texts]
 
 
 def load_sampler(

@@ -36,23 +36,65 @@ class Sampled:
     top_k: tuple[Tensor, Tensor] | None = None
 
 
+def sample_parts(
+    model: LanguageModel,
+    sentences: int,
+    seed: int,
+    *,
+    temperature: float,
+    max_tokens: int,
+    soft_targets: bool = True,
+) -> Iterator[list[Sampled]]:
+    """Begin as many `sentences` and yield those that end within `max_tokens`, as they come: on a
+    GPU many at a time, else one by one.
+
+    Args:
+        model: A language model, on any device.
+        sentences: How many to begin.
+        seed: Of all draws.
+        temperature: Of the softmax that tokens are drawn from.
+        max_tokens: Longest sentence; a longer one is dropped.
+        soft_targets: Whether to keep the most probable next tokens.
+    """
+    device = next(model.parameters()).device
+    if model.fused and device.type == "cuda":
+        for block in sample_blocks(
+            model, sentences, seed, temperature, max_tokens, soft_targets=soft_targets
+        ):
+            yield block_sentences(block)
+        return
+    one_by_one = (
+        sample(
+            model,
+            sentences,
+            seed,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            soft_targets=soft_targets,
+        )
+        if model.fused
+        else _generate(model, sentences, seed, temperature=temperature, max_tokens=max_tokens)
+    )
+    yield from ([sampled] for sampled in one_by_one)
+
+
 @torch.no_grad()
 def sample(
-    model: LanguageModel, sentences: int, seed: int, *, temperature: float, max_tokens: int
+    model: LanguageModel,
+    sentences: int,
+    seed: int,
+    *,
+    temperature: float,
+    max_tokens: int,
+    soft_targets: bool = True,
 ) -> Iterator[Sampled]:
-    """Begin as many `sentences` and yield each that ends within `max_tokens`.
+    """Do as `sample_parts` on a processor, with a fused base.
 
     A slot whose sentence has ended begins the next one, so that the batch stays full. When no
     sentence is left to begin, the slots that have ended leave the batch.
     """
-    if model.fused is None:
-        yield from _generate(model, sentences, seed, temperature=temperature, max_tokens=max_tokens)
-        return
+    assert model.fused
     device = next(model.parameters()).device
-    if device.type == "cuda":
-        for block in sample_blocks(model, sentences, seed, temperature, max_tokens):
-            yield from _sentences(block)
-        return
     generator = torch.Generator(device).manual_seed(seed)
     begun = slots = min(SLOTS, sentences)
     cache = model.fused.new_cache(slots, max_tokens + 1)
@@ -64,7 +106,7 @@ def sample(
     token_ids = torch.empty(slots, max_tokens, TOP_K, dtype=torch.int32)
     probs = torch.empty(slots, max_tokens, TOP_K, dtype=torch.half)
     while True:
-        if logits is first:
+        if logits is first or not soft_targets:
             drawn = draw(logits, temperature, generator).tolist()
         else:
             last = torch.tensor([len(text) - 1 for text in texts])
@@ -79,7 +121,7 @@ def sample(
                 if active[slot] and ended:
                     inner = slice(max(len(texts[slot]) - 1, 0))
                     top_k = token_ids[slot, inner].clone(), probs[slot, inner].clone()
-                    yield Sampled(texts[slot], top_k)
+                    yield Sampled(texts[slot], top_k if soft_targets else None)
                 if ended or len(texts[slot]) == max_tokens or not active[slot]:
                     active[slot] = active[slot] and begun < sentences
                     begun += active[slot]
@@ -104,12 +146,17 @@ def sample(
         logits = model.head(model.fused.step(torch.tensor(drawn, device=device), positions, cache))
 
 
-def _sentences(block: SampledBlock) -> Iterator[Sampled]:
-    """Yield the sentences of a block one by one, on the CPU."""
-    columns = (x.cpu() for x in (block.tokens, block.lengths, block.token_ids, block.probs))
-    for tokens, length, token_ids, probs in zip(*columns, strict=True):
-        inner = slice(int(length) - 1)
-        yield Sampled(tokens[: int(length)].tolist(), (token_ids[inner], probs[inner]))
+def block_sentences(block: SampledBlock) -> list[Sampled]:
+    """Return the sentences of a block, on the CPU."""
+    lengths = block.lengths.tolist()
+    tokens = [row[:n] for row, n in zip(block.tokens.tolist(), lengths, strict=True)]
+    if not block.token_ids.shape[2]:
+        return [Sampled(each) for each in tokens]
+    positions = torch.arange(block.tokens.shape[1], device=block.tokens.device)
+    inner = positions < block.lengths[:, None] - 1
+    counts = [n - 1 for n in lengths]
+    top_k = (each[inner].cpu().split(counts) for each in (block.token_ids, block.probs))
+    return [Sampled(*each) for each in zip(tokens, zip(*top_k, strict=True), strict=True)]
 
 
 def top_k_next(parts: Iterable[Tensor], end: int) -> tuple[Tensor, Tensor]:

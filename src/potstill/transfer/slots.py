@@ -15,7 +15,8 @@ class SampledBlock:
     Attributes:
         tokens: (N, max_tokens) their tokens; what stands behind a sentence's end means nothing.
         lengths: (N,).
-        token_ids: (N, max_tokens, TOP_K) the most probable next tokens after each token.
+        token_ids: (N, max_tokens, TOP_K) the most probable next tokens after each token; without
+            soft targets (N, max_tokens, 0), and so are `probs`.
         probs: (N, max_tokens, TOP_K) their probabilities given that the sentence goes on.
         states: (N, max_tokens, width) what was kept of the decoder's states at each token; without
             `StatesToKeep` of width 0.
@@ -54,7 +55,14 @@ class Slots:
 
     @classmethod
     def new(
-        cls, slots: int, max_tokens: int, start: int, *, width: int, device: torch.device
+        cls,
+        slots: int,
+        max_tokens: int,
+        start: int,
+        *,
+        top_k: int = TOP_K,
+        width: int,
+        device: torch.device,
     ) -> "Slots":
         """Return `slots` slots that read the start token next."""
         return cls(
@@ -62,8 +70,8 @@ class Slots:
             torch.zeros(slots, dtype=torch.long, device=device),
             torch.ones(slots, dtype=torch.bool, device=device),
             torch.zeros(slots, max_tokens, dtype=torch.int32, device=device),
-            torch.zeros(slots, max_tokens, TOP_K, dtype=torch.int32, device=device),
-            torch.zeros(slots, max_tokens, TOP_K, dtype=torch.half, device=device),
+            torch.zeros(slots, max_tokens, top_k, dtype=torch.int32, device=device),
+            torch.zeros(slots, max_tokens, top_k, dtype=torch.half, device=device),
             torch.zeros(slots, max_tokens, width, dtype=torch.half, device=device),
             torch.zeros(slots, dtype=torch.long, device=device),
         )

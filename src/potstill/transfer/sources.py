@@ -16,8 +16,9 @@ from potstill.decoder.hub import find_base_model
 from potstill.errors import UserError
 from potstill.progress import Progress, no_progress
 from potstill.settings import TransferSettings
+from potstill.training.distributed import process
 from potstill.transfer.dataset import Row, Selection
-from potstill.transfer.edits import EDITS, EditStats, edit_sentence
+from potstill.transfer.edits import EditStats, edit_sentence
 from potstill.transfer.lexicon import Lexicon, read_lexicon
 from potstill.transfer.sampler import Sampler, load_sampler
 from potstill.transfer.sentences import Candidate, LabelledSentence, Origin, SourceKind
@@ -178,12 +179,15 @@ class SampledSource:
 
     def is_incomplete(self, shard: Shard) -> bool:
         # Sets of an earlier version have no targets.
-        return not (shard.path.is_file() and read_metadata(shard.path).without_top_k == 0)
+        if not shard.path.is_file():
+            return True
+        return self.settings.soft_targets and read_metadata(shard.path).without_top_k != 0
 
     def prepare(self, incomplete: list[Shard], missing: list[Shard]) -> None:
         """Load the sampler, or tune one, unless the earlier set has all that it would make."""
         self.needs_new = not self.earlier.suffice(missing)
-        if self.needs_new or incomplete != missing or self.earlier.lack_top_k():
+        lack_top_k = incomplete != missing or self.earlier.lack_top_k()
+        if self.needs_new or (self.settings.soft_targets and lack_top_k):
             self.sampler = load_sampler(
                 self.folder,
                 find_base_model(self.base_model),
@@ -204,11 +208,20 @@ class SampledSource:
             yield Candidate(row.sentence, row.origin, row.parent)
         if not (self.needs_new and self.sampler):
             return
-        # The first round is about enough; the others make up for duplicates.
-        rounds = itertools.chain([shard.capacity], itertools.repeat(SAMPLED_AGAIN))
+        # The first round is about enough; the others make up for duplicates. For a few sentences a
+        # GPU takes hardly less time.
+        more = shard.capacity // 8 if process().device.type == "cuda" else 0
+        rounds = itertools.chain(
+            [shard.capacity + more], itertools.repeat(max(more, SAMPLED_AGAIN))
+        )
         for attempt, sentences in enumerate(rounds):
             seed = int(np.random.default_rng([self.seed, shard.number, attempt]).integers(2**62))
-            for text, targets in self.sampler.sample(sentences, seed, self.settings.temperature):
+            for text, targets in self.sampler.sample(
+                sentences,
+                seed,
+                self.settings.temperature,
+                soft_targets=self.settings.soft_targets,
+            ):
                 if targets:
                     self.known_targets[text] = targets
                 yield Candidate(text, Origin(self.kind))
@@ -216,8 +229,11 @@ class SampledSource:
     def observe(self, rows: list[LabelledSentence]) -> None:
         pass
 
-    def top_k_targets(self, sentences: list[str]) -> list[TopKTargets]:
+    def top_k_targets(self, sentences: list[str]) -> list[TopKTargets] | None:
         """Return the targets that sampling or the earlier set gives, else those of another pass."""
+        if not self.settings.soft_targets:
+            self.known_targets = {}
+            return None
         known, self.known_targets = self.known_targets, {}
         unknown = [sentence for sentence in sentences if sentence not in known]
         if unknown and self.sampler:
@@ -276,7 +292,6 @@ class EditedSource:
         if self.lexicon is None:
             return
         rng = np.random.default_rng([self.seed, shard.number, 1])
-        names = list(EDITS)
         self.stats = EditStats.zero(self.classes)
         failures = 0
         while failures < MAX_FAILURES:
@@ -284,8 +299,7 @@ class EditedSource:
                 parent = self.others[int(rng.integers(len(self.others)))].as_py()
             else:
                 parent = self.text[int(rng.integers(len(self.text)))]
-            size = 1 + (rng.random() < TWO_EDITS)
-            edits = rng.choice(names, size=size, p=self.stats.probs()).tolist()
+            edits = self.stats.draw(1 + (rng.random() < TWO_EDITS), rng)
             sentence: str | None = parent
             for name in edits:
                 sentence = sentence and edit_sentence(sentence, name, self.lexicon, rng)

@@ -48,20 +48,27 @@ def top_k_targets(model: LanguageModel, tokenizer: Any, sentences: list[str]) ->
     return targets
 
 
-def sampled_top_k(tokenizer: Any, sentence: str, sampled: Sampled) -> TopKTargets | None:
-    """Return the targets that sampling computed for `sampled`, whose text is `sentence`.
+def sampled_top_k(
+    tokenizer: Any, sentences: list[str], sampled: list[Sampled]
+) -> list[TopKTargets | None]:
+    """Return the targets that sampling computed for each of `sampled`, whose texts are `sentences`.
 
     None if it computed none, or if `tokenizer` splits the text into other tokens than were drawn:
     `top_k_targets` has to score the sentence then.
     """
-    if sampled.top_k is None or not sampled.tokens:
-        return None
-    encoded = tokenizer(sentence, add_special_tokens=False, return_offsets_mapping=True)
-    if encoded["input_ids"] != sampled.tokens:
-        return None
-    offsets = np.array([end for _, end in encoded["offset_mapping"][:-1]], np.uint16)
-    token_ids, probs = (x.numpy() for x in sampled.top_k)
-    return TopKTargets(offsets, token_ids, probs, np.array(sampled.tokens[1:], np.int32))
+    if all(each.top_k is None for each in sampled):
+        return [None] * len(sampled)
+    targets: list[TopKTargets | None] = []
+    encoded = classifier.encode_spans(tokenizer, sentences)
+    for each, token_ids, spans in zip(sampled, *encoded, strict=True):
+        if each.top_k is None or not each.tokens or token_ids != each.tokens:
+            targets.append(None)
+            continue
+        offsets = np.array([end for _, end in spans[:-1]], np.uint16)
+        next_token_ids, probs = (x.numpy() for x in each.top_k)
+        next_ids = np.array(each.tokens[1:], np.int32)
+        targets.append(TopKTargets(offsets, next_token_ids, probs, next_ids))
+    return targets
 
 
 def vocabulary(tokenizer: Any) -> list[str]:
