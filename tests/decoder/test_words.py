@@ -8,6 +8,7 @@ from potstill.data.token_array import TokenArray
 from potstill.decoder import classifier
 from potstill.decoder.classifier import encode_words, logits_at
 from potstill.errors import UserError
+from potstill.training.distributed import process
 from tests.decoder.conftest import tuned
 
 SENTENCES = [
@@ -37,6 +38,7 @@ def test_tokens_up_to_a_position_are_the_words_so_far(tiny_decoder, start):
 
 
 @torch.no_grad()
+@pytest.mark.gpu
 @pytest.mark.parametrize("batch_tokens", [1, 30, 10_000])
 def test_logits_at_positions_are_those_of_sentences_that_end_there(
     tiny_decoder, random_tokens, batch_tokens
@@ -44,14 +46,17 @@ def test_logits_at_positions_are_those_of_sentences_that_end_there(
     model = tuned(tiny_decoder).eval()
     tokens = random_tokens([9, 2, 10, 1, 9, 20, 3])
     positions = [[0, 8], [1], [4, 4, 9], [0], [], [19, 2], [2]]
-    found = logits_at(
-        model, TokenArray.of(tokens), TokenArray.of(positions), batch_tokens=batch_tokens
-    )
     expected = [
         model(torch.tensor([ids[: at + 1]]), torch.tensor([at + 1]))[0]
         for ids, each in zip(tokens, positions, strict=True)
         for at in each
     ]
+    found = logits_at(
+        model.to(process().device),
+        TokenArray.of(tokens),
+        TokenArray.of(positions),
+        batch_tokens=batch_tokens,
+    )
     np.testing.assert_allclose(found, torch.stack(expected), rtol=1e-3, atol=1e-4)
 
 

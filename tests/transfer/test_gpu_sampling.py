@@ -9,6 +9,7 @@ import torch
 from potstill.decoder.hub import BaseModel
 from potstill.decoder.language_model import LanguageModel
 from potstill.errors import UserError
+from potstill.training.distributed import process
 from potstill.transfer.gpu_sampling import sample_blocks
 from potstill.transfer.sampling import block_sentences
 from potstill.transfer.slots import Outbox, SampledBlock, Slots
@@ -33,6 +34,7 @@ def draw(model: LanguageModel, sentences: int, **settings: int) -> list[SampledB
 
 
 @torch.no_grad()
+@pytest.mark.gpu
 @pytest.mark.parametrize("slots", [16, 500])
 def test_short_sentences_come_with_their_probability(model: LanguageModel, slots: int) -> None:
     """Whichever slots restart and leave: of one token and of two."""
@@ -43,6 +45,7 @@ def test_short_sentences_come_with_their_probability(model: LanguageModel, slots
     one_token = probs * ends_second
     one_token[model.end] = 0
     begun = 1500 if slots == 16 else 4000
+    model.to(process().device).fuse()
     counts = Counter(len(tokens) for tokens in sentences_of(draw(model, begun, slots=slots)))
     expected = float(one_token.sum()) * begun
     assert expected > 10
@@ -177,15 +180,18 @@ class TestTooLittleMemory:
             draw(model, 10, slots=4)
 
 
+@torch.no_grad()
+@pytest.mark.gpu
 def test_sentences_of_a_block(model: LanguageModel) -> None:
     """With their targets, which lead to no other sentences."""
+    model.to(process().device).fuse()
     (block,) = draw(model, 60)
     sampled = block_sentences(block)
     assert [each.tokens for each in sampled] == sentences_of([block])
     for row, each in enumerate(sampled):
         assert each.top_k
         for found, whole in zip(each.top_k, (block.token_ids, block.probs), strict=True):
-            torch.testing.assert_close(found, whole[row, : len(each.tokens) - 1])
+            torch.testing.assert_close(found, whole[row, : len(each.tokens) - 1].cpu())
     (hard,) = draw(model, 60, soft_targets=False)
     assert [each.tokens for each in block_sentences(hard)] == sentences_of([block])
     assert not any(each.top_k for each in block_sentences(hard))

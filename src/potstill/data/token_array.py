@@ -1,5 +1,6 @@
 """Tokenised sentences as two arrays: millions of them take two bytes a token."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,8 +25,8 @@ class TokenArray:
         if isinstance(tokens, TokenArray):
             return tokens
         lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
-        flat = (token for each in tokens for token in each)
-        return cls(np.fromiter(flat, np.int32, int(lengths.sum())), offsets_of(lengths))
+        flat = np.fromiter(itertools.chain.from_iterable(tokens), np.int32, int(lengths.sum()))
+        return cls(flat, offsets_of(lengths))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
