@@ -1,6 +1,6 @@
 """The whole chain, from labelled data to a finished student, and how long each stage takes.
 
-    python benchmarks/chain.py --data FOLDER_OF_COLA [--sampled 4000000] [--edited 1000000]
+    python benchmarks/chain.py --data FOLDER_OF_COLA [--sampled 4500000] [--edited 500000]
         [--folder runs/chain] [--epochs 2] [-- FLAGS OF LoRA]
 
 It runs the commands that a user would type, one after the other: two teachers, their average, a
@@ -40,6 +40,8 @@ def stages(arguments: argparse.Namespace) -> list[Stage]:
         str(folder / n) for n in ("LoRA-average", "transfer", "student")
     )
     lora = ["--LoRA_rank", "8", "--LoRA_dropout", "0.1", *arguments.flags]
+    # Soft targets are for students that start from random weights.
+    set_flags = ["--no_soft_targets"]
     sizes = ["--sampled", str(arguments.sampled), "--edited", str(arguments.edited)]
     distil = ["distil", "1", "--teacher", teacher, "--transfer_set", transfer_set]
     if arguments.epochs:
@@ -53,7 +55,7 @@ def stages(arguments: argparse.Namespace) -> list[Stage]:
         Stage("their average", ["average", *teachers, "--output", teacher]),
         Stage(
             f"transfer set, {arguments.sampled + arguments.edited:,} sentences",
-            ["transfer", "1", "--teacher", teacher, *sizes, "--output", transfer_set],
+            ["transfer", "1", "--teacher", teacher, *sizes, "--output", transfer_set, *set_flags],
         ),
         Stage("student", [*distil, "--output", student]),
         Stage(
@@ -96,8 +98,8 @@ def main() -> None:
     parser.add_argument("--data", default="auto", help="CoLA's folder, or other labelled data")
     parser.add_argument("--folder", type=Path, default=Path("runs/chain"))
     parser.add_argument("--seeds", type=int, nargs=2, default=[4, 5], help="of the two teachers")
-    parser.add_argument("--sampled", type=int, default=4_000_000)
-    parser.add_argument("--edited", type=int, default=1_000_000)
+    parser.add_argument("--sampled", type=int, default=4_500_000)
+    parser.add_argument("--edited", type=int, default=500_000)
     parser.add_argument("--epochs", type=int, help="of the student; default: distil's own")
     parser.add_argument("--output", type=Path, help="file for the figures, as JSON")
     parser.add_argument("flags", nargs="*", help="after --, flags of LoRA, such as --gpt_variant")

@@ -41,6 +41,7 @@ from potstill.distillation.losses import distillation_loss
 from potstill.distillation.resident import ResidentDataset, ResidentText
 from potstill.distillation.word_targets import WordTargets
 from potstill.inference.decoder import DecoderClassifier
+from potstill.ops.threads import tokenizers_in_parallel
 from potstill.settings import DistilSettings, ResolvedTrainSettings
 from potstill.student.heads import NextTokenHead
 from potstill.student.model import DistilRNN, StudentConfig
@@ -77,16 +78,18 @@ def timed(work: Callable[[int], int], rounds: int) -> dict[str, float]:
     }
 
 
-def sample_on_device(sampler: Sampler, sentences: int, seed: int) -> int:
-    """Sample sentences and their soft targets; return how many ended in time."""
+def sample_on_device(sampler: Sampler, sentences: int, seed: int, *, soft_targets: bool) -> int:
+    """Sample sentences; return how many ended in time."""
     model = sampler.model
-    blocks = sample_blocks(model, sentences, seed, 1.0, max_tokens(model))
+    blocks = sample_blocks(
+        model, sentences, seed, 1.0, max_tokens(model), soft_targets=soft_targets
+    )
     return sum(len(block.lengths) for block in blocks)
 
 
-def sample_whole(sampler: Sampler, sentences: int, seed: int) -> int:
+def sample_whole(sampler: Sampler, sentences: int, seed: int, *, soft_targets: bool) -> int:
     """Sample sentences as `transfer` gets them; return how many ended in time."""
-    return sum(1 for _ in sampler.sample(sentences, seed, 1.0))
+    return sum(1 for _ in sampler.sample(sentences, seed, 1.0, soft_targets=soft_targets))
 
 
 def teacher(base_model: BaseModel, folder: Path) -> DecoderClassifier:
@@ -163,14 +166,13 @@ def measure(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         sampler = load_sampler(folder, base_model, train, epochs=1, seed=0)
-        figures["sampling, soft targets, on the device"] = timed(
-            lambda seed: sample_on_device(sampler, sentences, seed), rounds
-        )
-        whole = max(1, sentences // 8)
-        figures["sampling, soft targets, as transfer gets them"] = timed(
-            lambda seed: sample_whole(sampler, whole, seed), rounds
-        )
-        texts = [text for text, _ in sampler.sample(whole, 99, 1.0) if text]
+        whole = max(1, sentences // 2)
+        for soft, name in ((False, "sampling"), (True, "sampling with soft targets")):
+            on_device = partial(sample_on_device, sampler, sentences, soft_targets=soft)
+            figures[f"{name}, on the device"] = timed(on_device, rounds)
+            as_transfer = partial(sample_whole, sampler, whole, soft_targets=soft)
+            figures[f"{name}, as transfer gets them"] = timed(as_transfer, rounds)
+        texts = [text for text, _ in sampler.sample(whole, 99, 1.0, soft_targets=False) if text]
         texts = list(itertools.islice(itertools.cycle(texts), labelled))
         labeller = teacher(base_model, folder)
         figures["labelling after every word"] = timed(
@@ -193,13 +195,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each part")
     parser.add_argument("--output", type=Path, default=RESULTS, help="JSON file to write")
     args = parser.parse_args()
-    figures = measure(
-        args.base,
-        sentences=args.sentences,
-        labelled=args.labelled,
-        learnt=args.learnt,
-        rounds=args.rounds,
-    )
+    with tokenizers_in_parallel():  # as in `transfer`
+        figures = measure(
+            args.base,
+            sentences=args.sentences,
+            labelled=args.labelled,
+            learnt=args.learnt,
+            rounds=args.rounds,
+        )
     about = machine() | {"device": str(process().device)}
     args.output.write_text(json.dumps({"machine": about, "figures": figures}, indent=1) + "\n")
     print(f"{about.get('gpu', about['cpu'])}, median of {args.rounds} rounds (lowest, highest)\n")

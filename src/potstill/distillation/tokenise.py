@@ -2,10 +2,7 @@
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ from potstill.data.token_array import TokenArray
 from potstill.distillation.lm_targets import map_vocabulary, soft_targets
 from potstill.distillation.tokenised import TokenisedSet, TokenShard
 from potstill.files import read_json, write_json
+from potstill.ops.threads import tokenizers_in_parallel
 from potstill.parsing import parse_json
 from potstill.progress import Progress, no_progress
 from potstill.student.tokenizer import encode_batch
@@ -75,7 +73,7 @@ def tokenise_set(
     missing = [pair for pair in pairs if not (folder / pair[0].path.name).is_file()]
     share = missing[state.process_index :: state.num_processes]
     done = 0
-    with progress(sum(len(mask) for _, mask in share)) as show, _in_parallel():
+    with progress(sum(len(mask) for _, mask in share)) as show, tokenizers_in_parallel():
         for shard, mask in share:
             table = _tokenise(shard, mask, tokenizer, student_ids, words, max_length)
             write_table(folder / shard.path.name, table)
@@ -122,19 +120,3 @@ def _tokenise(
         result["in_top_k"] = list_column(targets.in_top_k, targets.offsets, pa.bool_())
         n_soft = int((targets.rows >= 0).sum())
     return pa.table(result).replace_schema_metadata({METADATA: json.dumps({"soft": n_soft})})
-
-
-@contextmanager
-def _in_parallel() -> Iterator[None]:
-    """Let the tokenizer use all cores: the command line asks it not to, as short inputs gain
-    nothing."""
-    name = "TOKENIZERS_PARALLELISM"
-    before = os.environ.get(name)
-    os.environ[name] = "true"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before

@@ -1,7 +1,9 @@
 """A CPU's threads, each with work of its own."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
 
@@ -26,3 +28,19 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) ->
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+
+
+@contextmanager
+def tokenizers_in_parallel() -> Iterator[None]:
+    """Let tokenizers use all cores: the command line asks them not to, as short inputs gain
+    nothing."""
+    name = "TOKENIZERS_PARALLELISM"
+    before = os.environ.get(name)
+    os.environ[name] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

@@ -12,6 +12,7 @@ from functools import partial
 from accelerate.utils import gather_object
 
 from potstill.inference.decoder import DecoderClassifier
+from potstill.ops.threads import tokenizers_in_parallel
 from potstill.recipes.console import progress_bar
 from potstill.training.distributed import process
 from potstill.transfer.duplicates import SeenSentences, normal_hashes
@@ -56,7 +57,7 @@ def make_shards(
     share = incomplete[process().process_index :: process().num_processes]
     started, done = time.perf_counter(), 0
     total = sum(shard.size for shard in share)
-    with progress_bar(total) as show, _without_garbage_collection():
+    with progress_bar(total) as show, tokenizers_in_parallel(), _without_garbage_collection():
         for shard in share:
             rows: list[LabelledSentence] = []
             labelled = LabelledSoFar(shard.path, minutes)

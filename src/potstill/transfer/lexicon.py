@@ -122,9 +122,13 @@ def read_lexicon(sentences: Sequence[str]) -> Lexicon:
     for group in map(str.split, CLOSED_CLASSES):
         for word in group:
             classes[word] |= set(group) - {word}
-    neighbours = ({k: dict.fromkeys(sorted(v)) for k, v in t.items()} for t in (after, before))
-    others = ({k: sorted(v) for k, v in t.items() if v} for t in (forms, classes))
-    return Lexicon(split, *neighbours, *others)
+    return Lexicon(
+        split,
+        after={k: dict.fromkeys(sorted(v)) for k, v in after.items()},
+        before={k: dict.fromkeys(sorted(v)) for k, v in before.items()},
+        forms={k: sorted(v) for k, v in forms.items() if v},
+        classes={k: sorted(v) for k, v in classes.items() if v},
+    )
 
 
 def core(word: str) -> str:
