@@ -37,7 +37,7 @@ def attention(
         (B, L, heads · size), or (B, 1, heads · size) with `last`.
     """
     size = qkv.shape[2] // (heads + 2 * kv_heads)
-    fused = gpu.inference_kernels(qkv)
+    fused = gpu.attention_kernels(qkv, size)
     if fused and last is None and qkv.shape[1] <= fused.SHORT:
         return fused.short_attention(qkv, heads, kv_heads, rotary)
     if qkv.shape[1] <= PLAIN_ATTENTION_TOKENS and kernels.supports(qkv, size):
@@ -81,9 +81,9 @@ def cached_attention(
     Returns:
         (B, heads · size)
     """
-    if fused := gpu.inference_kernels(qkv):
-        return fused.decode_attention(qkv, keys, values, positions, rotary)
     B, kv_heads, _, size = keys.shape
+    if fused := gpu.attention_kernels(qkv, size):
+        return fused.decode_attention(qkv, keys, values, positions, rotary)
     heads = qkv.shape[1] // size - 2 * kv_heads
     q, k, v = qkv.view(B, -1, size).split([heads, kv_heads, kv_heads], dim=1)
     if rotary:

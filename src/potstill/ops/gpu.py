@@ -27,3 +27,9 @@ def inference_kernels(x: Tensor) -> ModuleType | None:
     if not x.is_cuda or torch.is_grad_enabled():
         return None
     return load_kernels()
+
+
+def attention_kernels(x: Tensor, size: int) -> ModuleType | None:
+    """Return `triton_kernels` if its attention serves `x` with heads of `size`: Triton takes powers
+    of two, and its products at least 16."""
+    return inference_kernels(x) if size >= 16 and size & (size - 1) == 0 else None

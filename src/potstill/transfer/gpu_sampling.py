@@ -235,7 +235,7 @@ def _captured(compute: _NextLogits) -> Callable[[Tensor, Tensor], Tensor]:
     """Return `compute`, on a GPU as one launch: a step is hundreds of small operations."""
     like = compute.cache.keys[0]
     # Without the kernels a step asks the GPU how long the longest sentence is.
-    if not gpu.inference_kernels(like):
+    if not gpu.attention_kernels(like, like.shape[-1]):
         return compute
     tokens, positions = torch.zeros(2, len(like), dtype=torch.long, device=like.device)
     compute(tokens, positions)  # what libraries prepare at first can't be captured
