@@ -1,11 +1,12 @@
 """The whole chain, from labelled data to a finished student, and how long each stage takes.
 
     python benchmarks/chain.py --data FOLDER_OF_COLA [--sampled 4500000] [--edited 500000]
-        [--folder runs/chain] [--epochs 2] [-- FLAGS OF LoRA]
+        [--folder runs/chain] [--epochs 2] [--processes 3] [-- FLAGS OF LoRA]
 
 It runs the commands that a user would type, one after the other: two teachers, their average, a
 transfer set, the student and its 8-bit export. On a GPU it is to take ten minutes with five million
-sentences; on two cores name some thousands. Interrupted, the same command goes on with the stage
+sentences; on two cores name some thousands. `--processes` make the set together: much of that is
+work of the processor, and they share a GPU. Interrupted, the same command goes on with the stage
 that was begun. The table names each stage with its seconds; the process's start is part of them.
 """
 
@@ -26,10 +27,11 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Stage:
-    """A command of the chain."""
+    """A command of the chain, run by as many `processes`."""
 
     title: str
     command: list[str]
+    processes: int = 1
 
 
 def stages(arguments: argparse.Namespace) -> list[Stage]:
@@ -56,6 +58,7 @@ def stages(arguments: argparse.Namespace) -> list[Stage]:
         Stage(
             f"transfer set, {arguments.sampled + arguments.edited:,} sentences",
             ["transfer", "1", "--teacher", teacher, *sizes, "--output", transfer_set, *set_flags],
+            arguments.processes,
         ),
         Stage("student", [*distil, "--output", student]),
         Stage(
@@ -76,7 +79,9 @@ def run(folder: Path, chain: list[Stage]) -> dict[str, float]:
         print(f"-- {stage.title}: potstill {' '.join(stage.command)}", flush=True)
         started = time.perf_counter()
         try:
-            subprocess.run([sys.executable, str(ROOT / "run.py"), *stage.command], check=True)
+            launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(stage.processes)]
+            python = [sys.executable, *(launcher if stage.processes > 1 else [])]
+            subprocess.run([*python, str(ROOT / "run.py"), *stage.command], check=True)
             done.append(stage.title)
         finally:
             before = seconds.get(stage.title, 0.0)
@@ -101,6 +106,7 @@ def main() -> None:
     parser.add_argument("--sampled", type=int, default=4_500_000)
     parser.add_argument("--edited", type=int, default=500_000)
     parser.add_argument("--epochs", type=int, help="of the student; default: distil's own")
+    parser.add_argument("--processes", type=int, default=1, help="that make the transfer set")
     parser.add_argument("--output", type=Path, help="file for the figures, as JSON")
     parser.add_argument("flags", nargs="*", help="after --, flags of LoRA, such as --gpt_variant")
     arguments = parser.parse_args()

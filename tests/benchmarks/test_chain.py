@@ -16,7 +16,7 @@ def test_the_chain_ends_with_a_student_and_its_seconds(tmp_path: Path, tiny_gpt2
     data, folder = write_toy(tmp_path / "toy"), tmp_path / "chain"
     command = [sys.executable, chain.__file__, "--data", str(data), "--folder", str(folder)]
     command += ["--sampled", "20", "--edited", "20", "--epochs", "1", "--seeds", "1", "2"]
-    command += ["--output", str(tmp_path / "chain.json")]
+    command += ["--processes", "2", "--output", str(tmp_path / "chain.json")]
     flags = ["--", "--gpt_variant", str(tiny_gpt2), "--epochs", "1"]
 
     def run() -> str:

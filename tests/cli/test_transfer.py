@@ -179,6 +179,19 @@ class TestSetThatIsThere:
         file.write_bytes(before[str(file)])
         assert bodies("set") == before
 
+    @pytest.mark.usefixtures("small_shards")
+    def test_targets_that_were_left_out_are_added(self, transfer_args: list[object]) -> None:
+        run_ok(*transfer_args, "--no_soft_targets")
+        paths = sorted(Path("set").glob("*.parquet"))
+        before = {path: (path.read_bytes(), read_shard(path, 2)) for path in paths}
+        run_ok(*transfer_args, "--no_soft_targets")
+        assert not read_transfer_set(Path("set")).has_top_k
+        run_ok(*transfer_args)
+        assert read_transfer_set(Path("set")).has_top_k
+        for path, (body, rows) in before.items():
+            assert read_shard(path, 2) == rows
+            assert (path.read_bytes() == body) == (not path.name.startswith("sampled"))
+
     def test_missing_vocabulary_is_added(
         self, transfer_set: Path, transfer_args: list[object]
     ) -> None:

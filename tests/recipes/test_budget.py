@@ -103,10 +103,37 @@ def test_a_slow_machine_is_measured_on_few_sentences(rate: float, measured: list
         seen.append(len(part))
         return rate + len(part)
 
-    assert _speed._rate(measure, split, 16, 64) == rate + measured[-1]
+    _, longer = _speed.batches_like(split, measured[-1], 32)
+    found = _speed._rate(measure, split, (16, 64), 32)
+    assert found == pytest.approx((rate + measured[-1]) / longer)
     assert seen == measured
 
 
 def test_a_slower_machine_has_lower_rates() -> None:
     slow = CPU.slower(2)
     assert slow == Rates(35, 75, 700, 1000, 12)
+
+
+def test_speed_is_measured_on_batches_as_a_run_has_them() -> None:
+    """A few long texts do not fill batches with padding, but count."""
+    lengths = sorted([5 + i % 40 for i in range(1000)] + [600] * 30)
+    split = Split(["x" * n for n in lengths], [0] * len(lengths))
+    costs = [lengths[i + 63] for i in range(0, len(lengths) - 63, 64)]
+    for most in (64, 256):
+        part, longer = _speed.batches_like(split, most, 64)
+        drawn = [len(text) for text in part.sentences]
+        batches = [drawn[i : i + 64] for i in range(0, most, 64)]
+        assert len(drawn) == most and max(drawn) < 600
+        own = sum(map(max, batches)) / len(batches)
+        assert own * longer == pytest.approx(sum(costs) / len(costs))
+    assert len(_speed.batches_like(split, 16, 32)[0].sentences) == 16
+    few = split.take(range(10))
+    part, longer = _speed.batches_like(few, 64, 64)
+    assert sorted(part.sentences) == sorted(few.sentences) and longer == 1
+
+
+@pytest.mark.parametrize(("rate", "measured"), [(1.0, 16), (100.0, 64)])
+def test_longer_batches_take_longer(rate: float, measured: int) -> None:
+    split = Split(["x" * (10 + i) for i in range(1000)], [0] * 1000)
+    _, longer = _speed.batches_like(split, measured, 16)
+    assert _speed._rate(lambda part: rate, split, (16, 64), 16) == pytest.approx(rate / longer)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from potstill.training import distributed
 from potstill.training.distributed import predict_logits
 from tests.data.test_batching import LENGTHS
 
@@ -39,3 +40,15 @@ def test_a_sentence_over_the_token_budget_is_a_batch_of_its_own(random_tokens):
     model = FirstAndLength()
     assert predict_logits(model, tokens, batch_tokens=10)[:, 1].tolist() == [3, 40, 2]
     assert model.shapes == [(1, 40), (2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "processes", "backend"), [(0, 2, None), (2, 2, None), (1, 3, "gloo"), (1, None, None)]
+)
+def test_processes_that_share_a_gpu_do_without_nccl(gpus, processes, backend, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if processes:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert distributed._backend() == backend

@@ -108,8 +108,8 @@ def measure(base_model: BaseModel, split: Split, classes: int, max_length: int) 
         return len(part) / (time.perf_counter() - started)
 
     return Rates(
-        _rate(tuning, split, *TUNED),
-        _rate(labelling, split, *LABELLED),
+        _rate(tuning, split, TUNED, DECODER_BATCH),
+        _rate(labelling, split, LABELLED, DECODER_BATCH),
         *_student_rates(split, classes, max_length),
         loading,
     )
@@ -123,7 +123,7 @@ def rate_of_run(folder: Path) -> float:
 
 def _student_rates(split: Split, classes: int, max_length: int) -> tuple[float, float]:
     """Return how fast the student learns from a teacher too, and from the labels alone."""
-    some = _spread(split, LEARNT[1]).sentences
+    some = batches_like(split, LEARNT[1], STUDENT_BATCH)[0].sentences
     base, _ = choose_base(load_init(StudentSettings()), StudentSettings(), split.sentences)
     tokenizer = base.tokenizer if base else student_tokens.train_tokenizer(some, 8000)
     sizes = {"vocab_size": tokenizer.get_vocab_size(), "classes": classes}
@@ -154,13 +154,29 @@ def _student_rates(split: Split, classes: int, max_length: int) -> tuple[float, 
     def alone(part: Split) -> float:
         return learning(encode(part), classification_loss, word_head=False)
 
-    return _rate(taught, split, *LEARNT), _rate(alone, split, *LEARNT)
+    return (
+        _rate(taught, split, LEARNT, STUDENT_BATCH),
+        _rate(alone, split, LEARNT, STUDENT_BATCH),
+    )
 
 
-def _spread(split: Split, most: int) -> Split:
-    """Return at most `most` sentences, evenly spread."""
-    count = min(len(split), most)
-    return split.take([i * len(split) // count for i in range(count)])
+def batches_like(split: Split, most: int, batch_size: int) -> tuple[Split, float]:
+    """Return at most `most` sentences that make up batches as a run over all of `split` has them,
+    and the length of such a run's batches over that of these.
+
+    A batch has sentences of similar length and takes about as long as its longest. As many
+    sentences drawn evenly would share batches with the few longest.
+    """
+    lengths = np.array([len(sentence) for sentence in split.sentences])
+    order = np.argsort(lengths, kind="stable")
+    size = min(batch_size, most, len(split))
+    batches = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
+    costs = np.array([lengths[batch[-1]] for batch in batches])
+    # Of each part of the batches, the one that is nearest to the part's mean.
+    parts = np.array_split(np.arange(len(batches)), min(len(batches), most // size))
+    chosen = [part[np.abs(costs[part] - costs[part].mean()).argmin()] for part in parts]
+    sentences = split.take(np.concatenate([batches[i] for i in chosen]).tolist())
+    return sentences, float(costs.mean() / costs[chosen].mean())
 
 
 def _training_rate(
@@ -189,8 +205,15 @@ def _training_rate(
     return float(result.history[-1]["sentences_per_second"])
 
 
-def _rate(measure: Callable[[Split], float], split: Split, few: int, many: int) -> float:
-    """Return the sentences a second of `many` sentences of `split`, or of `few`, where `many` would
-    take longer than PATIENCE."""
-    rate = measure(_spread(split, few))
-    return rate if many / rate > PATIENCE else measure(_spread(split, many))
+def _rate(
+    measure: Callable[[Split], float], split: Split, numbers: tuple[int, int], batch_size: int
+) -> float:
+    """Return the sentences a second of a run over `split`, from the second number of its sentences
+    or, where so many would take longer than PATIENCE, the first."""
+    few, many = numbers
+    part, longer = batches_like(split, few, batch_size)
+    rate = measure(part)
+    if many / rate <= PATIENCE:
+        part, longer = batches_like(split, many, batch_size)
+        rate = measure(part)
+    return rate / longer

@@ -1,5 +1,6 @@
 """Processes, and predictions that several processes share."""
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,7 +25,14 @@ def process() -> PartialState:
     Accelerate must be told where there is no accelerator: it would let processes launched on CPUs
     each run by itself.
     """
-    return PartialState(cpu=not torch.accelerator.is_available())
+    return PartialState(cpu=not torch.accelerator.is_available(), backend=_backend())
+
+
+def _backend() -> str | None:
+    """Return how processes talk to each other; None for Accelerate's choice, which is NCCL on GPUs
+    and wants one for each process."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return "gloo" if 0 < gpus < int(os.environ.get("LOCAL_WORLD_SIZE", 1)) else None
 
 
 def largest_of_processes(number: int) -> int:
