@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[1] / "src" / "potstill"
 ORDER = [
     {
         *("calibration", "errors", "files", "goals", "html", "locks", "manifest", "metrics"),
-        *("model_card", "model_config", "parsing", "progress", "settings", "thresholds"),
+        *("model_card", "model_card_examples", "model_config", "parsing", "progress", "settings"),
+        "thresholds",
     },
     {"data", "ops"},
     {"decoder", "student"},

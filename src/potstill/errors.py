@@ -1,5 +1,7 @@
 """The errors of potstill."""
 
+from typing import Any, get_args
+
 # What brings a package; the others are in the extra `train`.
 EXTRAS = dict.fromkeys(("datasets", "pandas", "pyarrow"), "data") | dict.fromkeys(
     ("fastapi", "prometheus_client", "pydantic", "starlette", "uvicorn"), "serve"
@@ -26,6 +28,12 @@ def check(field: str, value: object, valid: bool, expected: str) -> None:
     """Raise a `UsageError` that says what `field` takes, unless its value is `valid`."""
     if not valid:
         raise UsageError(f"`{field}` {value} is out of range: it takes {expected}.")
+
+
+def check_choice(field: str, value: object, choices: Any) -> None:
+    """Raise a `UsageError` unless the value of `field` is one of `choices`, a `Literal`."""
+    *names, last = get_args(choices)
+    check(field, value, value in (*names, last), f"{', '.join(names)} or {last}")
 
 
 def missing_extra(error: ModuleNotFoundError) -> ModuleNotFoundError:

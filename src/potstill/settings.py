@@ -4,11 +4,11 @@ They import nothing heavy, so that `--help` answers at once.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, arg
 
-from potstill.errors import UsageError, check
+from potstill.errors import UsageError, check, check_choice
 from potstill.goals import parse_goal
 
 # Their help says what happens without them, so that "(default: None)" is left out.
@@ -33,12 +33,6 @@ Precision = Literal["auto", "bf16", "fp32"]
 Switch = Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")]
 # Settings of TrainSettings that say how a run goes on, not what comes of it.
 RUN_CONTROL = ("save_minutes", "fresh", "resume")
-
-
-def check_choice(field: str, value: object, choices: Any) -> None:
-    """Raise a `UsageError` unless the value of `field` is one of `choices`, a `Literal`."""
-    *names, last = get_args(choices)
-    check(field, value, value in (*names, last), f"{', '.join(names)} or {last}")
 
 
 @dataclass(frozen=True)

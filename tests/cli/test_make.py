@@ -31,7 +31,9 @@ MADE = {"teacher", "transfer", "student", "onnx", "plots", "report.html", "make.
 @pytest.fixture(autouse=True)
 def known_speed(toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plan for a machine of known speed, in a folder with the data."""
-    monkeypatch.setattr(recipe, "measure", lambda *args: Rates(500.0, 1000.0, 500.0, 500.0, 0.1))
+    monkeypatch.setattr(
+        recipe, "measure", lambda *args, **limits: Rates(500.0, 1000.0, 500.0, 500.0, 0.1)
+    )
     monkeypatch.setattr(recipe, "teacher_pays", lambda *args: True)  # the tiny one knows nothing
     monkeypatch.setattr(_student, "EPOCHS", 2)
     rows = [f"{text},{label}" for text, label in zip(TEXTS, LABELS, strict=True)]
@@ -190,7 +192,9 @@ def test_data_in_memory_is_written_beside_the_student(toy_task: ToyTask) -> None
 def test_too_little_time_takes_fewer_sentences(
     toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipe, "measure", lambda *args: Rates(2.0, 20.0, 50.0, 50.0, 0.1))
+    monkeypatch.setattr(
+        recipe, "measure", lambda *args, **limits: Rates(2.0, 20.0, 50.0, 50.0, 0.1)
+    )
     monkeypatch.setattr(_budget, "MIN_TEACHER_STEPS", 1)
     rows = [f"A {GOOD[i % 3] if i % 2 else BAD[i % 3]} film number {i}." for i in range(600)]
     data: Any = (rows, ["bad", "good"] * 300)
@@ -204,7 +208,9 @@ def test_too_little_time_takes_fewer_sentences(
 def test_without_time_for_a_teacher_the_labels_teach(
     toy_task: ToyTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipe, "measure", lambda *args: Rates(1.0, 20.0, 500.0, 500.0, 0.1))
+    monkeypatch.setattr(
+        recipe, "measure", lambda *args, **limits: Rates(1.0, 20.0, 500.0, 500.0, 0.1)
+    )
     out = run_ok("make", "films.csv", "--gpt_variant", toy_task.base, "--output", "out")
     assert "too short to tune a teacher: the student learns from the labels alone" in out
     assert "-- teacher" not in out and "teacher," not in out

@@ -60,7 +60,7 @@ def test_logits_at_positions_are_those_of_sentences_that_end_there(
     np.testing.assert_allclose(found, torch.stack(expected), rtol=1e-3, atol=1e-4)
 
 
-def test_too_little_memory_makes_batches_smaller(tiny_decoder, random_tokens, monkeypatch):
+def test_too_little_memory_makes_batches_smaller(tiny_decoder, random_tokens, monkeypatch, caplog):
     model = tuned(tiny_decoder).eval()
     tokens, positions = TokenArray.of(random_tokens([5] * 16)), TokenArray.of([[4]] * 16)
     expected = logits_at(model, tokens, positions, batch_tokens=100)
@@ -74,6 +74,12 @@ def test_too_little_memory_makes_batches_smaller(tiny_decoder, random_tokens, mo
     monkeypatch.setattr(model, "logits_after_each_token", limited)
     found = logits_at(model, tokens, positions, batch_tokens=100)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    assert [r.getMessage() for r in caplog.records] == [
+        f"too little GPU memory; it goes on with {n} tokens at once" for n in (40, 20, 10)
+    ]
+    caplog.clear()
+    logits_at(model, tokens, positions, batch_tokens=100)
+    assert not caplog.records
     most = 4
     with pytest.raises(UserError, match=r"too little memory for a single sentence.*gpt_variant"):
         logits_at(model, tokens, positions, batch_tokens=100)

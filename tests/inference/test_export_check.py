@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from potstill.cli import main
 from potstill.data.corpus import load_corpus
@@ -29,7 +30,7 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     seen: list[list[str]] = []
     compare = StudentClassifier._compare
 
-    def spy(self: StudentClassifier, exported: object, texts: list[str]) -> tuple[float, int]:
+    def spy(self: StudentClassifier, exported: object, texts: list[str]) -> tuple[float, float, int]:
         seen.append(texts)
         return compare(self, exported, texts)  # type: ignore[arg-type]
 
@@ -78,6 +79,21 @@ def test_many_labels_that_differ_are_told(
     assert "many labels differ" in caplog.text
 
 
+def test_large_logits_may_be_rounded_by_more(
+    student: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of 77 classes: none gets another label for it."""
+    classifier = StudentClassifier(student)
+    with torch.no_grad():
+        for layer in (classifier.model.score, classifier.model.word_score):
+            assert layer
+            layer.weight.mul_(300)
+    exported = classifier.export_onnx(tmp_path / "out", int8=True)
+    texts = load_corpus("minicola").splits["dev"].sentences
+    difference = np.abs(exported.logits(texts) - classifier.logits(texts)).max()
+    assert difference > student_module.MAX_LOGIT_ERROR[True]
+
+
 def test_flips_and_differences_are_counted(student: Path) -> None:
     classifier = StudentClassifier(student)
 
@@ -90,8 +106,9 @@ def test_flips_and_differences_are_counted(student: Path) -> None:
 
     texts = ["One.", "Two books.", "A third one that is long.", "Four."]
     logits = classifier.logits(texts)
-    difference, flipped = classifier._compare(Exported(), texts)  # type: ignore[arg-type]
+    difference, largest, flipped = classifier._compare(Exported(), texts)  # type: ignore[arg-type]
     assert flipped == 1
+    assert largest == pytest.approx(max(np.abs(e).max() for e in classifier.word_logits(texts)))
     assert difference == pytest.approx(abs(logits[2, 0] - logits[2, 1]))
 
 

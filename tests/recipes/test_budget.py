@@ -87,7 +87,7 @@ def test_a_language_model_before_takes_time_too() -> None:
 def test_a_machine_is_measured_with_the_real_models(tiny_gpt2: Path) -> None:
     split = load_corpus("minicola").splits["train"]
     started = time.perf_counter()
-    rates = measure(find_base_model(str(tiny_gpt2)), split, 2, 64)
+    rates = measure(find_base_model(str(tiny_gpt2)), split, 2, max_length=64, patience=1.0)
     seconds = time.perf_counter() - started
     assert 0 < rates.loading < seconds
     # A pass over its sentences took no longer than all of it.
@@ -104,7 +104,7 @@ def test_a_slow_machine_is_measured_on_few_sentences(rate: float, measured: list
         return rate + len(part)
 
     _, longer = _speed.batches_like(split, measured[-1], 32)
-    found = _speed._rate(measure, split, (16, 64), 32)
+    found = _speed._rate(measure, split, (16, 64, 64_000), batch_size=32, patience=3.0)
     assert found == pytest.approx((rate + measured[-1]) / longer)
     assert seen == measured
 
@@ -136,4 +136,6 @@ def test_speed_is_measured_on_batches_as_a_run_has_them() -> None:
 def test_longer_batches_take_longer(rate: float, measured: int) -> None:
     split = Split(["x" * (10 + i) for i in range(1000)], [0] * 1000)
     _, longer = _speed.batches_like(split, measured, 16)
-    assert _speed._rate(lambda part: rate, split, (16, 64), 16) == pytest.approx(rate / longer)
+    assert _speed._rate(
+        lambda part: rate, split, (16, 64), batch_size=16, patience=3.0
+    ) == pytest.approx(rate / longer)

@@ -1,9 +1,12 @@
-"""A source that runs dry."""
+"""A source that runs dry, and Python's garbage while shards are made."""
 
+import gc
 import itertools
 from collections.abc import Iterator
 
-from potstill.recipes._shards import DRY, take_new
+import pytest
+
+from potstill.recipes._shards import DRY, _without_garbage_collection, take_new
 from potstill.transfer.duplicates import SeenSentences
 from potstill.transfer.sentences import Candidate, Origin, SourceKind
 
@@ -22,3 +25,16 @@ def test_a_source_that_runs_dry_is_not_asked_without_end() -> None:
     # A rare new one is waited for.
     rare = (Candidate(f"Rare {n // 900}.", Origin(SourceKind.EDITED)) for n in itertools.count())
     assert len(take_new(rare, 5, 10_000, SeenSentences())) == 5
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_is_collected_again_after_shards(enabled: bool) -> None:
+    before = gc.isenabled()
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with pytest.raises(KeyboardInterrupt), _without_garbage_collection():
+            assert not gc.isenabled()
+            raise KeyboardInterrupt
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if before else gc.disable)()

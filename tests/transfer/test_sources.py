@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from potstill.transfer.dataset import read_transfer_set
+from potstill.transfer.edited_source import EditedSource
 from potstill.transfer.edits import EDITS, EditStats
 from potstill.transfer.sentences import Candidate, Origin, SourceKind
 from potstill.transfer.shards import list_shards
-from potstill.transfer.sources import EarlierSentences, EditedSource, UserSource
+from potstill.transfer.sources import EarlierSentences, UserSource
 from tests.transfer.sets import describe, labelled, write_set
 
 NAMES = ["Ann", "Bob", "Mary", "Tom", "Eve"]

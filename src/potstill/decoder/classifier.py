@@ -1,6 +1,8 @@
 """A decoder that classifies: a head reads the hidden state at the last real token."""
 
+import logging
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -15,6 +17,10 @@ from potstill.errors import UserError
 
 MICROBATCH_TOKENS = 256  # that a thread passes through a decoder at once, in training
 MOST_PADDING = 0.1  # fraction of a sentence's positions, in `logits_at`
+
+logger = logging.getLogger(__name__)
+# Of models for which the device's memory was too small, so that each is told of once.
+_tokens_that_fit: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 
 class Classifier(nn.Module):
@@ -189,6 +195,7 @@ def logits_at(
     values = torch.from_numpy(tokens.values.astype(np.int64)).to(device)
     lengths = tokens.lengths
     order = np.argsort(-lengths, kind="stable")
+    batch_tokens = min(batch_tokens, _tokens_that_fit.get(model, batch_tokens))
     result = torch.empty(len(positions.values), model.score.out_features, device=device)
     while len(order):
         longest = lengths[order[0]]
@@ -210,7 +217,8 @@ def logits_at(
                     "the GPU has too little memory for a single sentence; stop what else uses it, "
                     "or take a smaller base decoder (`gpt_variant`)."
                 ) from error
-            batch_tokens = len(rows) * int(longest) // 2
+            batch_tokens = _tokens_that_fit[model] = len(rows) * int(longest) // 2
+            logger.warning("too little GPU memory; it goes on with %d tokens at once", batch_tokens)
             continue
         order = order[len(rows) :]
     return result.cpu().numpy()

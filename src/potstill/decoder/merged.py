@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from tokenizers.processors import TemplateProcessing
+from torch import Tensor
 
 from potstill.decoder.classifier import Classifier
 from potstill.decoder.lora import merge
@@ -101,3 +102,17 @@ def _ready_tokenizer(tokenizer: Any, max_length: int, start_token: int | None) -
         clean_up_tokenization_spaces=False,
         split_special_tokens=tokenizer.split_special_tokens,
     )
+
+
+def transformers_logits(folder: Path, texts: list[str]) -> Tensor:
+    """Return the (N, classes) logits that transformers computes with a merged decoder, by the
+    batch, as a pipeline does."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+    with torch.no_grad():
+        inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        return model.eval()(**inputs).logits

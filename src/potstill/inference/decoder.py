@@ -18,8 +18,8 @@ from potstill.decoder.adapter import load_adapter, teacher_hash
 from potstill.decoder.base import max_positions
 from potstill.decoder.hub import BaseModel, find_base_model
 from potstill.decoder.lora import merge
-from potstill.decoder.merged import write_merged
-from potstill.errors import UserError
+from potstill.decoder.merged import transformers_logits, write_merged
+from potstill.errors import UserError, check_choice
 from potstill.files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -36,7 +36,7 @@ from potstill.inference.classifier import Classifier, check_finite, check_texts
 from potstill.manifest import check_manifest
 from potstill.model_card import write_card
 from potstill.model_config import read_model_config
-from potstill.settings import DataSettings, Precision, check_choice
+from potstill.settings import DataSettings, Precision
 from potstill.training.distributed import (
     BATCH_TOKENS,
     GPU_BATCH,
@@ -262,7 +262,7 @@ class DecoderClassifier(Classifier):
                 about={"versions": versions},
             )
             write_card(staging, "merged", self._card_config(), self.results)
-            after = _transformers_logits(staging, PROBES)
+            after = transformers_logits(staging, PROBES)
             difference = float((after - torch.stack(before)).abs().max())
             if not difference < MAX_MERGING_ERROR * max(
                 1.0, float(torch.stack(before).abs().max())
@@ -282,20 +282,6 @@ class DecoderClassifier(Classifier):
     def _encode(self, texts: list[str]) -> list[list[int]]:
         tokens, _ = classifier.encode(self.tokenizer, texts, self.max_length, self._start_token)
         return tokens
-
-
-def _transformers_logits(folder: Path, texts: list[str]) -> Tensor:
-    """Return the (N, classes) logits that transformers computes with a merged decoder, by the
-    batch, as a pipeline does."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-    )
-    with torch.no_grad():
-        inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-        return model.eval()(**inputs).logits
 
 
 def _recorded_base_model(folder: Path, name: str) -> BaseModel:

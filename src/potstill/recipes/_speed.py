@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,8 +34,8 @@ from potstill.training.precision import cast_frozen_to_bf16, resolve_precision
 
 # Sentences that the speed is measured on: on a slow machine few. More fill the batches, and the
 # caches and threads are warm by then.
-TUNED, LABELLED, LEARNT = (16, 64), (64, 256), (64, 256)
-PATIENCE = 3.0  # seconds that measuring on the more may take
+TUNED, LABELLED, LEARNT = (16, 64), (64, 256), (64, 256, 1024)
+MEASURING = 0.01  # of the time that is left, that a pass over more may take
 PASSES = 2  # over training sentences, of which the last counts
 DECODER_BATCH, STUDENT_BATCH = 32, 64
 
@@ -69,7 +69,9 @@ class Rates:
         )
 
 
-def measure(base_model: BaseModel, split: Split, classes: int, max_length: int) -> Rates:
+def measure(
+    base_model: BaseModel, split: Split, classes: int, *, max_length: int, patience: float
+) -> Rates:
     """Measure this machine with a few steps of the real models on some of `split`.
 
     Args:
@@ -77,6 +79,8 @@ def measure(base_model: BaseModel, split: Split, classes: int, max_length: int) 
         split: The training sentences.
         classes: The number of classes.
         max_length: Maximum number of tokens of a sentence.
+        patience: Seconds that a pass may take. The longer, the better: the speed of a machine that
+            others share goes up and down.
     """
     started = time.perf_counter()
     base, tokenizer = base_model.base(), base_model.tokenizer()
@@ -108,9 +112,9 @@ def measure(base_model: BaseModel, split: Split, classes: int, max_length: int) 
         return len(part) / (time.perf_counter() - started)
 
     return Rates(
-        _rate(tuning, split, TUNED, DECODER_BATCH),
-        _rate(labelling, split, LABELLED, DECODER_BATCH),
-        *_student_rates(split, classes, max_length),
+        _rate(tuning, split, TUNED, batch_size=DECODER_BATCH, patience=patience),
+        _rate(labelling, split, LABELLED, batch_size=DECODER_BATCH, patience=patience),
+        *_student_rates(split, classes, max_length, patience),
         loading,
     )
 
@@ -121,7 +125,9 @@ def rate_of_run(folder: Path) -> float:
     return float(json.loads(last)["sentences_per_second"])
 
 
-def _student_rates(split: Split, classes: int, max_length: int) -> tuple[float, float]:
+def _student_rates(
+    split: Split, classes: int, max_length: int, patience: float
+) -> tuple[float, float]:
     """Return how fast the student learns from a teacher too, and from the labels alone."""
     some = batches_like(split, LEARNT[1], STUDENT_BATCH)[0].sentences
     base, _ = choose_base(load_init(StudentSettings()), StudentSettings(), split.sentences)
@@ -155,8 +161,8 @@ def _student_rates(split: Split, classes: int, max_length: int) -> tuple[float, 
         return learning(encode(part), classification_loss, word_head=False)
 
     return (
-        _rate(taught, split, LEARNT, STUDENT_BATCH),
-        _rate(alone, split, LEARNT, STUDENT_BATCH),
+        _rate(taught, split, LEARNT, batch_size=STUDENT_BATCH, patience=patience),
+        _rate(alone, split, LEARNT, batch_size=STUDENT_BATCH, patience=patience),
     )
 
 
@@ -206,14 +212,20 @@ def _training_rate(
 
 
 def _rate(
-    measure: Callable[[Split], float], split: Split, numbers: tuple[int, int], batch_size: int
+    measure: Callable[[Split], float],
+    split: Split,
+    numbers: Sequence[int],
+    *,
+    batch_size: int,
+    patience: float,
 ) -> float:
-    """Return the sentences a second of a run over `split`, from the second number of its sentences
-    or, where so many would take longer than PATIENCE, the first."""
-    few, many = numbers
-    part, longer = batches_like(split, few, batch_size)
+    """Return the sentences a second of a run over `split`, from the largest number of its sentences
+    that takes no longer than `patience`, in seconds, or else the first."""
+    part, longer = batches_like(split, numbers[0], batch_size)
     rate = measure(part)
-    if many / rate <= PATIENCE:
-        part, longer = batches_like(split, many, batch_size)
+    for number in numbers[1:]:
+        if number / rate > patience:
+            break
+        part, longer = batches_like(split, number, batch_size)
         rate = measure(part)
     return rate / longer

@@ -29,7 +29,7 @@ from potstill.recipes._decisions import check_decisions
 from potstill.recipes._inputs import checked_corpus, user_sentences, write_corpus
 from potstill.recipes._language import base_tokenizer
 from potstill.recipes._scoreboard import baseline_rows, final_split, model_row, teacher_pays
-from potstill.recipes._speed import measure, rate_of_run
+from potstill.recipes._speed import MEASURING, measure, rate_of_run
 from potstill.recipes._work import Work, log_end, log_plan, open_work, passes
 from potstill.recipes.console import log_choice
 from potstill.recipes.distil import distil
@@ -160,9 +160,9 @@ def _make(
     if "plan" not in work.state:
         log_choice("data", corpus.name, corpus.reason)
         work.state["baselines"] = baseline_rows(corpus)
-        rates = measure(
-            base_model, corpus.splits["train"], len(corpus.labels), data_settings.max_length
-        )
+        split, max_length = corpus.splits["train"], data_settings.max_length
+        patience, classes = MEASURING * work.left(), len(corpus.labels)
+        rates = measure(base_model, split, classes, max_length=max_length, patience=patience)
         work.decide(make_plan(work.left(), rates, sizes), rates)
         log_plan(work, sizes.train)
     fraction = work.plan.train / sizes.train

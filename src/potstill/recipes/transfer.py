@@ -25,6 +25,7 @@ from potstill.transfer.convert import convert_set
 from potstill.transfer.dataset import check_converted, read_transfer_set
 from potstill.transfer.description import write_description
 from potstill.transfer.duplicates import SeenSentences, normal_hashes
+from potstill.transfer.edited_source import EditedSource
 from potstill.transfer.sentences import SourceKind
 from potstill.transfer.shards import (
     DESCRIPTION,
@@ -35,13 +36,7 @@ from potstill.transfer.shards import (
     read_table,
     shard_size_of,
 )
-from potstill.transfer.sources import (
-    EditedSource,
-    SampledSource,
-    Source,
-    UserSource,
-    read_unlabelled,
-)
+from potstill.transfer.sources import SampledSource, Source, UserSource, read_unlabelled
 from potstill.transfer.teacher_lm import vocabulary
 
 logger = logging.getLogger(__name__)
