@@ -77,6 +77,9 @@ class TrainSettings:
     """Maximum norm of the gradient."""
     precision: Precision = "auto"
     """Arithmetic of a decoder and of GRU training; auto: bf16 if the hardware speeds it up."""
+    minutes: OptionalFloat = None
+    """Minutes for the epochs. Where there is no time for all, fewer are trained, and the learning
+    rate falls to 0 by then. Default: no limit."""
     save_minutes: float = 5.0
     """Minutes between two savings of the state; it is saved at every epoch's end, too."""
     fresh: Switch = False
@@ -94,6 +97,8 @@ class TrainSettings:
         check("warmup", self.warmup, 0 <= self.warmup <= 1, "0 to 1")
         check_choice("precision", self.precision, Precision)
         check("clip", self.clip, self.clip > 0, "more than 0")
+        valid = self.minutes is None or self.minutes > 0
+        check("minutes", self.minutes, valid, "more than 0")
         check("save_minutes", self.save_minutes, self.save_minutes >= 0, "0 or more")
         if self.fresh and self.resume:
             raise UsageError("`fresh` starts anew and `resume` continues; give one of them.")

@@ -30,7 +30,9 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     seen: list[list[str]] = []
     compare = StudentClassifier._compare
 
-    def spy(self: StudentClassifier, exported: object, texts: list[str]) -> tuple[float, float, int]:
+    def spy(
+        self: StudentClassifier, exported: object, texts: list[str]
+    ) -> tuple[float, float, int]:
         seen.append(texts)
         return compare(self, exported, texts)  # type: ignore[arg-type]
 

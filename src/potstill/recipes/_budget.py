@@ -21,6 +21,8 @@ MIN_SAMPLED = 5000  # fewer don't pay for tuning a language model
 SAMPLING = 5.0  # times as long as labelling; with its soft targets it took 3 to 5 times
 LM_EPOCH = 1.3  # times as long as learning from the labels: an epoch as a language model
 LABELLING_EDITS = 1.25  # times as long as labelling: edits are made and compared, too
+FASTER = 1.3  # times as fast as measured that a machine may become
+PUNCTUAL = 0.95  # of the time that is left for the student's passes
 FINISHING = 15.0  # seconds for the export, the scores and the report, apart from the teacher's
 
 
@@ -47,6 +49,8 @@ class Plan:
         student_epochs: Passes of the student over them and the transfer set.
         user, sampled, edited: Sentences of the transfer set, by kind.
         seconds: What each step is expected to take.
+        student_minutes: What the student's passes may take, whatever the machine's speed; then
+            there are fewer. None until they are begun.
     """
 
     train: int
@@ -56,6 +60,7 @@ class Plan:
     sampled: int
     edited: int
     seconds: dict[str, float]
+    student_minutes: float | None = None
 
     @property
     def transfer(self) -> int:
@@ -118,6 +123,26 @@ def plan_student(budget: float, rates: Rates, sizes: Sizes, teacher_epochs: int)
     if not transfer:
         del seconds["transfer"]
     return Plan(sizes.train, teacher_epochs, epochs, user, sampled, edited, seconds)
+
+
+def plan_passes(plan: Plan, left: float, rate: float, *, transfer_set: bool, init: bool) -> Plan:
+    """Return the plan with the passes of the student that begin now.
+
+    There are as many as a machine that has become somewhat faster would have time for; the time
+    decides how many of them are left out.
+
+    Args:
+        plan: What was planned before.
+        left: Seconds for the student's training.
+        rate: Sentences a second that it learns from.
+        transfer_set: Whether some of them are a transfer set's.
+        init: As in `Sizes`.
+    """
+    sentences = plan.train + plan.transfer
+    how = {"transfer_set": transfer_set, "init": init}
+    epochs = student_epochs(left, FASTER * rate, sentences, **how)
+    passes = PUNCTUAL * left - seconds_of_student(0, rate, sentences, **how)
+    return replace(plan, student_epochs=epochs, student_minutes=round(max(passes, 1.0) / 60, 3))
 
 
 def student_epochs(

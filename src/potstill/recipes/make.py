@@ -21,9 +21,9 @@ from potstill.progress import Progress, no_progress
 from potstill.recipes._budget import (
     Sizes,
     make_plan,
+    plan_passes,
     plan_student,
     plan_without_teacher,
-    student_epochs,
 )
 from potstill.recipes._decisions import check_decisions
 from potstill.recipes._inputs import checked_corpus, user_sentences, write_corpus
@@ -250,27 +250,28 @@ def _train_student(work: Work, data_settings: DataSettings, init: bool, progress
     if "student" not in work.state["steps"]:
         plan, rates = work.plan, work.rates
         labelling = plan.train / rates.labelling if pays else 0.0
-        seconds = work.left() - plan.seconds["finish"] - labelling
-        sentences = plan.train + plan.transfer
-        epochs = student_epochs(
-            seconds,
+        begun = plan_passes(
+            plan,
+            work.left() - plan.seconds["finish"] - labelling,
             rates.student if pays else rates.student_alone,
-            sentences,
             transfer_set=plan.transfer > 0,
             init=init,
         )
-        work.decide(replace(plan, student_epochs=epochs), rates)
+        work.decide(begun, rates)
     plan = work.plan
+    train = TrainSettings(
+        epochs=plan.student_epochs, minutes=plan.student_minutes, save_minutes=SAVE_MINUTES
+    )
     common: dict[str, Any] = {
         "seed": settings["seed"],
         "data_settings": data_settings,
-        "train": TrainSettings(epochs=plan.student_epochs, save_minutes=SAVE_MINUTES),
+        "train": train,
         "decisions": DecisionSettings(goal=settings["goal"]),
         "output": folder / "student",
         "plots_path": folder / "plots",
         "progress": progress,
     }
-    with work.step("student", f"student: {passes(plan.student_epochs)}"):
+    with work.step("student", f"student: {passes(plan.student_epochs)} at most"):
         if pays:
             transfer_set = folder / "transfer" if plan.transfer else None
             distil(folder / "teacher", data_settings.data, transfer_set=transfer_set, **common)

@@ -72,6 +72,8 @@ def pretrain(
         UserError: A folder holds something else, the decoder is missing or of another family, or
             its vocabulary can't be shortened.
     """
+    if train.minutes is not None:
+        raise UsageError("`minutes` is for classifiers; give `epochs`.")
     if network.cell != "gru" or not network.bidirectional:
         raise UsageError(
             "a base reads in both directions by GRUs; leave out `cell` and `bidirectional`."

@@ -59,6 +59,7 @@ def run_epoch(
     show: Callable[[int, str], None],
     description: str,
     one_length: bool = False,
+    cuts: Sequence[tuple[int, int]] = (),
     begun: EpochProgress = EpochProgress(),
     after_step: Callable[[EpochProgress], None] | None = None,
 ) -> EpochProgress:
@@ -69,6 +70,7 @@ def run_epoch(
         epoch: From 1. It and `seed` determine the batches and all random numbers.
         show: Is called with the sentences done, in all epochs so far, and `description`.
         one_length: No batch has sentences of two lengths.
+        cuts: After which epochs there were to be how many in all, other than `epochs`.
         begun: How far the epoch is already.
         after_step: Is called with how far it is after each step.
 
@@ -89,7 +91,13 @@ def run_epoch(
     started = time.perf_counter() - begun.seconds
     checked, first_unchecked = begun.steps, len(results)
     for number, indices in enumerate(batches[begun.steps :], begun.steps):
-        set_lr(optimizer, settings, (epoch - 1) * len(batches) + number, epochs * len(batches))
+        set_lr(
+            optimizer,
+            settings,
+            (epoch - 1) * len(batches) + number,
+            epochs * len(batches),
+            cuts=[(at * len(batches), last * len(batches)) for at, last in cuts],
+        )
         try:
             results += step(dataset, indices)
         except NonFiniteError as error:

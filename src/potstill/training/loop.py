@@ -23,6 +23,7 @@ from potstill.training.losses import LossFunction
 from potstill.training.optim import adamw, current_lr
 from potstill.training.resident import Resident, ResidentStep, layered_classifier
 from potstill.training.steps import GraphedStep, MicrobatchStep, PlainStep, Step
+from potstill.training.time_limit import TimeLimit
 
 
 def train(
@@ -67,6 +68,7 @@ def train(
         if not accelerator.is_main_process:  # the first has the results of all
             begun = replace(begun, results=[])
     accelerator.wait_for_everyone()  # all have looked before any writes
+    limit = TimeLimit(settings.minutes, epochs, result.history)
     parameters = list(trainable.values())
     step: Step
     # The faster steps are for one process alone.
@@ -102,7 +104,8 @@ def train(
             accelerator=accelerator,
         )
     with progress(epochs * len(dataset)) as show:
-        for epoch in range(len(result.history) + 1, epochs + 1):
+        while len(result.history) < limit.epochs:
+            epoch = len(result.history) + 1
             model.train()
             progressed = run_epoch(
                 step,
@@ -113,8 +116,9 @@ def train(
                 epochs=epochs,
                 seed=seed,
                 show=show,
-                description=f"epoch {epoch}/{epochs}",
+                description=f"epoch {epoch}/{limit.epochs}",
                 one_length=isinstance(dataset, Resident),
+                cuts=limit.cuts,
                 begun=begun,
                 after_step=partial(_after_step, checkpoint, result, trainable, optimizer),
             )
@@ -124,6 +128,7 @@ def train(
             metrics |= {name: _evaluate(model, name, held) for name, held in evaluations.items()}
             metrics["seconds"] = round(seconds, 2)
             metrics["sentences_per_second"] = round(len(dataset) / seconds, 1)
+            metrics |= limit.look(epoch)
             history, tensors = [*result.history, metrics], result.tensors
             if choose_epoch(history) == epoch:
                 tensors = {n: p.detach().cpu().clone() for n, p in trainable.items()}

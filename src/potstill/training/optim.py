@@ -1,7 +1,7 @@
 """The optimizer: AdamW, its schedule, clipped gradients."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,26 @@ def lr_factor(step: int, steps: int, warmup: float) -> float:
     return max(0.0, (steps - step) / max(1, steps - rise))
 
 
+def shortened_lr_factor(
+    step: int, steps: int, warmup: float, cuts: Sequence[tuple[int, int]]
+) -> float:
+    """Return the `lr_factor` at `step` of a schedule that was shortened, or lengthened, on its way.
+
+    Args:
+        step: From 0.
+        steps: How many were planned at first.
+        warmup: As in `lr_factor`.
+        cuts: Each a step, in their order, and how many steps there are to be in all from then on:
+            the factor falls from what it is there to 0 in a line.
+    """
+    factor = lr_factor(min([step, *(at for at, _ in cuts)]), steps, warmup)
+    ends = [at for at, _ in cuts[1:]] + [step]
+    for (at, last), end in zip(cuts, ends, strict=False):
+        if step > at:
+            factor *= (last - min(step, end)) / (last - at)
+    return factor
+
+
 def adamw(model: nn.Module, settings: ResolvedTrainSettings) -> torch.optim.Optimizer:
     """Return AdamW (Loshchilov and Hutter 2019) for the parameters that require gradients.
 
@@ -33,9 +53,21 @@ def adamw(model: nn.Module, settings: ResolvedTrainSettings) -> torch.optim.Opti
     return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 
 
-def set_lr(optimizer: Any, settings: ResolvedTrainSettings, step: int, steps: int) -> None:
-    """Set the learning rate of step number `step` of `steps`."""
-    lr = settings.lr * lr_factor(step, steps, settings.warmup)
+def set_lr(
+    optimizer: Any,
+    settings: ResolvedTrainSettings,
+    step: int,
+    steps: int,
+    *,
+    cuts: Sequence[tuple[int, int]] = (),
+) -> None:
+    """Set the learning rate of step number `step` of `steps`; `cuts` are as in
+    `shortened_lr_factor`."""
+    if cuts:
+        factor = shortened_lr_factor(step, steps, settings.warmup, cuts)
+    else:
+        factor = lr_factor(step, steps, settings.warmup)
+    lr = settings.lr * factor
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr)
