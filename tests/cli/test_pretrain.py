@@ -134,6 +134,9 @@ def test_what_is_refused(toy_task: ToyTask) -> None:
         refused = run(*args(toy_task, "b", *flags))
         assert (refused.code, refused.err.count("\n")) == (2, 1)
         assert "leave out --cell and --bidirectional" in refused.err
+    refused = run(*args(toy_task, "b", "--minutes", 5))
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "--minutes is for classifiers; give --epochs" in refused.err
     assert (
         "--vocab_size 5000 is not the beginning"
         in run(*args(toy_task, "b", "--vocab_size", 5000)).err

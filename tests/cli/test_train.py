@@ -46,6 +46,18 @@ class TestTraining:
         assert read_json("out/config.json")["SR"] == 6
         assert files() == before
 
+    @pytest.mark.parametrize("command", TRAINING_COMMANDS)
+    def test_epochs_that_there_is_no_time_for_are_left_out(
+        self, command: str, toy_task: ToyTask
+    ) -> None:
+        out = run_ok(*toy_task.args(command, 5, "one"), "--minutes", 0.0001)
+        assert "there is time for 1 of 3 epochs" in out and "chosen epoch: 1 of 1" in out
+        (line,) = Path("one/metrics.jsonl").read_text().splitlines()
+        assert json.loads(line)["epochs"] == 1
+        assert read_json("one/config.json")["settings"]["minutes"] == 0.0001
+        refused = run(*toy_task.args(command, 5, "two"), "--minutes", 0)
+        assert refused.code == 2 and "--minutes 0.0 is out of range" in refused.err
+
     def test_no_match_prevalence_leaves_the_trained_biases(self, toy_task: ToyTask) -> None:
         # Without held-out sentences nothing speaks against matching.
         run_ok(*toy_task.args("rnn", 5, "matched", "--holdout", 0))

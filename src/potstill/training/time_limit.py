@@ -52,7 +52,7 @@ class TimeLimit:
         if process().num_processes > 1:
             epochs = largest_of_processes(epochs)
         if epochs < self.epochs:
-            logger.info(f"there is time for {epochs} epochs of {self.epochs}")
+            logger.info(f"there is time for {epochs} of {self.epochs} epochs")
         self._set(epoch, epochs)
         return {"epochs": epochs}
 
