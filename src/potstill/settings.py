@@ -273,7 +273,7 @@ class TransferSettings:
     """Sampling temperature; below 1 is safer, above 1 more varied."""
     sampler_epochs: int = 1
     """Passes over the training text when tuning the base decoder for sampling."""
-    soft_targets: Switch = True
+    soft_targets: bool = True
     """Keep the decoder's most probable next tokens of sampled sentences: 1 kB each. Only a student
     that is pretrained on the set's text learns from them, as one is that starts from random
     weights."""

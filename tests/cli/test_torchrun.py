@@ -82,6 +82,7 @@ def folders(tiny_gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> list[P
     return filled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "weights", ["runs/LoRA-5/adapter_model.safetensors", "runs/distil-5/model.safetensors"]
 )
@@ -92,6 +93,7 @@ def test_two_processes_train_the_same_weights_as_one(folders: list[Path], weight
         torch.testing.assert_close(double[name], value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_transfer_set(folders: list[Path]) -> None:
     for folder in folders:
         transfer_set = read_transfer_set(folder / "runs/transfer-5")
@@ -118,6 +120,7 @@ def test_two_processes_learn_from_a_set_as_one(folders: list[Path]) -> None:
     shutil.rmtree(folders[0] / "students")
 
 
+@pytest.mark.slow
 def test_nothing_is_left_besides_the_runs(folders: list[Path]) -> None:
     for folder in folders:
         assert {f.name for f in folder.iterdir()} == {"runs", "plots", "cache"}
