@@ -202,14 +202,8 @@ def test_processes_score_once(toy: Path, tiny_gpt2: Path) -> None:
         assert double["scores"][name]["loss"] == pytest.approx(scores["loss"], abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("victim", "then"),
-    [
-        (1, 1),
-        pytest.param(0, 2, marks=pytest.mark.slow),
-        pytest.param(1, 3, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "then"), [(1, 1), (0, 2), (1, 3)])
 def test_where_one_is_killed_the_others_end_and_the_run_goes_on(
     toy: Path, tiny_gpt2: Path, victim: int, then: int
 ) -> None:

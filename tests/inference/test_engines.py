@@ -94,6 +94,7 @@ def test_the_bundled_student_keeps_its_quality_in_8_bits() -> None:
     "POTSTILL_TEST_COLA" not in os.environ,
     reason="POTSTILL_TEST_COLA does not name the folder of CoLA's files",
 )
+@pytest.mark.slow
 def test_the_bundled_student_keeps_its_quality_on_cola() -> None:
     classifier, reference = OnnxClassifier(PRETRAINED), OnnxClassifier(PRETRAINED)
     reference.engine = OnnxruntimeEngine(BUNDLED)
