@@ -37,8 +37,8 @@ from potstill.student.tokenizer import encode, truncated, word_end_positions
 from potstill.training.distributed import predict, predict_logits, process
 
 STAGING = ".potstill-"  # folders where an export is prepared
-# As far as rounding may take a logit of the exported student, of fp32 and of 8-bit matrices, beside
-# the largest logit: of many classes these are large, and rounding grows with them.
+# As far as rounding may take a logit of the exported student, of fp32 and of 8-bit matrices, as a
+# fraction of the largest logit: of many classes these are large, and rounding grows with them.
 MAX_LOGIT_ERROR = {False: 1e-3, True: 0.1}
 # What an exported student's config.json has: nothing about folders of the machine it is from.
 EXPORTED_KEYS = (

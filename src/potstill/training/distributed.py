@@ -14,9 +14,8 @@ from potstill.data.token_array import Tokens
 from potstill.ops.threads import map_in_threads
 
 BATCH_TOKENS = 1024  # passed through a model at once
-GPU_BATCH = (
-    256  # times as many: of a few tokens, a GPU computes faster than its operations can be launched
-)
+# Times as many on a GPU, which computes with few faster than its operations can be launched.
+GPU_BATCH = 256
 
 
 def process() -> PartialState:

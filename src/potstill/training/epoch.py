@@ -86,18 +86,14 @@ def run_epoch(
     batches = epoch_batches(
         dataset, settings.batch_size, seed=seed, epoch=epoch, one_length=one_length
     )
+    first_step, steps = (epoch - 1) * len(batches), epochs * len(batches)
+    step_cuts = [(at * len(batches), last * len(batches)) for at, last in cuts]
     done = (epoch - 1) * len(dataset) + sum(map(len, batches[: begun.steps]))
     results = list(begun.results)
     started = time.perf_counter() - begun.seconds
     checked, first_unchecked = begun.steps, len(results)
     for number, indices in enumerate(batches[begun.steps :], begun.steps):
-        set_lr(
-            optimizer,
-            settings,
-            (epoch - 1) * len(batches) + number,
-            epochs * len(batches),
-            cuts=[(at * len(batches), last * len(batches)) for at, last in cuts],
-        )
+        set_lr(optimizer, settings, first_step + number, steps, cuts=step_cuts)
         try:
             results += step(dataset, indices)
         except NonFiniteError as error:

@@ -63,11 +63,7 @@ def set_lr(
 ) -> None:
     """Set the learning rate of step number `step` of `steps`; `cuts` are as in
     `shortened_lr_factor`."""
-    if cuts:
-        factor = shortened_lr_factor(step, steps, settings.warmup, cuts)
-    else:
-        factor = lr_factor(step, steps, settings.warmup)
-    lr = settings.lr * factor
+    lr = settings.lr * shortened_lr_factor(step, steps, settings.warmup, cuts)
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr)
