@@ -30,13 +30,12 @@ from potstill.distillation.word_targets import word_targets
 from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER, read_json, write_json
 from potstill.inference.classifier import Classifier
 from potstill.inference.load import load
-from potstill.inference.locate import PRETRAINED
-from potstill.inference.onnx_file import read_onnx
 from potstill.inference.student import StudentClassifier
+from potstill.pretrained import COLA
 from potstill.settings import DistilSettings
 from potstill.student.io import save_student
 from potstill.student.model import DistilRNN, StudentConfig
-from potstill.student.onnx import GATES
+from potstill.student.onnx_file import matrix, network_weights, read_onnx
 from potstill.student.tokenizer import encode, word_end_positions
 from potstill.transfer.dataset import read_transfer_set
 from potstill.transfer.sentences import LabelledSentence
@@ -50,21 +49,8 @@ def rebuild(folder: Path) -> DistilRNN:
     model = DistilRNN(replace(config, word_head=True)).eval()
     tensors = read_onnx((folder / STUDENT_ONNX).read_bytes()).tensors
 
-    def matrix(name: str) -> np.ndarray:
-        rows = tensors[f"{name}_int8"] * tensors[f"{name}_scale"][:, None]
-        return rows.reshape(tensors[f"{name}_shape"])
-
-    arrays = {"embedding.weight": matrix("embedding")}
-    arrays |= {"score.weight": matrix("score"), "score.bias": tensors["bias"]}
-    order = np.argsort(GATES[config.cell])  # torch's order of the gates, as indices in ONNX's
-    for k in range(config.layers):
-        biases = np.split(tensors[f"B{k}"], 2, axis=1)
-        of_layer = [matrix(f"W{k}"), matrix(f"R{k}"), *biases]
-        names = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
-        for name, directions in zip(names, of_layer, strict=True):
-            for array, suffix in zip(directions, ("", "_reverse"), strict=False):
-                gates = np.split(array, len(order))
-                arrays[f"rnn.{name}_l{k}{suffix}"] = np.concatenate([gates[i] for i in order])
+    arrays = network_weights(tensors, config.cell, config.layers)
+    arrays |= {"score.weight": matrix(tensors, "score"), "score.bias": tensors["bias"]}
     weights = {name: torch.tensor(array) for name, array in arrays.items()}
     model.load_state_dict(model.state_dict() | weights)
     return model
@@ -134,7 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--transfer_set", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True, help="folder for the student")
-    parser.add_argument("--model_path", type=Path, default=PRETRAINED, help="ONNX of 8 bits")
+    parser.add_argument("--model_path", type=Path, default=COLA, help="ONNX of 8 bits")
     parser.add_argument("--held_out", type=int, default=3000, help="sentences to report on")
     args = parser.parse_args()
     config = read_json(args.model_path / "config.json")

@@ -26,7 +26,7 @@ import numpy as np
 
 from potstill.data.corpus import load_corpus
 from potstill.files import write_json
-from potstill.inference.locate import PRETRAINED
+from potstill.pretrained import COLA
 
 CLIENTS = (1, 8, 64)
 PLAIN = """
@@ -180,7 +180,7 @@ def measure_memory(model: Path, port: int, sentences: list[str], total: int) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model_path", type=Path, default=PRETRAINED)
+    parser.add_argument("--model_path", type=Path, default=COLA)
     parser.add_argument("--port", type=int, default=8765)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5, help="of each number of clients")

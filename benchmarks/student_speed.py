@@ -153,9 +153,9 @@ def main() -> None:
     print(table(report["results"]))
     report["import_and_load_s"] = round(load_seconds(), 3)
     report |= own_memory(arguments.data)
-    from potstill.inference.locate import PRETRAINED
+    from potstill.pretrained import COLA
 
-    files = {file.name: file.stat().st_size for file in PRETRAINED.glob("*.[oj]*")}
+    files = {file.name: file.stat().st_size for file in COLA.glob("*.[oj]*")}
     report["files"] = files
     first, last = report["resident_mb"][0], report["resident_mb"][-1]
     print(

@@ -23,10 +23,10 @@ def student_onnxruntime(scratch: Path, sentences: list[str], labels: list[int]) 
     import potstill
     from potstill.files import STUDENT_ONNX
     from potstill.inference.engines import OnnxruntimeEngine
-    from potstill.inference.locate import PRETRAINED
+    from potstill.pretrained import COLA
 
     classifier = potstill.load()
-    classifier.engine = OnnxruntimeEngine(PRETRAINED / STUDENT_ONNX)
+    classifier.engine = OnnxruntimeEngine(COLA / STUDENT_ONNX)
     return lambda texts: classifier.predict(texts).tolist()
 
 

@@ -83,3 +83,22 @@ def test_bad_data_gets_the_sentence_that_the_docs_say(
         with pytest.raises(UserError) as caught:
             load_corpus(name)
         assert name_flags(str(caught.value)) == sentence
+
+
+def test_the_module_map_has_every_module() -> None:
+    """Of a package that it names as a whole, the package."""
+    page = (ROOT / "docs/architecture.md").read_text()
+    page = re.sub(r"\*\*`\w+/`\*\*", "", page)  # a heading names no module
+    named = set(re.findall(r"`(\w+\.py|\w+/)`", page)) | {"__init__.py", "__main__.py"}
+    one_per_command = re.search(r"(`make`.*): one file per command", page)
+    assert one_per_command
+    named |= {f"{command}.py" for command in re.findall(r"`(\w+)`", one_per_command[1])}
+    source = ROOT / "src" / "potstill"
+    files = {file: file.relative_to(source) for file in source.rglob("*.py")}
+    missing = [
+        str(path)
+        for path in files.values()
+        if path.name not in named and f"{path.parent.name}/" not in named
+    ]
+    assert not missing
+    assert {name for name in named if name.endswith(".py")} <= {path.name for path in files}

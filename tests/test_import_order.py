@@ -10,7 +10,7 @@ ORDER = [
     {
         *("calibration", "errors", "files", "goals", "html", "locks", "manifest", "metrics"),
         *("model_card", "model_card_examples", "model_config", "parsing", "progress", "settings"),
-        "thresholds",
+        *("pretrained", "thresholds"),
     },
     {"data", "ops"},
     {"decoder", "student"},

@@ -189,7 +189,8 @@ class StudentSettings(NetworkSettings):
     """DistilRNN: an embedding, recurrent layers and a linear layer."""
 
     init: OptionalText = None
-    """Initial weights: base (DistilRNN-base), none (random), or the folder of a base or student.
+    """Initial weights: base (DistilRNN-base), cola (the student of CoLA that comes with the
+    package), none (random), or the folder of a base or student.
     Default: base; for a network of another shape none."""
     vocab_size: int = 8000
     """Maximum vocabulary of the student's own BPE tokenizer; an init brings its own instead."""

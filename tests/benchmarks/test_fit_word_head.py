@@ -14,12 +14,12 @@ from tokenizers import Tokenizer
 
 from potstill import load
 from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER, STUDENT_WEIGHTS, write_json
-from potstill.inference.locate import PRETRAINED
 from potstill.inference.onnx import OnnxClassifier
-from potstill.inference.onnx_file import read_onnx
 from potstill.inference.student import StudentClassifier
+from potstill.pretrained import COLA
 from potstill.student.model import DistilRNN, StudentConfig
 from potstill.student.onnx import write_onnx
+from potstill.student.onnx_file import read_onnx
 from potstill.transfer.sentences import LabelledSentence, Origin, SourceKind
 from tests.inference.conftest import LABELS, SENTENCES, write_student
 from tests.transfer.sets import describe, write_set
@@ -166,7 +166,7 @@ def test_the_bundled_student_has_the_layer() -> None:
     """What the script wrote for it finds the words that are wrong."""
     student = load()
     assert student.config["student"]["word_head"] is True
-    assert student.n_parameters == sum(p.numel() for p in rebuild(PRETRAINED).parameters())
+    assert student.n_parameters == sum(p.numel() for p in rebuild(COLA).parameters())
     for text, word in (
         ("The books is on the table.", "is"),
         ("She has gone to school yesterday the.", "the."),

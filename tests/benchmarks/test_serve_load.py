@@ -8,7 +8,7 @@ pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
 from serve_load import SERVERS, ask_many, measure, measure_servers, resident_megabytes, start
 
-from potstill.inference.locate import PRETRAINED
+from potstill.pretrained import COLA
 from potstill.serving.server import bind
 from tests.serving.conftest import classifier, running, service, shared_student  # noqa: F401
 
@@ -33,10 +33,10 @@ def test_percentiles_and_rates() -> None:
 def test_all_three_servers_answer() -> None:
     with bind("127.0.0.1", 0) as free:
         port = free.getsockname()[1]
-    rows = measure_servers(PRETRAINED, port, ["One bird."], rounds=1, seconds=0.2)
+    rows = measure_servers(COLA, port, ["One bird."], rounds=1, seconds=0.2)
     assert {row["server"] for row in rows} == set(SERVERS)
     assert all(row["requests"] and not row["errors"] for row in rows)
-    process = start("serve", PRETRAINED, port)
+    process = start("serve", COLA, port)
     try:
         assert resident_megabytes(process) > 20
     finally:

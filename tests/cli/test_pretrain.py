@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from potstill.pretrained import BASE
 from potstill.pretraining import sampling
 from potstill.recipes import pretrain
-from potstill.student.base import PRETRAINED, load_base
+from potstill.student.base import load_base
 from tests.cli.conftest import ToyTask, bodies, files, interrupt_at, read_json, run, run_ok, weights
 
 NETWORK = ("--hidden_size", 8, "--embedding_size", 8, "--vocab_size", 300)
@@ -44,7 +45,7 @@ def test_what_it_writes_is_a_base(toy_task: ToyTask) -> None:
     }
     base = load_base(Path("base"))
     assert base.tokenizer.get_vocab_size() == base.config["vocab_size"] == 300
-    config, bundled = read_json("base/config.json"), read_json(PRETRAINED / "config.json")
+    config, bundled = read_json("base/config.json"), read_json(BASE / "config.json")
     assert config["text"].keys() == bundled["text"].keys()
     assert config["losses"].keys() == bundled["losses"].keys()
     assert config["text"]["decoder_tokens"] >= 1200

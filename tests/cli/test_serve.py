@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from potstill.inference.locate import PRETRAINED
+from potstill.pretrained import COLA
 from tests.cli.conftest import run, start_process
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
@@ -20,7 +20,7 @@ pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
 def start(*flags: object) -> tuple[subprocess.Popen[str], str, list[str]]:
     """Start a service of the bundled student; return it, its address and what it printed."""
-    process = start_process("serve", "--model_path", PRETRAINED, "--port", 0, *flags)
+    process = start_process("serve", "--model_path", COLA, "--port", 0, *flags)
     assert process.stdout
     lines = []
     for line in process.stdout:
@@ -119,7 +119,7 @@ def test_wrong_settings_are_one_sentence(
 def test_a_model_cut_short_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    for file in PRETRAINED.iterdir():
+    for file in COLA.iterdir():
         (folder / file.name).write_bytes(file.read_bytes()[:1000])
     result = run("serve", "--port", 0, "--model_path", folder)
     assert result.code == 1

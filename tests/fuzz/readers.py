@@ -22,12 +22,20 @@ from potstill.decoder.classifier import build_lora_classifier
 from potstill.decoder.hub import find_base_model
 from potstill.decoder.lora import LoRALinear
 from potstill.errors import UserError
-from potstill.files import MANIFEST, read_json, write_manifest
+from potstill.files import (
+    MANIFEST,
+    STUDENT_ONNX,
+    STUDENT_TOKENIZER,
+    STUDENT_WEIGHTS,
+    read_json,
+    write_manifest,
+)
 from potstill.inference.decoder import DecoderClassifier
 from potstill.inference.onnx import OnnxClassifier
-from potstill.inference.onnx_file import read_onnx
 from potstill.inference.student import StudentClassifier
 from potstill.manifest import find_damage
+from potstill.student.base import load_base
+from potstill.student.onnx_file import read_onnx
 from potstill.training.checkpoint import Checkpoint
 from potstill.transfer.dataset import read_transfer_set
 from potstill.transfer.sentences import SourceKind
@@ -128,6 +136,14 @@ def make_readers(folder: Path, tiny_gpt2: Path) -> dict[str, Callable[[], Reader
             (model / left).unlink(missing_ok=True)
         return file_of(model, name, lambda model: OnnxClassifier(model).predict("A text."))
 
+    def init(name: str) -> Reader:
+        model = write_student(folder / f"init-{name}")
+        if name == STUDENT_ONNX:
+            StudentClassifier(model).export_onnx(model, int8=True)
+            (model / STUDENT_WEIGHTS).unlink()
+        (model / MANIFEST).unlink(missing_ok=True)
+        return file_of(model, name, load_base)
+
     def onnx_file() -> Reader:
         model = write_student(folder / "onnx-file")
         StudentClassifier(model).export_onnx(model, int8=True)
@@ -226,6 +242,8 @@ def make_readers(folder: Path, tiny_gpt2: Path) -> dict[str, Callable[[], Reader
         readers[f"student, {name}"] = lambda name=name: student(name)
     for name in ("config.json", "model.onnx", "tokenizer.json"):
         readers[f"exported student, {name}"] = lambda name=name: exported(name, False)
+    for name in ("config.json", STUDENT_WEIGHTS, STUDENT_ONNX, STUDENT_TOKENIZER):
+        readers[f"init, {name}"] = lambda name=name: init(name)
     readers["exported student, 8-bit"] = lambda: exported("model.onnx", True)
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         readers[f"adapter, {name}"] = lambda name=name: adapter(name)

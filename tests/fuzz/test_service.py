@@ -13,8 +13,8 @@ pytest.importorskip("fastapi", reason="the extra serve is not installed")
 import schemathesis
 from starlette.testclient import TestClient
 
-from potstill.inference.locate import PRETRAINED
 from potstill.inference.onnx import OnnxClassifier
+from potstill.pretrained import COLA
 from potstill.serving.app import make_app
 from potstill.serving.settings import ServeSettings
 from tests.fuzz.mutation import CASES, damaged
@@ -33,7 +33,7 @@ ANSWERS = {200, 401, 404, 405, 408, 413, 422, 429, 503}
 
 @pytest.fixture(scope="module")
 def client() -> Any:
-    app = make_app({"student": OnnxClassifier(PRETRAINED)}, ServeSettings())
+    app = make_app({"student": OnnxClassifier(COLA)}, ServeSettings())
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
@@ -80,7 +80,7 @@ def test_any_text_is_answered(client: Any) -> None:
 
 def test_its_own_openapi_document_holds() -> None:
     """Requests that schemathesis makes of the document get an answer that it promises."""
-    with running({"student": OnnxClassifier(PRETRAINED)}) as service:
+    with running({"student": OnnxClassifier(COLA)}) as service:
         schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
         paths = set()
         for operation in schema.get_all_operations():

@@ -18,15 +18,15 @@ from potstill.errors import UserError
 from potstill.files import STUDENT_ONNX, read_json, write_json
 from potstill.inference import engines
 from potstill.inference.engines import OnnxruntimeEngine, load_engine
-from potstill.inference.locate import PRETRAINED
 from potstill.inference.onnx import OnnxClassifier
-from potstill.inference.onnx_file import read_onnx
 from potstill.metrics import score
 from potstill.ops import int8_library
+from potstill.pretrained import COLA
 from potstill.student.model import DistilRNN, StudentConfig
 from potstill.student.onnx import write_onnx
+from potstill.student.onnx_file import read_onnx
 
-BUNDLED = PRETRAINED / STUDENT_ONNX
+BUNDLED = COLA / STUDENT_ONNX
 compiled = pytest.mark.skipif(
     int8_library.load_library() is None, reason="this CPU or machine has no kernels"
 )
@@ -74,7 +74,7 @@ def test_the_bundled_student_keeps_its_quality_in_8_bits() -> None:
     labels flipped."""
     classifier = potstill.load()
     assert classifier.engine.name == "int8 kernels"  # type: ignore[attr-defined]
-    reference = OnnxClassifier(PRETRAINED)
+    reference = OnnxClassifier(COLA)
     reference.engine = OnnxruntimeEngine(BUNDLED)
     flipped = sentences = 0
     for name, split in potstill.load_corpus("minicola").splits.items():
@@ -96,7 +96,7 @@ def test_the_bundled_student_keeps_its_quality_in_8_bits() -> None:
 )
 @pytest.mark.slow
 def test_the_bundled_student_keeps_its_quality_on_cola() -> None:
-    classifier, reference = OnnxClassifier(PRETRAINED), OnnxClassifier(PRETRAINED)
+    classifier, reference = OnnxClassifier(COLA), OnnxClassifier(COLA)
     reference.engine = OnnxruntimeEngine(BUNDLED)
     corpus = potstill.load_corpus(os.environ["POTSTILL_TEST_COLA"])
     flipped = sentences = 0
@@ -118,7 +118,7 @@ def test_other_cells_and_fp32_are_run_by_onnxruntime(tmp_path: Path, cell: str) 
 
 def test_without_kernels_onnxruntime_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "load_library", lambda: None)
-    classifier = OnnxClassifier(PRETRAINED)
+    classifier = OnnxClassifier(COLA)
     assert classifier.engine.name == "onnxruntime"
     assert classifier.predict("The books on the table are old.") == "acceptable"
 
@@ -189,11 +189,11 @@ def test_files_of_other_programs_are_answered_right_or_refused(
     if not kernels:
         monkeypatch.setattr(engines, "load_library", lambda: None)
     folder = tmp_path / "x"
-    shutil.copytree(PRETRAINED, folder)
+    shutil.copytree(COLA, folder)
     model = changed(onnx.load(BUNDLED), change)
     (folder / STUDENT_ONNX).write_bytes(model.SerializeToString())
     text = "The books on the table are old."
-    expected = OnnxClassifier(PRETRAINED).logits(text)
+    expected = OnnxClassifier(COLA).logits(text)
     try:
         logits = OnnxClassifier(folder).logits(text)
     except UserError as error:
@@ -208,7 +208,7 @@ def test_files_of_other_programs_are_answered_right_or_refused(
 @pytest.mark.parametrize("max_length", [0, -3])
 def test_a_length_of_0_is_refused(tmp_path: Path, max_length: int) -> None:
     folder = tmp_path / "x"
-    shutil.copytree(PRETRAINED, folder)
+    shutil.copytree(COLA, folder)
     write_json(
         folder / "config.json", read_json(folder / "config.json") | {"max_length": max_length}
     )

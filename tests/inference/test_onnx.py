@@ -113,8 +113,8 @@ def test_nothing_heavy_is_loaded_where_it_is_installed(command):
     script = f"""
 import sys
 from potstill.cli import main
-from potstill.inference.locate import PRETRAINED
-main(args=[*{command}, "--model_path", str(PRETRAINED)])
+from potstill.pretrained import COLA
+main(args=[*{command}, "--model_path", str(COLA)])
 print([name for name in {heavy} if name in sys.modules])
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

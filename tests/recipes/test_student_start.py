@@ -9,6 +9,7 @@ import torch
 from potstill.data.batching import LabelledDataset
 from potstill.data.corpus import load_corpus
 from potstill.errors import UsageError
+from potstill.pretrained import BASE
 from potstill.recipes._run import Task
 from potstill.recipes._student import (
     build_student,
@@ -18,7 +19,7 @@ from potstill.recipes._student import (
     resolve_training,
 )
 from potstill.settings import PretrainSettings, StudentSettings, TrainSettings
-from potstill.student.base import PRETRAINED, load_base, load_init
+from potstill.student.base import load_base, load_init
 from potstill.student.model import DistilRNN
 
 SETTINGS = StudentSettings(init="base")
@@ -30,7 +31,7 @@ def task() -> Task:
     return Task(corpus, corpus.splits["train"], {})
 
 
-def start(task: Task, seed: int, folder: Path | None = PRETRAINED) -> DistilRNN:
+def start(task: Task, seed: int, folder: Path | None = BASE) -> DistilRNN:
     base = load_base(folder) if folder else None
     tokenizer = make_tokenizer(base, task.train.sentences, SETTINGS.vocab_size)
     return build_student(SETTINGS, tokenizer, task, seed=seed, precision="fp32", base=base)
@@ -38,7 +39,7 @@ def start(task: Task, seed: int, folder: Path | None = PRETRAINED) -> DistilRNN:
 
 def test_it_has_the_weights_of_its_base_and_fresh_classes(task: Task) -> None:
     models = [start(task, seed) for seed in (1, 1, 2)]
-    base = load_base(PRETRAINED)
+    base = load_base(BASE)
     for model in models:
         state = model.state_dict()
         assert state.keys() - base.weights.keys() == {"score.weight", "score.bias"}
@@ -55,7 +56,7 @@ def test_without_a_base_the_seed_determines_all_weights(task: Task) -> None:
 
 
 def test_the_shape_of_the_base_is_that_of_its_config(task: Task) -> None:
-    recorded = json.loads((PRETRAINED / "config.json").read_text())["student"]
+    recorded = json.loads((BASE / "config.json").read_text())["student"]
     network = vars(start(task, 1).config)
     assert {k: network[k] for k in recorded if k != "dropout"} == {
         k: v for k, v in recorded.items() if k != "dropout"

@@ -7,17 +7,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from potstill.errors import UsageError, UserError
-from potstill.files import STUDENT_TOKENIZER, STUDENT_WEIGHTS
+from potstill.files import STUDENT_ONNX, STUDENT_TOKENIZER, STUDENT_WEIGHTS
+from potstill.inference.engines import OnnxruntimeEngine
+from potstill.pretrained import BASE, COLA
 from potstill.settings import StudentSettings
-from potstill.student.base import PRETRAINED, load_base, load_init, save_base
+from potstill.student.base import load_base, load_init, save_base
 from potstill.student.io import save_student
 from potstill.student.model import DistilRNN, StudentConfig
+from potstill.student.onnx import write_onnx
+from potstill.student.onnx_file import matrix, read_onnx
 from potstill.student.tokenizer import encode, train_tokenizer, word_end_positions
 
 SENTENCES = ["The films are old.", "  Naïve\u00a0«birds»  sing,\tdon't they?  ", "It"]
@@ -27,7 +32,7 @@ SMALL = StudentSettings(hidden_size=6, embedding_size=5, init="folder")
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A base with hashes in its config.json."""
-    shutil.copytree(PRETRAINED, tmp_path / "copy")
+    shutil.copytree(BASE, tmp_path / "copy")
     return tmp_path / "copy"
 
 
@@ -47,7 +52,7 @@ def student(tmp_path: Path) -> Path:
 
 class TestTheBaseInTheBox:
     def test_its_files_are_small(self) -> None:
-        sizes = {file.name: file.stat().st_size for file in PRETRAINED.iterdir()}
+        sizes = {file.name: file.stat().st_size for file in BASE.iterdir()}
         assert sizes.keys() == {"README.md", "config.json", STUDENT_TOKENIZER, STUDENT_WEIGHTS}
         assert sizes[STUDENT_WEIGHTS] < 6_000_000
         assert sizes[STUDENT_TOKENIZER] < 1_000_000
@@ -58,12 +63,12 @@ class TestTheBaseInTheBox:
         assert base.tokenizer.get_vocab_size() == base.config["vocab_size"] == 8192
         assert not any(name.startswith("score") for name in base.weights)
         assert all(x.dtype == torch.float32 and x.isfinite().all() for x in base.weights.values())
-        config = json.loads((PRETRAINED / "config.json").read_text())
+        config = json.loads((BASE / "config.json").read_text())
         assert sum(x.numel() for x in base.weights.values()) == config["parameters"] < 3_000_000
 
     def test_its_card_has_the_figures_of_its_config(self) -> None:
-        config = json.loads((PRETRAINED / "config.json").read_text())
-        card = " ".join((PRETRAINED / "README.md").read_text().split())
+        config = json.loads((BASE / "config.json").read_text())
+        card = " ".join((BASE / "README.md").read_text().split())
         for value in (config["text"]["pieces"], config["training"]["batch_size"]):
             assert f"{value:,}" in card
         for name in ("next_token", "previous_token", "state", "mean_state", "replaced"):
@@ -71,7 +76,7 @@ class TestTheBaseInTheBox:
 
     def test_no_text_loses_a_byte(self) -> None:
         """Text of every plane of Unicode, each with characters of its first and last block."""
-        tokenizer = Tokenizer.from_file(str(PRETRAINED / STUDENT_TOKENIZER))
+        tokenizer = Tokenizer.from_file(str(BASE / STUDENT_TOKENIZER))
         generator = torch.Generator().manual_seed(0)
         texts = ["".join(map(chr, range(0x80))), "<|endoftext|> <|im_start|><empty_output>"]
         for plane in range(17):
@@ -85,14 +90,14 @@ class TestTheBaseInTheBox:
 
     def test_its_tokens_are_those_of_the_whole_vocabulary_taken_apart(self) -> None:
         """The merges come in the order of their tokens, each after those of its parts."""
-        model = json.loads((PRETRAINED / STUDENT_TOKENIZER).read_text())["model"]
+        model = json.loads((BASE / STUDENT_TOKENIZER).read_text())["model"]
         made = [model["vocab"][left + right] for left, right in model["merges"]]
         assert made == sorted(set(made))
         for left, right in model["merges"]:
             assert max(model["vocab"][left], model["vocab"][right]) < model["vocab"][left + right]
 
     def test_words_end_where_they_do(self) -> None:
-        tokenizer = Tokenizer.from_file(str(PRETRAINED / STUDENT_TOKENIZER))
+        tokenizer = Tokenizer.from_file(str(BASE / STUDENT_TOKENIZER))
         tokens = encode(tokenizer, SENTENCES, 128)
         positions = word_end_positions(tokenizer, SENTENCES, 128)
         for sentence, ids, ends in zip(SENTENCES, tokens, positions, strict=True):
@@ -103,7 +108,7 @@ class TestTheBaseInTheBox:
 
 class TestLoadBase:
     def test_a_copy_is_the_same(self, folder: Path) -> None:
-        one, other = load_base(PRETRAINED), load_base(folder)
+        one, other = load_base(BASE), load_base(folder)
         assert one.sha256 == other.sha256 and one.config == other.config
 
     def test_what_save_base_writes_is_read_back(self, student: Path, tmp_path: Path) -> None:
@@ -126,6 +131,45 @@ class TestLoadBase:
         assert base.weights.keys() == {name for name in saved if "score" not in name}
         for name, tensor in base.weights.items():
             assert torch.equal(tensor, saved[name])
+
+    @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+    @pytest.mark.parametrize("int8", [False, True])
+    def test_an_exported_student_is_a_base_too(
+        self, cell: Any, int8: bool, student: Path, tmp_path: Path
+    ) -> None:
+        """In 8 bits a weight is off by half a step at most, of 127 to the largest of its row."""
+        config = json.loads((student / "config.json").read_text())
+        config["student"]["cell"] = cell
+        model = DistilRNN(StudentConfig(**config["student"]))
+        exported = tmp_path / "exported"
+        exported.mkdir()
+        write_onnx(model, exported / STUDENT_ONNX, int8=int8)
+        shutil.copy(student / STUDENT_TOKENIZER, exported)
+        (exported / "config.json").write_text(json.dumps(config))
+        base = load_init(replace(SMALL, cell=cell, init=str(exported)))
+        assert base is not None
+        saved = {k: v for k, v in model.state_dict().items() if "score" not in k}
+        assert base.weights.keys() == saved.keys()
+        for name, weights in saved.items():
+            step = weights.abs().amax(-1, keepdim=True) / 127
+            allowed = step / 2 * 1.001 if int8 and weights.ndim > 1 else torch.zeros(1)
+            assert ((base.weights[name] - weights).abs() <= allowed).all(), name
+
+    def test_the_student_of_cola_in_the_box_is_one(self) -> None:
+        """The network that is rebuilt from it has the states that onnxruntime classifies by."""
+        base = load_init(StudentSettings(init="cola"))
+        assert base is not None and base.folder == COLA
+        tensors = read_onnx((COLA / STUDENT_ONNX).read_bytes()).tensors
+        model = DistilRNN(StudentConfig(**base.config)).eval()
+        rest = {"score.weight": matrix(tensors, "score"), "score.bias": tensors["bias"]}
+        model.score = torch.nn.Linear(*rest["score.weight"].shape[::-1])
+        model.load_state_dict(base.weights | {k: torch.tensor(v) for k, v in rest.items()})
+        tokens = encode(base.tokenizer, SENTENCES, 128)
+        reference = OnnxruntimeEngine(COLA / STUDENT_ONNX).run(tokens)
+        for ids, logits in zip(tokens, reference, strict=True):
+            with torch.no_grad():
+                own = model(torch.tensor([ids]), torch.tensor([len(ids)]))
+            np.testing.assert_allclose(own[0], logits, atol=1e-4)
 
     def test_other_weights_have_another_hash(self, student: Path) -> None:
         before = load_base(student).sha256
@@ -176,7 +220,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("harm", "words"),
         [
-            (shutil.rmtree, "there is no such folder; it takes none, base, or the folder of a"),
+            (shutil.rmtree, "there is no such folder; it takes none, base, cola, or the folder"),
             (lambda f: (f / STUDENT_WEIGHTS).unlink(), "holds no model.safetensors; restore"),
             (lambda f: (f / STUDENT_TOKENIZER).unlink(), "holds no tokenizer.json; restore"),
             (lambda f: (f / "config.json").unlink(), "holds neither a base nor a student"),

@@ -7,9 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
-from potstill.inference.onnx_file import OnnxFile, read_onnx
 from potstill.ops.gru_int8 import CompiledGRU, Int8GRU, Int8Layer
 from potstill.ops.int8_library import cpus, load_library
+from potstill.student.onnx_file import OnnxFile, matrix, read_onnx
 
 BATCH_SIZE = 64
 
@@ -60,11 +60,11 @@ class Int8Engine:
 
     def __init__(self, gru: CompiledGRU, tensors: dict[str, np.ndarray]):
         self._gru = gru
-        self._score = _matrix(tensors, "score"), np.ascontiguousarray(tensors["bias"])
+        self._score = matrix(tensors, "score"), np.ascontiguousarray(tensors["bias"])
         self._word_score = None
         if "word_score_int8" in tensors:
             bias = np.ascontiguousarray(tensors["word_bias"])
-            self._word_score = _matrix(tensors, "word_score"), bias
+            self._word_score = matrix(tensors, "word_score"), bias
         self.n_labels = len(tensors["bias"])
         self.judges_words = self._word_score is not None
         self._n_tokens = len(tensors["embedding_int8"])
@@ -135,10 +135,6 @@ def _network(graph: OnnxFile) -> Int8GRU | None:
     if tensors["score_int8"].shape != (len(tensors["bias"]), width):
         return None
     return Int8GRU(tensors["embedding_int8"], tensors["embedding_scale"], layers)
-
-
-def _matrix(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
-    return tensors[f"{name}_int8"] * tensors[f"{name}_scale"][:, None]
 
 
 class OnnxruntimeEngine:

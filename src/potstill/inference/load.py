@@ -5,8 +5,9 @@ from pathlib import Path
 from potstill.errors import UserError, missing_extra
 from potstill.files import ADAPTER_CONFIG, STUDENT_ONNX, STUDENT_WEIGHTS
 from potstill.inference.classifier import Classifier
-from potstill.inference.locate import PRETRAINED, resolve_model
+from potstill.inference.locate import resolve_model
 from potstill.inference.onnx import OnnxClassifier
+from potstill.pretrained import COLA
 
 # What runs torch is imported where it is needed: an exported student does without.
 
@@ -36,7 +37,7 @@ def load(
             damaged, or its base model is missing or not the one it was tuned on.
         ModuleNotFoundError: The model needs torch, which is not installed.
     """
-    folder = PRETRAINED if path is None else resolve_model(path)
+    folder = COLA if path is None else resolve_model(path)
     if not folder.is_dir():
         raise UserError(
             f"`path` {folder}: there is no such folder; train a model, or name another."

@@ -5,8 +5,7 @@ from pathlib import Path
 from potstill.errors import UserError
 from potstill.files import ADAPTER_WEIGHTS, STUDENT_WEIGHTS, read_json
 from potstill.inference.hub import download_model, is_hub_name
-
-PRETRAINED = Path(__file__).parent / "pretrained"  # the bundled student, exported
+from potstill.pretrained import COLA
 
 
 def resolve_model(path: str | Path) -> Path:
@@ -40,7 +39,7 @@ def named_or_newest(model_path: Path | None) -> tuple[Path, str]:
         return resolve_model(model_path), ""
     if folder := newest_student() or newest_adapter():
         return folder, "trained last"
-    return PRETRAINED, "nothing is trained in runs/ yet; this one came with potstill"
+    return COLA, "nothing is trained in runs/ yet; this one came with potstill"
 
 
 def _newest(runs: Path, weights: str, *keys: str) -> Path | None:

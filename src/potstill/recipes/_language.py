@@ -7,7 +7,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from potstill.files import STUDENT_TOKENIZER
-from potstill.student.tokenizer import PRETRAINED, encode_batch, read_tokenizer
+from potstill.pretrained import BASE
+from potstill.student.tokenizer import encode_batch, read_tokenizer
 
 SAMPLE = 500  # sentences that are looked at
 # Tokens per byte of UTF-8. English takes 0.23 of SmolLM2's, and text that a decoder was trained on
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 def base_tokenizer(sentences: Sequence[str]) -> Tokenizer | None:
     """Return the tokenizer of DistilRNN-base, where a student of these training sentences starts
     from it by default, else None."""
-    tokenizer = read_tokenizer(PRETRAINED / STUDENT_TOKENIZER)
+    tokenizer = read_tokenizer(BASE / STUDENT_TOKENIZER)
     return None if is_foreign_to_base(tokenizer, sentences) else tokenizer
 
 

@@ -11,13 +11,23 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from potstill.errors import UsageError, UserError
-from potstill.files import STUDENT_TOKENIZER, STUDENT_WEIGHTS, read_json, write_json, write_tensors
+from potstill.files import (
+    STUDENT_ONNX,
+    STUDENT_TOKENIZER,
+    STUDENT_WEIGHTS,
+    read_json,
+    write_json,
+    write_tensors,
+)
 from potstill.manifest import check_manifest
+from potstill.pretrained import BASE, COLA
 from potstill.settings import NetworkSettings, StudentSettings
 from potstill.student.model import DistilRNN, StudentConfig
-from potstill.student.tokenizer import PRETRAINED, read_tokenizer
+from potstill.student.onnx_file import network_weights, read_onnx
+from potstill.student.tokenizer import read_tokenizer
 
 OF_CLASSES = ("score.", "word_score.")  # what a task begins afresh
+IN_THE_PACKAGE = {"base": BASE, "cola": COLA}
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ def load_init(settings: StudentSettings) -> Base | None:
     """
     if settings.init == "none":
         return None
-    base = load_base(PRETRAINED if settings.init in (None, "base") else Path(settings.init))
+    base = load_base(IN_THE_PACKAGE.get(settings.init or "base") or Path(settings.init or ""))
     if settings.init is None and base.misfit(settings):
         return None
     base.check_network(settings)
@@ -94,27 +104,29 @@ def load_init(settings: StudentSettings) -> Base | None:
 
 
 def load_base(folder: Path) -> Base:
-    """Read a base, or a saved student without the layers that score its classes.
+    """Read a base, or a saved or exported student without the layers that score its classes.
 
     Raises:
         UserError: It is neither, it is damaged, or its files do not belong together.
     """
     if not folder.is_dir():
         raise UserError(
-            f"`init` {folder}: there is no such folder; it takes none, base, or the folder of a "
-            "base or of a student."
+            f"`init` {folder}: there is no such folder; it takes none, base, cola, or the folder "
+            "of a base or of a student."
         )
-    check_manifest(folder, ("config.json", STUDENT_WEIGHTS, STUDENT_TOKENIZER))
+    exported = not (folder / STUDENT_WEIGHTS).is_file() and (folder / STUDENT_ONNX).is_file()
+    file = STUDENT_ONNX if exported else STUDENT_WEIGHTS
+    check_manifest(folder, ("config.json", file, STUDENT_TOKENIZER))
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
     if not isinstance(config, dict) or not isinstance(config.get("student"), dict):
         raise UserError(
             f"`init` {folder} holds neither a base nor a student (no config.json there describes "
             "one); name another folder."
         )
-    for name in (STUDENT_WEIGHTS, STUDENT_TOKENIZER):
+    for name in (file, STUDENT_TOKENIZER):
         if not (folder / name).is_file():
             raise UserError(f"`init` {folder} holds no {name}; restore it, or name another folder.")
-    bodies = {name: (folder / name).read_bytes() for name in (STUDENT_TOKENIZER, STUDENT_WEIGHTS)}
+    bodies = {name: (folder / name).read_bytes() for name in (STUDENT_TOKENIZER, file)}
     hashes = {name: hashlib.sha256(body).hexdigest() for name, body in bodies.items()}
     recorded = config.get("sha256")
     for name, sha256 in recorded.items() if isinstance(recorded, dict) else ():
@@ -127,11 +139,7 @@ def load_base(folder: Path) -> Base:
         network = config["student"] | {"classes": 1, "word_head": False}
         with torch.device("meta"):
             expected = DistilRNN(StudentConfig(**network)).state_dict()
-        weights = {
-            name: tensor.float()
-            for name, tensor in load_file(folder / STUDENT_WEIGHTS).items()
-            if not name.startswith(OF_CLASSES)
-        }
+        weights = _exported(bodies[file], network) if exported else _saved(folder / file)
         tokenizer = read_tokenizer(folder / STUDENT_TOKENIZER)
     except Exception as error:  # safetensors and tokenizers raise their own kinds
         reason = " ".join(str(error).split())
@@ -141,7 +149,7 @@ def load_base(folder: Path) -> Base:
     shapes = {name: x.shape for name, x in expected.items() if not name.startswith(OF_CLASSES)}
     if shapes != {name: tensor.shape for name, tensor in weights.items()}:
         raise UserError(
-            f"`init` {folder}: {STUDENT_WEIGHTS} does not hold the network that config.json "
+            f"`init` {folder}: {file} does not hold the network that config.json "
             "describes; restore it, or name another folder."
         )
     n_tokens = tokenizer.get_vocab_size()
@@ -152,3 +160,16 @@ def load_base(folder: Path) -> Base:
         )
     digest = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()
     return Base(folder, network, weights, tokenizer, digest)
+
+
+def _saved(file: Path) -> dict[str, Tensor]:
+    return {
+        name: tensor.float()
+        for name, tensor in load_file(file).items()
+        if not name.startswith(OF_CLASSES)
+    }
+
+
+def _exported(body: bytes, network: dict[str, Any]) -> dict[str, Tensor]:
+    arrays = network_weights(read_onnx(body).tensors, network["cell"], network["layers"])
+    return {name: torch.tensor(array) for name, array in arrays.items()}

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from potstill.files import write_bytes
 from potstill.student.model import CELLS, DistilRNN
+from potstill.student.onnx_file import GATES
 
 OPSET = 17
-# ONNX's order of a cell's gates, as indices in torch's.
-GATES = {"rnn": [0], "gru": [1, 0, 2], "lstm": [0, 3, 1, 2]}
 assert GATES.keys() == CELLS.keys(), "a cell needs an entry here, to be exported"
 
 

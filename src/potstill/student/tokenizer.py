@@ -9,7 +9,6 @@ from potstill.data.text import word_ends
 from potstill.errors import UserError
 from potstill.parsing import parse_json
 
-PRETRAINED = Path(__file__).parent / "pretrained"  # DistilRNN-base, which comes with the package
 FEW = 256  # sentences for which the tokenizer's own threads cost more than they save
 
 

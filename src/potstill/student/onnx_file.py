@@ -1,4 +1,4 @@
-"""Reading the weights of a student's ONNX file, without the package onnx.
+"""Reading the weights of a student's ONNX file, without the packages onnx and torch.
 
 A file is a message of Protocol Buffers (protobuf.dev/programming-guides/encoding), whose fields are
 those of onnx.proto: pairs of a key, which holds a field's number and how it is stored, and a value.
@@ -12,6 +12,8 @@ import numpy as np
 
 # TensorProto.DataType
 DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 3: np.dtype("i1"), 7: np.dtype("<i8")}
+# ONNX's order of the gates of each kind of cell, as indices in torch's.
+GATES = {"rnn": [0], "gru": [1, 0, 2], "lstm": [0, 3, 1, 2]}
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,48 @@ def read_onnx(body: bytes) -> OnnxFile:
     except (IndexError, TypeError, UnicodeDecodeError) as error:
         raise ValueError("it is damaged") from error
     return OnnxFile(producer, nodes, tensors)
+
+
+def network_weights(
+    tensors: dict[str, np.ndarray], cell: str, layers: int
+) -> dict[str, np.ndarray]:
+    """Return the weights of a student's network by their names in a `DistilRNN`, fp32, without
+    those of the layers that score its classes.
+
+    Args:
+        tensors: Constants of a file that `student.onnx.write_onnx` has written, 8-bit or fp32.
+        cell: Kind of its recurrent layers: a key of `GATES`.
+        layers: How many of these it has.
+
+    Raises:
+        ValueError: They are not those of such a network.
+    """
+    order = np.argsort(GATES[cell])
+    try:
+        arrays = {"embedding.weight": matrix(tensors, "embedding")}
+        for k in range(layers):
+            biases = np.split(tensors[f"B{k}"], 2, axis=1)
+            of_layer = [matrix(tensors, f"W{k}"), matrix(tensors, f"R{k}"), *biases]
+            names = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
+            for name, directions in zip(names, of_layer, strict=True):
+                for array, suffix in zip(directions, ("", "_reverse"), strict=False):
+                    gates = np.split(array, len(order))
+                    arrays[f"rnn.{name}_l{k}{suffix}"] = np.concatenate([gates[i] for i in order])
+    except KeyError as error:
+        raise ValueError(f"it has no {error.args[0]}") from error
+    return arrays
+
+
+def matrix(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """Return a matrix as it is stored or, of one in 8 bits, its rows times their scales.
+
+    Raises:
+        KeyError: There is none of this name.
+    """
+    if name in tensors:
+        return tensors[name]
+    rows = tensors[f"{name}_int8"] * tensors[f"{name}_scale"][:, None]
+    return rows.reshape(tensors[f"{name}_shape"])
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
