@@ -96,7 +96,8 @@ def load_init(settings: StudentSettings) -> Base | None:
     """
     if settings.init == "none":
         return None
-    base = load_base(IN_THE_PACKAGE.get(settings.init or "base") or Path(settings.init or ""))
+    name = settings.init or "base"
+    base = load_base(IN_THE_PACKAGE.get(name, Path(name)))
     if settings.init is None and base.misfit(settings):
         return None
     base.check_network(settings)
