@@ -31,10 +31,12 @@ def test_a_student_is_its_own_best_teacher(
     student = StudentClassifier(write_student(tmp_path / "student", max_length=64))
     logits = student.logits(SENTENCES)
     logits -= np.median(logits, 0)
+    words = [values[:-1] for values in student.word_logits(SENTENCES)]
+    word_logits = [(values - np.median(np.concatenate(words), 0)).tolist() for values in words]
     for name, sentences in (("set", SENTENCES), ("learnt", SENTENCES[:7])):
         rows = [
-            LabelledSentence(sentence, Origin(SourceKind.SAMPLED), "", row.tolist(), [row.tolist()])
-            for sentence, row in zip(sentences, logits, strict=False)
+            LabelledSentence(sentence, Origin(SourceKind.SAMPLED), "", row.tolist(), each)
+            for sentence, row, each in zip(sentences, logits, word_logits, strict=False)
         ]
         (tmp_path / name).mkdir()
         description = describe(own=0, sampled=len(rows), edited=0) | {"labels": LABELS}
@@ -43,6 +45,8 @@ def test_a_student_is_its_own_best_teacher(
     command = ["student_auc.py", str(tmp_path / "student"), *map(str, args)]
     monkeypatch.setattr(sys, "argv", command)
     student_auc.main()
-    first, second = capsys.readouterr().out.splitlines()
-    assert first == f"{len(set(SENTENCES)) - 7} sentences"
-    assert "AUC 1.0000" in second
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{len(set(SENTENCES)) - 7} sentences, ")
+    assert len(lines) == 2
+    assert "whole sentences: AUC 1.0000" in lines[0]
+    assert "up to each word: AUC 1.0000" in lines[1]
