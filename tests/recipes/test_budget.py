@@ -10,7 +10,7 @@ from potstill.data.corpus import load_corpus
 from potstill.data.splits import Split
 from potstill.decoder.hub import find_base_model
 from potstill.recipes import _budget, _speed
-from potstill.recipes._budget import FEWEST, Plan, Sizes, make_plan, student_epochs
+from potstill.recipes._budget import FEWEST, Plan, Sizes, make_plan, plan_passes, student_epochs
 from potstill.recipes._speed import Rates, measure
 
 CPU = Rates(tuning=70.0, labelling=150.0, student=1400.0, student_alone=2000.0, loading=6.0)
@@ -82,6 +82,18 @@ def test_a_language_model_before_takes_time_too() -> None:
     lm = 6 * _budget.LM_EPOCH * COLA.train / LAPTOP.student_alone
     lost = (plans[0].student_epochs - plans[1].student_epochs) * COLA.train / LAPTOP.student_alone
     assert abs(lost - lm) < COLA.train / LAPTOP.student_alone
+
+
+def test_a_machine_that_was_measured_too_slow_still_uses_its_time() -> None:
+    """Epochs can be left out, not added: those of the plan would suit a faster machine."""
+    plan = Plan(5000, 0, 4, 0, 0, 0, {})
+    begun = plan_passes(plan, 100.0, 500.0, transfer_set=False, init=True)
+    assert begun.student_epochs == 20 and 60 * (begun.student_minutes or 0) == pytest.approx(95)
+    assert student_epochs(100.0, 500.0, 5000) == 10
+    slow = plan_passes(plan, 100.0, 100.0, transfer_set=False, init=True)
+    assert slow.student_epochs == 6
+    never = plan_passes(plan, 0.0, 100.0, transfer_set=False, init=False)
+    assert never.student_epochs == 4 and 60 * (never.student_minutes or 0) == pytest.approx(1, 0.1)
 
 
 def test_a_machine_is_measured_with_the_real_models(tiny_gpt2: Path) -> None:

@@ -21,7 +21,7 @@ MIN_SAMPLED = 5000  # fewer don't pay for tuning a language model
 SAMPLING = 5.0  # times as long as labelling; with its soft targets it took 3 to 5 times
 LM_EPOCH = 1.3  # times as long as learning from the labels: an epoch as a language model
 LABELLING_EDITS = 1.25  # times as long as labelling: edits are made and compared, too
-FASTER = 1.3  # times as fast as measured that a machine may become
+FASTER = 3.0  # times as fast as measured that a machine may be: it was busy then, or cold
 PUNCTUAL = 0.95  # of the time that is left for the student's passes
 FINISHING = 15.0  # seconds for the export, the scores and the report, apart from the teacher's
 
@@ -128,8 +128,8 @@ def plan_student(budget: float, rates: Rates, sizes: Sizes, teacher_epochs: int)
 def plan_passes(plan: Plan, left: float, rate: float, *, transfer_set: bool, init: bool) -> Plan:
     """Return the plan with the passes of the student that begin now.
 
-    There are as many as a machine that has become somewhat faster would have time for; the time
-    decides how many of them are left out.
+    There are as many as a much faster machine would have time for; the time decides how many of
+    them are left out. None can be added.
 
     Args:
         plan: What was planned before.
