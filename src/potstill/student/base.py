@@ -27,6 +27,7 @@ from potstill.student.onnx_file import network_weights, read_onnx
 from potstill.student.tokenizer import read_tokenizer
 
 OF_CLASSES = ("score.", "word_score.")  # what a task begins afresh
+MOST_LAYERS = 100  # that a config.json may promise before weights are read
 IN_THE_PACKAGE = {"base": BASE, "cola": COLA}
 
 
@@ -138,6 +139,8 @@ def load_base(folder: Path) -> Base:
             )
     try:
         network = config["student"] | {"classes": 1, "word_head": False}
+        if not 0 < network["layers"] <= MOST_LAYERS:
+            raise ValueError(f"layers is {network['layers']}")
         with torch.device("meta"):
             expected = DistilRNN(StudentConfig(**network)).state_dict()
         weights = _exported(bodies[file], network) if exported else _saved(folder / file)
