@@ -38,7 +38,8 @@ USAGE = {
     "rnn 1 --vocab_size 100": "--vocab_size 100 is out of range",
     "rnn 1 --cell cnn": "invalid choice 'cnn' for argument '--cell'",
     "rnn 1 --init base --hidden_size 128": (
-        "--hidden_size is 128, but the network in .*pretrained, from which --init starts, has 256"
+        "--hidden_size is 128, but the network in .*pretrained/base, from which --init starts, "
+        "has 256"
     ),
     "transfer 1 --sampled -1": "--sampled -1 is out of range: it takes 0 or more",
     "transfer 1 --temperature 0": "--temperature 0.0 is out of range",
@@ -76,7 +77,9 @@ REFUSED = {
     "rnn 1 --data latin.tsv": r"latin\.tsv:2: not UTF-8 text; save it as UTF-8",
     "rnn 1 --data toy.csv --text_column body": r"toy\.csv has no column 'body' \(--text_column\)",
     "rnn 1 --data two.tsv": "of 2 training sentences none can be held out without leaving a class",
-    "rnn 1 --init nowhere": "--init nowhere: there is no such folder; it takes none, base, or the",
+    "rnn 1 --init nowhere": (
+        "--init nowhere: there is no such folder; it takes none, base, cola, or the"
+    ),
     "rnn 1 --init foreign": "--init foreign holds neither a base nor a student",
     "distil 1 --init {teacher}": "--init .*teacher holds neither a base nor a student",
     "transfer 1": "--model_path runs/LoRA-1: there is no such folder; train a model",

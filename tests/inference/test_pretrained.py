@@ -66,3 +66,16 @@ def test_evaluate_takes_it_where_nothing_is_trained(tmp_path, monkeypatch, capsy
     report = json.loads(capsys.readouterr().out)
     assert report["model"] == str(COLA)
     assert report["scores"]["dev"]["sentences"] == 500
+
+
+def test_it_finds_the_words_that_are_wrong():
+    student = OnnxClassifier(COLA)
+    assert student.config["student"]["word_head"] is True
+    for text, word in (
+        ("The books is on the table.", "is"),
+        ("She has gone to school yesterday the.", "the."),
+    ):
+        explanation = student.explain(text)
+        assert explanation.label == "unacceptable"
+        assert explanation.decisive is not None
+        assert explanation.words[explanation.decisive] == word

@@ -134,19 +134,20 @@ class TestLoadBase:
 
     @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
     @pytest.mark.parametrize("int8", [False, True])
+    @pytest.mark.parametrize("bidirectional", [False, True])
     def test_an_exported_student_is_a_base_too(
-        self, cell: Any, int8: bool, student: Path, tmp_path: Path
+        self, cell: Any, int8: bool, bidirectional: bool, student: Path, tmp_path: Path
     ) -> None:
         """In 8 bits a weight is off by half a step at most, of 127 to the largest of its row."""
         config = json.loads((student / "config.json").read_text())
-        config["student"]["cell"] = cell
+        config["student"] |= {"cell": cell, "bidirectional": bidirectional}
         model = DistilRNN(StudentConfig(**config["student"]))
         exported = tmp_path / "exported"
         exported.mkdir()
         write_onnx(model, exported / STUDENT_ONNX, int8=int8)
         shutil.copy(student / STUDENT_TOKENIZER, exported)
         (exported / "config.json").write_text(json.dumps(config))
-        base = load_init(replace(SMALL, cell=cell, init=str(exported)))
+        base = load_init(replace(SMALL, cell=cell, bidirectional=bidirectional, init=str(exported)))
         assert base is not None
         saved = {k: v for k, v in model.state_dict().items() if "score" not in k}
         assert base.weights.keys() == saved.keys()
@@ -231,6 +232,7 @@ class TestRefused:
             (rewrite(layers=1), "model.safetensors does not hold the network that config"),
             (rewrite(cell="cnn"), "can't be read: .*cnn.*; restore it"),
             (rewrite(width=1), "can't be read: .*width.*; restore it"),
+            (rewrite(layers=10**9), "has 1000000000 layers, model.safetensors fewer; restore it"),
             (
                 lambda f: train_tokenizer(["abcde abcde"], 280).save(str(f / STUDENT_TOKENIZER)),
                 "tokenizer.json is another network's; it has 26. tokens, the network 2",

@@ -22,12 +22,12 @@ from potstill.files import (
 from potstill.manifest import check_manifest
 from potstill.pretrained import BASE, COLA
 from potstill.settings import NetworkSettings, StudentSettings
+from potstill.student.io import expected_shapes
 from potstill.student.model import DistilRNN, StudentConfig
 from potstill.student.onnx_file import network_weights, read_onnx
 from potstill.student.tokenizer import read_tokenizer
 
 OF_CLASSES = ("score.", "word_score.")  # what a task begins afresh
-MOST_LAYERS = 100  # that a config.json may promise before weights are read
 IN_THE_PACKAGE = {"base": BASE, "cola": COLA}
 
 
@@ -139,19 +139,17 @@ def load_base(folder: Path) -> Base:
             )
     try:
         network = config["student"] | {"classes": 1, "word_head": False}
-        if not 0 < network["layers"] <= MOST_LAYERS:
-            raise ValueError(f"layers is {network['layers']}")
-        with torch.device("meta"):
-            expected = DistilRNN(StudentConfig(**network)).state_dict()
-        weights = _exported(bodies[file], network) if exported else _saved(folder / file)
+        student = StudentConfig(**network)
+        weights = _exported(bodies[file], student) if exported else _saved(folder / file)
+        expected = expected_shapes(student, len(weights), file)
         tokenizer = read_tokenizer(folder / STUDENT_TOKENIZER)
     except Exception as error:  # safetensors and tokenizers raise their own kinds
         reason = " ".join(str(error).split())
         raise UserError(
             f"`init` {folder} can't be read: {reason[:300]}; restore it, or name another folder."
         ) from error
-    shapes = {name: x.shape for name, x in expected.items() if not name.startswith(OF_CLASSES)}
-    if shapes != {name: tensor.shape for name, tensor in weights.items()}:
+    shapes = {k: shape for k, shape in expected.items() if not k.startswith(OF_CLASSES)}
+    if shapes != {name: list(tensor.shape) for name, tensor in weights.items()}:
         raise UserError(
             f"`init` {folder}: {file} does not hold the network that config.json "
             "describes; restore it, or name another folder."
@@ -174,6 +172,6 @@ def _saved(file: Path) -> dict[str, Tensor]:
     }
 
 
-def _exported(body: bytes, network: dict[str, Any]) -> dict[str, Tensor]:
-    arrays = network_weights(read_onnx(body).tensors, network["cell"], network["layers"])
+def _exported(body: bytes, config: StudentConfig) -> dict[str, Tensor]:
+    arrays = network_weights(read_onnx(body).tensors, config.cell, config.layers)
     return {name: torch.tensor(array) for name, array in arrays.items()}

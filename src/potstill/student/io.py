@@ -64,9 +64,24 @@ def _check_shapes(config: StudentConfig, file: Path) -> None:
     """
     with safe_open(file, "pt") as weights:
         shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118
-    if config.layers > len(shapes):
-        raise ValueError(f"config.json has {config.layers} layers, {file.name} fewer")
-    with torch.device("meta"):
-        expected = {k: list(v.shape) for k, v in DistilRNN(config).state_dict().items()}
+    expected = expected_shapes(config, len(shapes), file.name)
     if misfits := {k for k in expected.keys() | shapes.keys() if expected.get(k) != shapes.get(k)}:
         raise ValueError(f"{min(misfits)} has another shape than config.json says")
+
+
+def expected_shapes(config: StudentConfig, tensors: int, file: str) -> dict[str, list[int]]:
+    """Return the shape of each tensor of a student of `config`, without memory for them.
+
+    Args:
+        config: As anybody may have written it.
+        tensors: How many the student's file has.
+        file: The name of that file.
+
+    Raises:
+        ValueError: The student has more layers than the file has tensors; even without memory they
+            would take hours.
+    """
+    if config.layers > tensors:
+        raise ValueError(f"config.json has {config.layers} layers, {file} fewer")
+    with torch.device("meta"):
+        return {name: list(x.shape) for name, x in DistilRNN(config).state_dict().items()}
