@@ -11,6 +11,7 @@ import torch
 from potstill.decoder import classifier, lora
 from potstill.decoder.adapter import load_adapter
 from potstill.decoder.hub import find_base_model
+from potstill.report.predictions import read_predictions
 from potstill.training.distributed import predict_logits
 from tests.cli.conftest import SMALL, ToyTask, files, read_json, run, run_ok, write_toy
 
@@ -62,6 +63,19 @@ class TestAverage:
         written = read_json("mean/results.json")["chosen"]
         assert written["dev"]["confusion"] == scores["dev"]["confusion"]
         assert [m["SR"] for m in read_json("mean/config.json")["adapters"]] == [3, 4]
+
+    def test_an_average_has_its_predictions_as_other_runs(self, adapters: ToyTask) -> None:
+        run_ok("average", "three", "four", "--model_path", "predicted")
+        predictions, scores = (
+            read_predictions(Path("predicted")),
+            read_json("predicted/results.json"),
+        )
+        assert predictions.keys() == {"dev", "ood"}
+        for name, split in predictions.items():
+            right = [p.predicted == p.label for p in split]
+            assert scores["chosen"][name]["accuracy"] == pytest.approx(sum(right) / len(right))
+        run_ok("report", "predicted", "three")
+        assert "predictions.jsonl" in Path("predicted/.gitignore").read_text().splitlines()
 
     def test_an_average_may_replace_an_average(self, adapters: ToyTask) -> None:
         for folders in (("three", "four"), ("four", "three")):

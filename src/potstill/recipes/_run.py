@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from potstill.data.batching import LabelledDataset
@@ -191,11 +192,9 @@ def write_run(
         kind: Kind = "adapter" if "decoder" in run.config else "student"
         write_card(folder, kind, dict(run.config), result.results)
         labels, scored = run.task.corpus.labels, run.task.scored
-        write_predictions(
+        write_run_predictions(
             folder, labels, scored, result.decided.probabilities, result.decided.predicted
         )
-        # Git and the Hub leave these out: sentences of data that may not be ours to publish.
-        write_text(folder / ".gitignore", f"{PREDICTIONS}\n{REPORT}\n")
     if process().is_main_process:
         if run.plot:
             plots.training_plot(
@@ -216,6 +215,19 @@ def write_run(
     process().wait_for_everyone()
     logger.info(summary_lines(result.results))
     return result
+
+
+def write_run_predictions(
+    folder: Path,
+    labels: Sequence[str],
+    splits: dict[str, Split],
+    probabilities: dict[str, np.ndarray],
+    predicted: dict[str, np.ndarray],
+) -> None:
+    """Write what a run answered, as `write_predictions` does, and keep it from being published:
+    Git and the Hub leave it and the report out, as the data may not be ours."""
+    write_predictions(folder, labels, splits, probabilities, predicted)
+    write_text(folder / ".gitignore", f"{PREDICTIONS}\n{REPORT}\n")
 
 
 @contextmanager

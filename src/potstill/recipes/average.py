@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from potstill.data.corpus import Corpus
+from potstill.data.splits import Split
 from potstill.decoder.adapter import (
     common_rank,
     mean_of_adapters,
@@ -29,6 +30,7 @@ from potstill.manifest import check_manifest
 from potstill.model_card import write_card
 from potstill.recipes._corpus import evaluation_corpus
 from potstill.recipes._description import describe_run
+from potstill.recipes._run import write_run_predictions
 from potstill.recipes.tables import comparison_table
 from potstill.settings import DataSettings
 from potstill.training.distributed import process
@@ -93,6 +95,7 @@ def average(adapters: list[Path], data: str, *, gpt_variant: str | None, folder:
         write_json(staging / "config.json", config)
         results = {"chosen": row["scores"], "parameters": mean.n_parameters}
         write_json(staging / "results.json", results)
+        _write_predictions(staging, mean, {name: corpus.splits[name] for name in row["scores"]})
         write_card(staging, "adapter", config, results)
     comparison_table(f"{first['decoder']['title']} on {corpus.name}", rows)
     logger.info(f"adapter: {folder}")
@@ -100,6 +103,14 @@ def average(adapters: list[Path], data: str, *, gpt_variant: str | None, folder:
 
 def _row(classifier: DecoderClassifier, corpus: Corpus) -> dict[str, Any]:
     return {"parameters": classifier.n_parameters, "scores": classifier.evaluate(corpus)}
+
+
+def _write_predictions(
+    folder: Path, classifier: DecoderClassifier, splits: dict[str, Split]
+) -> None:
+    probs = {name: classifier.predict_proba(split.sentences) for name, split in splits.items()}
+    answers = {name: classifier.decide(split_probs) for name, split_probs in probs.items()}
+    write_run_predictions(folder, classifier.classes_.tolist(), splits, probs, answers)
 
 
 def _read_config(adapter: Path) -> dict[str, Any]:
