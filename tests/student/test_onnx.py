@@ -1,5 +1,7 @@
 """The exported graph against torch."""
 
+import warnings
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -9,6 +11,7 @@ from onnx import numpy_helper
 
 from potstill.student.model import DistilRNN, StudentConfig
 from potstill.student.onnx import write_onnx
+from potstill.student.onnx_file import matrix
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
@@ -72,3 +75,12 @@ def test_int8_rounds_each_row_to_its_own_scale(tmp_path):
     }
     found = stored["embedding_int8"] * stored["embedding_scale"][:, None]
     np.testing.assert_allclose(found, rounded.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_damaged_scales_give_no_warning():
+    tensors = {"x_int8": np.full((2, 3), 100, np.int8), "x_shape": np.array([3, 2])}
+    tensors["x_scale"] = np.array([np.finfo(np.float32).max, 0.5], np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows = matrix(tensors, "x")
+    np.testing.assert_array_equal(rows.ravel(), np.float32([np.inf] * 3 + [50.0] * 3))
