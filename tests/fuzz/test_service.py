@@ -21,7 +21,7 @@ from tests.fuzz.mutation import CASES, damaged
 from tests.serving.conftest import running
 
 QUICK = settings(
-    max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 BODIES = [
     {"text": "The books is old."},
