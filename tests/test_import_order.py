@@ -54,3 +54,9 @@ def test_imports_go_one_way() -> None:
             if not (below or LEVEL[package] == LEVEL[own] == 0):
                 wrong.append(f"{path}:{line}: {text}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_module_is_long() -> None:
+    lines = {file: len(file.read_text().splitlines()) for file in ROOT.rglob("*.py")}
+    long = {file for file, count in lines.items() if count > 300}
+    assert not long - {ROOT / "data" / "minicola" / "lexicon.py"}  # a list of words

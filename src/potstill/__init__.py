@@ -27,10 +27,10 @@ if TYPE_CHECKING:
         SamplingSettings,
         StudentSettings,
         TrainSettings,
-        TransferSettings,
     )
     from potstill.student.model import DistilRNN
     from potstill.transfer.dataset import TransferSet
+    from potstill.transfer.settings import TransferSettings
 
 __version__ = "0.1.0"
 __all__ = [
@@ -82,7 +82,7 @@ _MODULES = {
     "StudentSettings": "potstill.settings",
     "TrainSettings": "potstill.settings",
     "TransferSet": "potstill.transfer.dataset",
-    "TransferSettings": "potstill.settings",
+    "TransferSettings": "potstill.transfer.settings",
     "check": "potstill.recipes.check",
     "distil": "potstill.recipes.distil",
     "finetune": "potstill.recipes.lora",

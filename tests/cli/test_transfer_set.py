@@ -10,8 +10,8 @@ import pytest
 from safetensors.torch import load_file
 
 from potstill.recipes import transfer
-from potstill.settings import TransferSettings
 from potstill.transfer.dataset import read_transfer_set
+from potstill.transfer.settings import TransferSettings
 from potstill.transfer.shards import read_shard, write_shard
 from tests.cli.conftest import ToyTask, read_json, run, run_ok
 

@@ -45,9 +45,9 @@ from potstill.settings import (
     DecisionSettings,
     LoRASettings,
     TrainSettings,
-    TransferSettings,
 )
 from potstill.training.distributed import process
+from potstill.transfer.settings import TransferSettings
 
 HELD_OUT = 200  # sentences to choose epochs, temperature and thresholds by, where data has many
 SAVE_MINUTES = 1.0  # so that an interruption costs little

@@ -19,7 +19,6 @@ from potstill.recipes._corpus import training_corpus
 from potstill.recipes._shards import make_shards
 from potstill.recipes._unfinished import alone_in_set
 from potstill.recipes.console import echo, log_choice, progress_bar
-from potstill.settings import TransferSettings
 from potstill.training.distributed import process
 from potstill.transfer.convert import convert_set
 from potstill.transfer.dataset import check_converted, read_transfer_set
@@ -27,6 +26,7 @@ from potstill.transfer.description import write_description
 from potstill.transfer.duplicates import SeenSentences, normal_hashes
 from potstill.transfer.edited_source import EditedSource
 from potstill.transfer.sentences import SourceKind
+from potstill.transfer.settings import TransferSettings
 from potstill.transfer.shards import (
     DESCRIPTION,
     SHARD_SIZE,

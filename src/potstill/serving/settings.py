@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from potstill.settings import OptionalText, Switch, check
+from potstill.errors import check
+from potstill.settings import OptionalText, Switch
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from potstill.data.readers import read_lines
 from potstill.decoder.hub import find_base_model
 from potstill.errors import UserError
 from potstill.progress import Progress, no_progress
-from potstill.settings import TransferSettings
 from potstill.training.distributed import process
 from potstill.transfer.dataset import Row, Selection
 from potstill.transfer.sampler import Sampler, load_sampler
 from potstill.transfer.sentences import Candidate, LabelledSentence, Origin, SourceKind
+from potstill.transfer.settings import TransferSettings
 from potstill.transfer.shards import Shard, read_metadata
 from potstill.transfer.top_k import TopKTargets
 

@@ -33,8 +33,8 @@ from potstill.settings import (
     StudentSettings,
     Switch,
     TrainSettings,
-    TransferSettings,
 )
+from potstill.transfer.settings import TransferSettings
 
 
 def make(
