@@ -12,8 +12,9 @@ label. Of each and of each number of training sentences (0: all) it runs, with e
 - fastText with its autotune, where the package fasttext-wheel is installed.
 
 test.tsv is scored only: epochs are chosen on a slice held out of train, as always, and so are
-scikit-learn's C and fastText's settings. Runs that are there are not repeated, so that the same
-command goes on after an interruption. It takes hours on two cores.
+scikit-learn's C and fastText's settings. Scores that --output has, and runs that are in --folder,
+are not made again, so that the same command goes on after an interruption. It takes hours on two
+cores.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -155,8 +156,9 @@ def potstill(command: list[str], folder: Path, result: Path) -> None:
 
 def run_task(
     folder: Path, *, seeds: list[int], sampled: int, edited: int
-) -> dict[str, list[float]]:
-    """Return the accuracies of the teacher and of the students of a task in `folder`/data."""
+) -> Iterator[tuple[str, list[float]]]:
+    """Yield the accuracies of the teacher and then of the students of a task in `folder`/data, by
+    the name of their row."""
     data, teacher, transfer = folder / "data", folder / "teacher", folder / "transfer"
 
     def run(name: str, command: str, seed: int, *flags: object) -> float:
@@ -166,7 +168,7 @@ def run_task(
         potstill(words, folder, target / "results.json")
         return read_json(target / "results.json")["chosen"]["dev"]["accuracy"]
 
-    scores = {"teacher": [run("teacher", "LoRA", 1)]}
+    yield "teacher", [run("teacher", "LoRA", 1)]
     words = ["transfer", "1", "--teacher", str(teacher), "--output", str(transfer)]
     words += ["--sampled", str(sampled), "--edited", str(edited)]
     potstill(words, folder, transfer / "transfer.json")
@@ -175,8 +177,7 @@ def run_task(
         if row == "student, transfer set":
             flags += ["--transfer_set", transfer]
         stem = row.replace(", ", "-").replace(" ", "-")
-        scores[row] = [run(f"{stem}-{seed}", command, seed, *flags) for seed in seeds]
-    return scores
+        yield row, [run(f"{stem}-{seed}", command, seed, *flags) for seed in seeds]
 
 
 def cell(values: list[float]) -> str:
@@ -215,8 +216,13 @@ def main() -> None:
             for row, rival in rivals.items():
                 if row not in scores and (value := rival(train, test)) is not None:
                     scores[row] = [value]
-            scores |= run_task(folder, seeds=args.seeds, sampled=args.sampled, edited=args.edited)
             write_json(args.output, found)
+            if all(len(scores.get(row, ())) >= len(args.seeds) for row in STUDENTS):
+                continue
+            sizes = {"sampled": args.sampled, "edited": args.edited}
+            for row, values in run_task(folder, seeds=args.seeds, **sizes):
+                scores[row] = values
+                write_json(args.output, found)
     print("| task, training sentences | " + " | ".join(ROWS) + " |")
     print("|---|" + "---:|" * len(ROWS))
     for key, scores in found.items():
