@@ -26,7 +26,7 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 STUDENT_WEIGHTS = "model.safetensors"
 STUDENT_TOKENIZER = "tokenizer.json"
 STUDENT_ONNX = "model.onnx"
-RESULTS, MANIFEST = "results.json", "manifest.json"
+RESULTS, MANIFEST, REPORT = "results.json", "manifest.json", "report.html"
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from potstill.data.batching import LabelledDataset
@@ -27,8 +26,7 @@ from potstill.recipes.check import log_report
 from potstill.recipes.console import log_choice
 from potstill.recipes.report import write_own_report
 from potstill.recipes.tables import EPOCH_HEADER, epoch_lines, summary_lines
-from potstill.report.page import REPORT
-from potstill.report.predictions import PREDICTIONS, write_predictions
+from potstill.report.predictions import write_predictions
 from potstill.settings import RUN_CONTROL, DataSettings, DecisionSettings, ResolvedTrainSettings
 from potstill.training.checkpoint import Checkpoint
 from potstill.training.distributed import predict_logits, process
@@ -192,7 +190,7 @@ def write_run(
         kind: Kind = "adapter" if "decoder" in run.config else "student"
         write_card(folder, kind, dict(run.config), result.results)
         labels, scored = run.task.corpus.labels, run.task.scored
-        write_run_predictions(
+        write_predictions(
             folder, labels, scored, result.decided.probabilities, result.decided.predicted
         )
     if process().is_main_process:
@@ -215,19 +213,6 @@ def write_run(
     process().wait_for_everyone()
     logger.info(summary_lines(result.results))
     return result
-
-
-def write_run_predictions(
-    folder: Path,
-    labels: Sequence[str],
-    splits: dict[str, Split],
-    probabilities: dict[str, np.ndarray],
-    predicted: dict[str, np.ndarray],
-) -> None:
-    """Write what a run answered, as `write_predictions` does, and keep it from being published:
-    Git and the Hub leave it and the report out, as the data may not be ours."""
-    write_predictions(folder, labels, splits, probabilities, predicted)
-    write_text(folder / ".gitignore", f"{PREDICTIONS}\n{REPORT}\n")
 
 
 @contextmanager

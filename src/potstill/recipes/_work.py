@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from potstill.errors import UserError
-from potstill.files import check_writable, read_json, write_json
+from potstill.files import REPORT, check_writable, read_json, write_json
 from potstill.recipes._budget import Plan
 from potstill.recipes._scoreboard import table_lines
 from potstill.recipes._speed import Rates
-from potstill.report.page import REPORT
 
 STATE = "make.json"
 # What the names of all files and folders there begin with.
 MADE = (
     *("teacher", "transfer", "student", "onnx", "plots", "data"),
-    *("report.html", "unlabelled.txt", STATE),
+    *(REPORT, "unlabelled.txt", STATE),
 )
 HASHED = ("data", "unlabelled")  # settings that are known by a hash
 

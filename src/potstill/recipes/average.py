@@ -30,8 +30,8 @@ from potstill.manifest import check_manifest
 from potstill.model_card import write_card
 from potstill.recipes._corpus import evaluation_corpus
 from potstill.recipes._description import describe_run
-from potstill.recipes._run import write_run_predictions
 from potstill.recipes.tables import comparison_table
+from potstill.report.predictions import write_predictions
 from potstill.settings import DataSettings
 from potstill.training.distributed import process
 
@@ -110,7 +110,7 @@ def _write_predictions(
 ) -> None:
     probs = {name: classifier.predict_proba(split.sentences) for name, split in splits.items()}
     answers = {name: classifier.decide(split_probs) for name, split_probs in probs.items()}
-    write_run_predictions(folder, classifier.classes_.tolist(), splits, probs, answers)
+    write_predictions(folder, classifier.classes_.tolist(), splits, probs, answers)
 
 
 def _read_config(adapter: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from potstill.data.columns import Columns
 from potstill.data.corpus import Corpus
 from potstill.decoder.hub import BaseModel, find_base_model
 from potstill.errors import UsageError, check
-from potstill.files import ADAPTER_WEIGHTS, STUDENT_ONNX, write_text
+from potstill.files import ADAPTER_WEIGHTS, REPORT, STUDENT_ONNX, write_text
 from potstill.inference.load import load
 from potstill.inference.onnx import OnnxClassifier
 from potstill.inference.student import StudentClassifier
@@ -36,7 +36,7 @@ from potstill.recipes.distil import distil
 from potstill.recipes.lora import train_adapter
 from potstill.recipes.rnn import train_baseline
 from potstill.recipes.transfer import make_transfer_set
-from potstill.report.page import REPORT, report_html
+from potstill.report.page import report_html
 from potstill.report.predictions import read_predictions
 from potstill.report.run import read_run
 from potstill.report.words import explainer

@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 
 from potstill.errors import UserError
-from potstill.files import check_writable, write_text
-from potstill.report.page import REPORT, report_html
+from potstill.files import REPORT, check_writable, write_text
+from potstill.report.page import report_html
 from potstill.report.run import read_run
 from potstill.report.words import explainer
 

@@ -22,7 +22,6 @@ from potstill.report.run import RunRecord
 from potstill.report.svg import Line, line_chart, reliability_chart
 from potstill.report.words import Explain, pieces_of
 
-REPORT = "report.html"
 CURVES = {"loss": "loss (nats)", "accuracy": "accuracy", "mcc": "Matthews correlation (MCC)"}
 LISTED = 15  # mistakes and label errors of a split
 MATRIX_CLASSES = 12  # with more, a confusion matrix is a list of the most frequent confusions

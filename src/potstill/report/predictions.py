@@ -9,7 +9,7 @@ import numpy as np
 
 from potstill.data.splits import Split
 from potstill.errors import UserError
-from potstill.files import write_text
+from potstill.files import REPORT, write_text
 from potstill.parsing import parse_json
 
 PREDICTIONS = "predictions.jsonl"
@@ -47,7 +47,8 @@ def write_predictions(
     probabilities: dict[str, np.ndarray],
     predicted: dict[str, np.ndarray],
 ) -> None:
-    """Write predictions.jsonl.
+    """Write predictions.jsonl, and a .gitignore by which Git and the Hub leave it and the report
+    out: their sentences are of data that may not be ours to publish.
 
     Args:
         folder: Folder of the run.
@@ -75,6 +76,7 @@ def write_predictions(
                 row["group"] = split.sources[i]
             lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     write_text(folder / PREDICTIONS, "".join(lines))
+    write_text(folder / ".gitignore", f"{PREDICTIONS}\n{REPORT}\n")
 
 
 def read_predictions(folder: Path) -> dict[str, list[Prediction]]:
