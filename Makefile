@@ -27,7 +27,7 @@ tests/node/node_modules: tests/node/package-lock.json
 run: install
 	$(BIN)/python run.py gen $(SR)
 	$(BIN)/python run.py LoRA $(SR)
-	$(BIN)/python run.py transfer $(SR) --sampled 2000 --edited 8000
+	$(BIN)/python run.py transfer $(SR) --sampled 1000 --edited 7000
 	$(BIN)/python run.py distil $(SR) --transfer_set runs/transfer-$(SR) --init cola --lr 5e-4 --epochs 5
 	$(BIN)/python run.py predict "The books on the table are old." "The books on the table is old."
 
