@@ -35,6 +35,18 @@ def evaluate(
     labels = tuple(map(str, classifier.classes_))
     if not isinstance(data, Corpus):
         data = load_evaluation(data, labels, text_column, label_column)
+    return scores_and_logits(classifier, data, progress=progress)[0]
+
+
+def scores_and_logits(
+    classifier: Classifier, data: Corpus, *, progress: Progress = no_progress
+) -> tuple[Scores, dict[str, np.ndarray]]:
+    """Return the scores of a model and its (N, classes) logits, both for each scored split.
+
+    Raises:
+        UserError: The corpus has a label that the model does not know.
+    """
+    labels = tuple(map(str, classifier.classes_))
     class_index = {label: i for i, label in enumerate(labels)}
     unknown = [label for label in data.labels if label not in class_index]
     if unknown:
@@ -43,7 +55,7 @@ def evaluate(
             f"{', '.join(labels)}; score it on data with these labels."
         )
     scored = {name: split for name, split in data.splits.items() if name != "train"} or data.splits
-    scores, done = Scores(), 0
+    scores, logits, done = Scores(), {}, 0
     with progress(sum(map(len, scored.values()))) as show:
         for name, split in scored.items():
             parts = []
@@ -52,11 +64,12 @@ def evaluate(
                 part = split.sentences[start : start + SHOWN_TOGETHER]
                 parts.append(classifier.logits(part))
                 done += len(part)
+            logits[name] = np.concatenate(parts)
             scores[name] = evaluation(
-                np.concatenate(parts) / classifier.temperature,
+                logits[name] / classifier.temperature,
                 [class_index[data.labels[label]] for label in split.labels],
                 split.sources,
                 offsets=classifier.offsets,
                 threshold=(classifier.config.get("decision") or {}).get("threshold", 0.0),
             )
-    return scores
+    return scores, logits

@@ -5,8 +5,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from potstill.calibration import probabilities
 from potstill.data.corpus import Corpus
-from potstill.data.splits import Split
 from potstill.decoder.adapter import (
     common_rank,
     mean_of_adapters,
@@ -24,6 +24,7 @@ from potstill.files import (
     write_json,
 )
 from potstill.inference.decoder import DecoderClassifier
+from potstill.inference.evaluation import Scores, scores_and_logits
 from potstill.inference.teacher import load_teacher
 from potstill.locks import exclusive
 from potstill.manifest import check_manifest
@@ -74,7 +75,7 @@ def average(adapters: list[Path], data: str, *, gpt_variant: str | None, folder:
     for adapter, config in zip(adapters, configs, strict=True):
         classifier = load_teacher(adapter, gpt_variant=gpt_variant)
         corpus = corpus or evaluation_corpus(adapter, classifier, data)
-        rows[f"{adapter}, SR {config['SR']}"] = _row(classifier, corpus)
+        rows[f"{adapter}, SR {config['SR']}"] = _row(classifier, classifier.evaluate(corpus))
         sources.append({"path": str(adapter), "SR": config["SR"], "sha256": classifier.sha256})
         del classifier  # before the next is loaded
     assert corpus
@@ -90,27 +91,23 @@ def average(adapters: list[Path], data: str, *, gpt_variant: str | None, folder:
         write_json(staging / ADAPTER_CONFIG, adapter_config)
         write_json(staging / "config.json", config)
         mean = DecoderClassifier(staging, gpt_variant=gpt_variant)
-        row = rows[f"their average, rank {rank}"] = _row(mean, corpus)
+        scores, logits = scores_and_logits(mean, corpus)
+        rows[f"their average, rank {rank}"] = _row(mean, scores)
         config["parameters"] = {"total": mean.n_parameters, "trainable": 0}
         write_json(staging / "config.json", config)
-        results = {"chosen": row["scores"], "parameters": mean.n_parameters}
+        results = {"chosen": scores, "parameters": mean.n_parameters}
         write_json(staging / "results.json", results)
-        _write_predictions(staging, mean, {name: corpus.splits[name] for name in row["scores"]})
+        probs = {name: probabilities(x / mean.temperature) for name, x in logits.items()}
+        answers = {name: mean.decide(of_split) for name, of_split in probs.items()}
+        scored = {name: corpus.splits[name] for name in logits}
+        write_predictions(staging, mean.classes_.tolist(), scored, probs, answers)
         write_card(staging, "adapter", config, results)
     comparison_table(f"{first['decoder']['title']} on {corpus.name}", rows)
     logger.info(f"adapter: {folder}")
 
 
-def _row(classifier: DecoderClassifier, corpus: Corpus) -> dict[str, Any]:
-    return {"parameters": classifier.n_parameters, "scores": classifier.evaluate(corpus)}
-
-
-def _write_predictions(
-    folder: Path, classifier: DecoderClassifier, splits: dict[str, Split]
-) -> None:
-    probs = {name: classifier.predict_proba(split.sentences) for name, split in splits.items()}
-    answers = {name: classifier.decide(split_probs) for name, split_probs in probs.items()}
-    write_predictions(folder, classifier.classes_.tolist(), splits, probs, answers)
+def _row(classifier: DecoderClassifier, scores: Scores) -> dict[str, Any]:
+    return {"parameters": classifier.n_parameters, "scores": scores}
 
 
 def _read_config(adapter: Path) -> dict[str, Any]:
